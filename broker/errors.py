@@ -1,0 +1,79 @@
+"""What can go wrong between an agent and a secret; grows from `ca.errors`.
+
+Each of these stands below the failure of `ca.errors` that says what its caller can do:
+
+    NotFound ─── UnknownRole            no such role, or not one the caller may know of
+    Denied ───── Refused                a policy (or the absence of one) said no; `policies` and `decision` say which
+    Conflict ─── NotPossible            the state machine has no such move
+             ├── AlreadyAcknowledged    the secret was handed over and received; it is shown once
+             └── KeyReused              an idempotency key came back with another body
+    Stale ────── Fenced                 the task changed or ended since the decision
+    Unavailable  TargetDown             the target did not answer in time: nothing is known to have happened
+             ├── OutcomeUnknown         the call was sent and not answered: it may have happened
+             ├── NotYet                 access could not be verified to have ended; it is tried again
+             └── ClockUntrusted         wall and boot time disagree: nothing is given until they agree
+"""
+
+from __future__ import annotations
+
+from ca.errors import Conflict, Denied, NotFound, Stale, Unavailable
+
+
+class UnknownRole(NotFound):
+    """No such role."""
+
+    code = "unknown-role"
+
+
+class Refused(Denied):
+    """A decision that denies."""
+
+    code = "refused"
+
+
+class NotPossible(Conflict):
+    """The state machine has no such move."""
+
+    code = "not-possible"
+
+
+class AlreadyAcknowledged(Conflict):
+    """A secret is shown once."""
+
+    code = "already-acknowledged"
+
+
+class KeyReused(Conflict):
+    """An idempotency key belongs to one body."""
+
+    code = "idempotency-key-reused"
+
+
+class Fenced(Stale):
+    """The task ended or changed since the decision was made."""
+
+    code = "fenced"
+
+
+class TargetDown(Unavailable):
+    """The target can't be reached; nothing was sent."""
+
+    code = "target-down"
+
+
+class OutcomeUnknown(Unavailable):
+    """The call was sent and its answer never came."""
+
+    code = "outcome-unknown"
+
+
+class NotYet(Unavailable):
+    """Access could not yet be verified to have ended."""
+
+    code = "not-yet"
+
+
+class ClockUntrusted(Unavailable):
+    """Grants stop while wall and boot time disagree."""
+
+    code = "clock-untrusted"
