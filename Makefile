@@ -1,0 +1,37 @@
+# Each target makes what it needs; on a fresh Debian with `make` and `python3-venv` nothing else has to be there.
+
+PYTHON ?= python3
+V := .venv/bin
+
+.PHONY: run test test-fast lint bench fresh servers
+.DEFAULT_GOAL := run
+
+run: .venv/ready                     ## the main job: one task, end to end, on a real PostgreSQL
+	@$(V)/sojourn demo
+
+test: .venv/ready servers lint       ## everything: lint, types, import order, every test on real servers
+	$(V)/pytest
+
+test-fast: .venv/ready               ## what needs no server and starts no process
+	$(V)/pytest tests/unit tests/laws tests/house -q
+
+lint: .venv/ready
+	$(V)/ruff format --check .
+	$(V)/ruff check .
+	$(V)/mypy ca attestor broker tests
+	$(V)/lint-imports
+
+bench: .venv/ready servers           ## every hot path beside its raw limit; JSON into build/bench.json
+	$(V)/python -m tests.bench
+
+fresh:                               ## the README's two commands in a minimal Debian, and nothing else
+	tests/house/fresh.sh
+
+servers:                             ## the Debian packages that tests drive; no service is ever started by apt
+	@tests/servers/install.sh
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(V)/pip install --quiet --require-hashes -r requirements.lock
+	$(V)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
