@@ -1,0 +1,5 @@
+"""`python -m broker` is `sojourn`."""
+
+from broker.command import main
+
+main()
