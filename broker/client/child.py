@@ -1,0 +1,226 @@
+"""A child process inside a task: it gets its secrets, nothing else of ours, and it ends with everything it started.
+
+Where the kernel lets us, the child has a cgroup of its own and ends by `cgroup.kill`, daemonised grandchildren too.
+Elsewhere this process becomes their subreaper and ends what it can see. In both cases the child dies when this process
+does (PDEATHSIG). A secret reaches the child as a descriptor of memory, a private file, or a named variable; a reader of
+the same uid can see each of them while the child runs (docs/threat-model.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from ca.errors import Malformed, NotFound
+from ca.runtime.secret import Secret
+
+_OURS = ("SOJOURN_", "SPIFFE_")
+_PDEATHSIG, _SUBREAPER = 1, 36
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+class Delivery(StrEnum):
+    """How one value reaches the child."""
+
+    VARIABLE = "variable"  # the variable holds the value
+    FILE = "file"  # the variable holds the path of a private file
+    DESCRIPTOR = "descriptor"  # the variable holds the number of a descriptor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gift:
+    """One variable of the child's environment, and what stands behind it."""
+
+    variable: str
+    value: Secret
+    delivery: Delivery
+
+
+@dataclass(slots=True)
+class Child:
+    """A running child; leave it by `end()`."""
+
+    process: subprocess.Popen[bytes]
+    cgroup: Path | None
+    files: tempfile.TemporaryDirectory[str] | None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self) -> int:
+        """Its exit code as a shell tells it: 128 + the signal's number when a signal ended it."""
+        await self.ended.wait()
+        code = self.process.returncode
+        return 128 - code if code < 0 else code
+
+    async def end(self) -> None:
+        """End it and everything it started; return when nothing of it is left."""
+        if self.cgroup is not None:
+            await asyncio.to_thread(_kill_cgroup, self.cgroup)
+        elif self.process.poll() is None:
+            self.process.kill()
+        await asyncio.to_thread(self.process.wait)
+        if self.cgroup is None:
+            await asyncio.to_thread(_kill_descendants)
+        if self.files is not None:
+            self.files.cleanup()
+
+
+def start(command: Sequence[str], gifts: Sequence[Gift], *, user: int | None = None) -> Child:
+    """Start `command` with this process's environment, less what is ours, plus `gifts`.
+
+    Call it on the event loop's thread; `user` is the uid to drop to, with the same number as its group.
+
+    Raises:
+        NotFound: there is no such program.
+        Malformed: two gifts want the same variable.
+    """
+    names = [gift.variable for gift in gifts]
+    if len(set(names)) != len(names):
+        raise Malformed("two secrets want the same variable")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    files = _private_folder(user) if any(gift.delivery is Delivery.FILE for gift in gifts) else None
+    passed: list[int] = []
+    for gift in gifts:
+        environment[gift.variable] = _deliver(gift, files, passed, user)
+    cgroup = _own_cgroup()
+    try:
+        child = Child(_spawn(command, environment, passed, cgroup, user), cgroup, files)
+    except BaseException:
+        _forget(cgroup, files)
+        raise
+    finally:
+        for descriptor in passed:
+            os.close(descriptor)
+    _watch(child)
+    return child
+
+
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], passed: Sequence[int], cgroup: Path | None, user: int | None
+) -> subprocess.Popen[bytes]:
+    libc, parent = ctypes.CDLL(None), os.getpid()
+    if cgroup is None:
+        libc.prctl(_SUBREAPER, 1)
+
+    def before_exec() -> None:
+        if cgroup is not None:
+            (cgroup / "cgroup.procs").write_text("0")  # entered before exec: no moment of it passes outside
+        if user is not None:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+        libc.prctl(_PDEATHSIG, signal.SIGKILL)  # after the change of uid, which would clear it
+        if os.getppid() != parent:
+            os._exit(126)
+
+    try:
+        return subprocess.Popen(  # noqa: S603 - the command is the user's own
+            list(command),
+            env=dict(environment),
+            pass_fds=tuple(passed),
+            preexec_fn=before_exec,  # noqa: PLW1509 - a few system calls, nothing that takes a lock
+        )
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no program `{command[0]}`") from error
+    except PermissionError as error:
+        raise NotFound(f"`{command[0]}` can't be run: {error.strerror}") from error
+
+
+def _deliver(gift: Gift, files: tempfile.TemporaryDirectory[str] | None, passed: list[int], user: int | None) -> str:
+    value = gift.value.reveal()
+    if gift.delivery is Delivery.VARIABLE:
+        return value
+    if gift.delivery is Delivery.DESCRIPTOR:
+        descriptor = os.memfd_create("secret", 0)
+        os.write(descriptor, value.encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        passed.append(descriptor)
+        return str(descriptor)
+    assert files is not None
+    path = Path(files.name) / gift.variable
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(value)
+    if user is not None:
+        os.chown(path, user, user)
+    return str(path)
+
+
+def _private_folder(user: int | None) -> tempfile.TemporaryDirectory[str]:
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of mode 0700 is made in it
+    folder = tempfile.TemporaryDirectory(prefix="run-", dir=memory if os.access(memory, os.W_OK) else None)
+    if user is not None:
+        os.chown(folder.name, user, user)
+    return folder
+
+
+def _own_cgroup() -> Path | None:
+    """A new empty cgroup below this process's own; None where that isn't allowed."""
+    try:
+        own = next(
+            line.split("::", 1)[1]
+            for line in Path("/proc/self/cgroup").read_text().splitlines()
+            if line.startswith("0::")
+        )
+        place = _CGROUPS / own.lstrip("/") / f"run-{os.getpid()}-{os.urandom(4).hex()}"
+        place.mkdir()
+    except (OSError, StopIteration):
+        return None
+    if not os.access(place / "cgroup.kill", os.W_OK) or not os.access(place / "cgroup.procs", os.W_OK):
+        place.rmdir()
+        return None
+    return place
+
+
+def _kill_cgroup(cgroup: Path) -> None:
+    (cgroup / "cgroup.kill").write_text("1")
+    events = cgroup / "cgroup.events"
+    while "populated 1" in events.read_text():
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+    with contextlib.suppress(OSError):
+        cgroup.rmdir()
+
+
+def _kill_descendants() -> None:
+    """As subreaper: every orphan of the child has become ours; end them until none is left."""
+    while children := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)
+
+
+def _forget(cgroup: Path | None, files: tempfile.TemporaryDirectory[str] | None) -> None:
+    if cgroup is not None:
+        with contextlib.suppress(OSError):
+            cgroup.rmdir()
+    if files is not None:
+        files.cleanup()
+
+
+def _watch(child: Child) -> None:
+    """Tell `ended` when the process is gone; pass signals on; Ctrl-C reaches it by the terminal itself."""
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(child.process.pid)
+
+    def gone() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        child.process.wait()
+        child.ended.set()
+
+    loop.add_reader(pidfd, gone)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    for number in _FORWARDED:
+        loop.add_signal_handler(number, child.process.send_signal, number)

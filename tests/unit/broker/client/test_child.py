@@ -1,0 +1,107 @@
+"""A child gets its secrets and nothing of ours, and ends with everything it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.client.child import Delivery, Gift, start
+from ca.errors import Malformed, NotFound
+from ca.runtime.secret import Secret
+
+PYTHON = sys.executable
+
+
+def gift(variable: str, delivery: Delivery, value: str = "tulip") -> Gift:
+    """A gift holding `value`."""
+    return Gift(variable=variable, value=Secret(value), delivery=delivery)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "reading"),
+    [
+        (Delivery.VARIABLE, "os.environ['X']"),
+        (Delivery.FILE, "open(os.environ['X']).read()"),
+        (Delivery.DESCRIPTOR, "os.fdopen(int(os.environ['X'])).read()"),
+    ],
+)
+async def test_the_value_arrives(delivery: Delivery, reading: str) -> None:
+    """Each way of delivery gives the child exactly the value."""
+    child = start([PYTHON, "-c", f"import os, sys; sys.exit({reading} != 'tulip')"], [gift("X", delivery)])
+    assert await child.wait() == 0
+    await child.end()
+
+
+async def test_nothing_of_ours_is_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that lead to our sockets stay behind."""
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", "unix:///x")
+    monkeypatch.setenv("SOJOURN_BROKER", "https://127.0.0.1:1")
+    code = "import os, sys; sys.exit(any(n.startswith(('SOJOURN', 'SPIFFE')) for n in os.environ))"
+    child = start([PYTHON, "-c", code], [])
+    assert await child.wait() == 0
+    await child.end()
+
+
+async def test_a_private_file_is_gone_afterwards() -> None:
+    """The file is 0600 while the child runs and is removed with it."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    code = "import os; p = os.environ['X']; assert os.stat(p).st_mode & 0o777 == 0o600; print(p)"
+    child = start([PYTHON, "-c", code], [gift("X", Delivery.FILE)])
+    os.close(reading)
+    os.close(writing)
+    assert await child.wait() == 0
+    assert child.files is not None
+    folder = Path(child.files.name)
+    assert folder.exists()
+    await child.end()
+    assert not folder.exists()
+
+
+async def test_a_daemonised_grandchild_ends_too() -> None:
+    """A grandchild that left the session does not survive `end`."""
+    code = (
+        "import os, sys, time\n"
+        "r, w = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    pid = os.fork()\n"
+        "    if pid: os.write(w, str(pid).encode()); os._exit(0)\n"
+        "    signal = __import__('signal'); signal.pause()\n"
+        "pid = os.read(r, 20).decode()\n"
+        "open(os.environ['OUT'], 'w').write(pid)\n"
+    )
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as out:
+        child = start([PYTHON, "-c", code], [gift("OUT", Delivery.VARIABLE, out.name)])
+        assert await child.wait() == 0
+        grandchild = int(Path(out.name).read_text())
+        os.kill(grandchild, 0)
+        await child.end()
+        with pytest.raises(ProcessLookupError):
+            os.kill(grandchild, 0)
+
+
+async def test_a_signals_number_is_told_as_a_shell_does() -> None:
+    """128 plus the number."""
+    child = start([PYTHON, "-c", "import signal; signal.pause()"], [])
+    child.process.send_signal(signal.SIGTERM)
+    assert await child.wait() == 128 + signal.SIGTERM
+    await child.end()
+
+
+async def test_an_absent_program_is_told() -> None:
+    """The sentence names the program."""
+    with pytest.raises(NotFound, match="no-such-program"):
+        start(["/no-such-program"], [gift("X", Delivery.FILE)])
+
+
+async def test_two_gifts_for_one_variable_are_refused() -> None:
+    """Neither silently wins."""
+    with pytest.raises(Malformed):
+        start(["true"], [gift("X", Delivery.FILE), gift("X", Delivery.VARIABLE)])
