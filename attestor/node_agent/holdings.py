@@ -1,0 +1,227 @@
+"""What the node agent holds for whom: an instance for each attested process, with its identities and leaves.
+
+One process, one instance, one pidfd, however many connections it opens. An instance is journalled before anything is
+handed over and reported in the live set from then on, until its process is gone; there is no other way out of the set.
+Keys are made here and never leave but to the process they were made for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from attestor.instance import new_id
+from attestor.methods.workload.proc import CallerGone
+from attestor.node_agent.change import Change
+from attestor.node_agent.journal import Journal
+from attestor.node_agent.peer import Findings, Peer, ProcessName, exited, reopen
+from attestor.wire.node import Attestation, Identity, LiveSet
+from ca.errors import Exhausted
+from ca.spiffe.id import SpiffeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """An X.509-SVID as it is handed out; `authority` is the key id of who signed it."""
+
+    chain: bytes
+    key: bytes = field(repr=False)
+    authority: bytes
+    not_before: datetime
+    not_after: datetime
+
+    @property
+    def half_life(self) -> datetime:
+        """When it is due to be replaced."""
+        return self.not_before + (self.not_after - self.not_before) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A JWT-SVID kept for the same question asked again."""
+
+    text: str = field(repr=False)
+    half_life: datetime
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Held:
+    """One process and what it holds.
+
+    `counter` is that of the first live set that names it: 0 until it is journalled. `users` are the calls it has open;
+    `barred` is the server's word that this instance gets nothing more. `findings` is None after a restart until the
+    process calls again.
+    """
+
+    instance: str
+    name: ProcessName
+    pidfd: int = field(repr=False)
+    counter: int = 0
+    uid: int | None = None
+    findings: Findings | None = None
+    identities: tuple[Identity, ...] = ()
+    rules_version: str = ""
+    leaves: dict[SpiffeId, Leaf] = field(default_factory=dict, repr=False)
+    tokens: dict[tuple[SpiffeId, tuple[str, ...]], Token] = field(default_factory=dict, repr=False)
+    ancestors: tuple[str, ...] = ()
+    users: int = 0
+    barred: bool = False
+    change: Change = field(default_factory=Change, repr=False)
+    admitting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    def is_alive(self) -> bool:
+        """Whether its process still runs."""
+        return self.pidfd >= 0 and not exited(self.pidfd)
+
+    def check(self) -> None:
+        """Raise CallerGone unless its process is alive: asked before every message to it."""
+        if not self.is_alive():
+            raise CallerGone(f"the process {self.name.pid} that opened this connection has ended")
+
+    def attestation(self) -> Attestation:
+        """What the server is told about it. It must have been looked at."""
+        assert self.findings is not None
+        return Attestation(
+            instance=self.instance,
+            selectors=self.findings.selectors,
+            strength=self.findings.strength,
+            counter=self.counter,
+            ancestors=self.ancestors,
+        )
+
+    def entitled(self, id: SpiffeId) -> Identity | None:  # noqa: A002 - the word of the standard
+        """The identity `id`, if it is one of its own."""
+        return next((one for one in self.identities if one.id == id), None)
+
+
+class Holdings:
+    """All that is held. `ended` is called when a process was seen to end, `counter` rises with the live set."""
+
+    def __init__(self, journal: Journal, *, most: int, ended: Callable[[], object]) -> None:
+        self._journal = journal
+        self._most = most
+        self._ended = ended
+        self._held: dict[ProcessName, Held] = {}
+        self._by_instance: dict[str, Held] = {}
+        self._counter = 0
+        self.bundles = Change()
+
+    def restore(self) -> None:
+        """Take up again what the journal names and still runs; the rest is reported as gone by its absence."""
+        for instance, name in self._journal.live.items():
+            pidfd = reopen(name)
+            if pidfd is None:
+                self._journal.end(instance)
+            else:
+                self._insert(Held(instance=instance, name=name, pidfd=pidfd, counter=1))
+
+    def count_from(self, counter: int) -> None:
+        """Go on above the newest live set the server has applied."""
+        if self._counter <= counter:
+            self._counter = counter + 1
+            for held in self._settled():
+                held.counter = max(held.counter, 1)
+
+    @contextmanager
+    def holding(self, peer: Peer) -> Iterator[Held]:
+        """What is held for the process of `peer`, for as long as it is used; its pidfd is ours from now on.
+
+        Who was given nothing is forgotten afterwards: it keeps no descriptor of ours busy.
+
+        Raises:
+            Exhausted: so many processes are held that one more would leave no descriptor for the rest.
+        """
+        held = self._of(peer)
+        held.users += 1
+        try:
+            yield held
+        finally:
+            held.users -= 1
+            if held.counter == 0 and held.users == 0 and held.pidfd >= 0:
+                self._remove(held)
+
+    async def settle(self, held: Held) -> None:
+        """Journal `held` and put it into the live set, once. Raises Unavailable: then nothing may be handed over."""
+        if held.counter == 0:
+            await self._journal.begin(held.instance, held.name)
+            if held.pidfd < 0:  # it ended meanwhile and was forgotten; so must the line be
+                self._journal.end(held.instance)
+                held.check()
+            self._counter += 1
+            held.counter = self._counter
+
+    def live(self) -> LiveSet:
+        """The complete live set."""
+        return LiveSet(counter=self._counter, instances=frozenset(one.instance for one in self._settled()))
+
+    def bar(self, instances: frozenset[str]) -> None:
+        """The server gives these nothing more: whoever waits for them is told."""
+        for instance in instances:
+            held = self._by_instance.get(instance)
+            if held is not None and not held.barred:
+                held.barred = True
+                held.leaves.clear()
+                held.tokens.clear()
+                held.change.announce()
+
+    def lineage(self, pairs: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+        """The instances among these processes, each by number and start time."""
+        known = {(one.name.pid, one.name.start_time): one.instance for one in self._settled()}
+        return tuple(known[pair] for pair in pairs if pair in known)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(tuple(self._held.values()))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def close(self) -> None:
+        """Let go of every process; the journal still names them."""
+        for held in self:
+            self._let_go(held)
+            held.change.announce()
+
+    def _of(self, peer: Peer) -> Held:
+        known = self._held.get(peer.name)
+        if known is not None:
+            known.uid = peer.uid
+            peer.close()
+            return known
+        if len(self._held) >= self._most:
+            raise Exhausted(f"this node agent holds identities for {self._most} processes and takes no more")
+        held = Held(instance=new_id(), name=peer.name, uid=peer.uid, pidfd=peer.release())
+        self._insert(held)
+        return held
+
+    def _settled(self) -> Iterator[Held]:
+        return (held for held in self._held.values() if held.counter)
+
+    def _insert(self, held: Held) -> None:
+        self._held[held.name] = held
+        self._by_instance[held.instance] = held
+        asyncio.get_running_loop().add_reader(held.pidfd, self._on_exit, held)
+
+    def _on_exit(self, held: Held) -> None:
+        settled = held.counter > 0
+        self._remove(held)
+        held.change.announce()
+        if settled:
+            self._counter += 1
+            self._journal.end(held.instance)
+            self._ended()
+
+    def _remove(self, held: Held) -> None:
+        del self._held[held.name]
+        del self._by_instance[held.instance]
+        self._let_go(held)
+
+    def _let_go(self, held: Held) -> None:
+        asyncio.get_running_loop().remove_reader(held.pidfd)
+        os.close(held.pidfd)
+        held.pidfd = -1
+        held.leaves.clear()
+        held.tokens.clear()
