@@ -1,0 +1,156 @@
+"""Bodies of the operators' verbs on the identity side: JSON over each process's admin socket."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SelectorText = Annotated[str, Field(max_length=4096)]
+
+
+class Body(BaseModel):
+    """What travels: nothing unknown, nothing changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenRequest(Body):
+    """`POST /v1/tokens`: a join token, for one named node or for any."""
+
+    node: Annotated[str | None, Field(max_length=64)] = None
+    ttl_seconds: Annotated[int, Field(ge=1, le=24 * 3600)] = 600
+
+
+class TokenAnswer(Body):
+    """The one answer that holds the token."""
+
+    id: str
+    token: Annotated[str, Field(repr=False)]
+    node: str | None
+    expires_at: str
+
+
+class NodeView(Body):
+    """One line of `GET /v1/nodes`."""
+
+    id: str
+    spiffe_id: str
+    state: str
+    method: str
+    selectors: list[str]
+    admitted_at: str
+    seen_at: str
+    observed: bool
+    live_instances: int
+
+
+class NodeList(Body):
+    """`GET /v1/nodes`."""
+
+    nodes: list[NodeView]
+
+
+class NodeAnswer(Body):
+    """`POST /v1/nodes/{id}/evict` and `/ban`: what became of the node."""
+
+    id: str
+    state: str
+    ended_instances: int
+
+
+class RuleView(Body):
+    """One rule in force."""
+
+    name: str
+    nodes: list[str]
+    when: list[str]
+    any: list[list[str]]
+    spiffe_id: str
+    hint: str
+    bind: str
+    children: bool
+    strength: str
+    x509_ttl_seconds: int
+    jwt_ttl_seconds: int
+    dns_names: list[str]
+    audiences: list[str]
+    source: str
+
+
+class RuleList(Body):
+    """`GET /v1/rules` and the answer of `POST /v1/rules/reload`; `trouble` says why the newest files are not in force."""
+
+    version: str
+    rules: list[RuleView]
+    warnings: list[str]
+    trouble: list[str]
+
+
+class ExplainRequest(Body):
+    """`POST /v1/rules/explain`: what would a process with these selectors get on this node."""
+
+    node: Annotated[str, Field(max_length=64)]
+    selectors: Annotated[list[SelectorText], Field(max_length=512)]
+    strength: str = "own-uid"
+
+
+class IdentityView(Body):
+    """An identity that would be given."""
+
+    spiffe_id: str
+    rule: str
+    hint: str
+    bind: str
+
+
+class UnmatchedView(Body):
+    """A rule that gave nothing, and which of its conditions failed."""
+
+    rule: str
+    reason: str
+
+
+class ExplainAnswer(Body):
+    """What the rules say."""
+
+    node: str
+    node_selectors: list[str]
+    identities: list[IdentityView]
+    unmatched: list[UnmatchedView]
+
+
+class AuthorityView(Body):
+    """One signing authority; never its key."""
+
+    key_id: str
+    kind: str
+    state: str
+    not_after: str
+
+
+class AuthorityList(Body):
+    """`GET /v1/authorities`."""
+
+    authorities: list[AuthorityView]
+
+
+class InstanceView(Body):
+    """One line of `GET /v1/instances`."""
+
+    instance: str
+    node: str
+    state: str
+    reason: str
+    strength: str
+    bound: bool
+    identities: list[str]
+    began_at: str
+    leaves: int
+
+
+class InstanceList(Body):
+    """`GET /v1/instances`, newest first; `next` goes into `?after=`."""
+
+    instances: list[InstanceView]
+    next: str | None

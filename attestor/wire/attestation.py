@@ -1,0 +1,129 @@
+"""What a node agent found out about an instance, and what the server says it is entitled to, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from attestor import selector
+from attestor._proto import node_pb2 as pb
+from attestor.instance import Binding, Strength, parse_id
+from attestor.selector import Selectors
+from ca.errors import Malformed
+from ca.spiffe.id import SpiffeId
+
+MOST_SELECTORS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """What a node agent found out about one instance."""
+
+    instance: str
+    selectors: Selectors
+    strength: Strength
+    counter: int
+    ancestors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """An identity an instance is entitled to; `audiences` empty means any."""
+
+    id: SpiffeId
+    rule: str
+    hint: str
+    x509_ttl: timedelta
+    jwt_ttl: timedelta
+    bind: Binding
+    dns_names: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmatched:
+    """Why a rule that holds for this node gave nothing."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entitlement:
+    """All identities of an instance, in the order of the rules; the first is the default one."""
+
+    instance: str
+    identities: tuple[Identity, ...]
+    unmatched: tuple[Unmatched, ...] = ()
+
+
+def encode_attestation(one: Attestation) -> pb.Attestation:
+    """For a node."""
+    return pb.Attestation(
+        instance=one.instance,
+        selectors=selector.texts(one.selectors),
+        strength=one.strength,
+        ancestors=one.ancestors,
+        counter=one.counter,
+    )
+
+
+def decode_attestation(message: pb.Attestation) -> Attestation:
+    """For a server. Raises Malformed."""
+    if len(message.selectors) > MOST_SELECTORS or len(message.ancestors) > MOST_SELECTORS:
+        raise Malformed(f"an attestation must not hold more than {MOST_SELECTORS} selectors or ancestors")
+    return Attestation(
+        instance=parse_id(message.instance),
+        selectors=selector.parse_all(message.selectors),
+        strength=Strength.parse(message.strength),
+        ancestors=tuple(parse_id(one) for one in message.ancestors),
+        counter=message.counter,
+    )
+
+
+def encode_entitlement(one: Entitlement) -> pb.Entitlement:
+    """For a server."""
+    return pb.Entitlement(
+        instance=one.instance,
+        identities=[_identity(identity) for identity in one.identities],
+        unmatched=[pb.Unmatched(rule=rule.rule, reason=rule.reason) for rule in one.unmatched],
+    )
+
+
+def decode_entitlement(message: pb.Entitlement) -> Entitlement:
+    """For a node. Raises Malformed."""
+    return Entitlement(
+        instance=parse_id(message.instance),
+        identities=tuple(_read_identity(one) for one in message.identities),
+        unmatched=tuple(Unmatched(rule=one.rule, reason=one.reason) for one in message.unmatched),
+    )
+
+
+def _identity(one: Identity) -> pb.Identity:
+    return pb.Identity(
+        spiffe_id=str(one.id),
+        rule=one.rule,
+        hint=one.hint,
+        x509_ttl_seconds=_seconds(one.x509_ttl),
+        jwt_ttl_seconds=_seconds(one.jwt_ttl),
+        bind=one.bind,
+        dns_names=one.dns_names,
+        audiences=one.audiences,
+    )
+
+
+def _read_identity(message: pb.Identity) -> Identity:
+    return Identity(
+        id=SpiffeId.parse(message.spiffe_id),
+        rule=message.rule,
+        hint=message.hint,
+        x509_ttl=timedelta(seconds=message.x509_ttl_seconds),
+        jwt_ttl=timedelta(seconds=message.jwt_ttl_seconds),
+        bind=Binding.parse(message.bind),
+        dns_names=tuple(message.dns_names),
+        audiences=tuple(message.audiences),
+    )
+
+
+def _seconds(length: timedelta) -> int:
+    return int(length.total_seconds())
