@@ -34,8 +34,8 @@ class Action(StrEnum):
 class Act:
     """One act.
 
-    `resource` is the role (`orders-db/readonly`) for obtain and renew, the tool for use, the purpose's owner for open.
-    `sensitivity` is what the role's settings say (source: broker); `claimed_sensitivity` what the caller says: the
+    `resource` is the role (`orders-db/readonly`) for obtain and renew, the tool for use, the opener's SPIFFE ID for
+    open. `sensitivity` is what the role's settings say (source: broker); `claimed_sensitivity` what the caller says: the
     higher counts. `confidence` is claimed, 0 to 100; missing is lowest.
     """
 

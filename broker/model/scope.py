@@ -1,7 +1,7 @@
 """What a task may reach: roles, tools, destinations, a ceiling on sensitivity, a budget. Rights only shrink.
 
 A pattern is an exact name (`orders-db/readonly`) or a segment prefix (`orders-db/*`, `*`), so whether one scope lies
-within another can be decided (traps 22). The separators of segments are `/` and `.`-free: only `/` counts.
+within another can be decided (traps 22). Only `/` separates segments. The names themselves never hold a `*`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ca.errors import Malformed
 
 _LONGEST = 200
 _MOST = 256
+_NO_SEGMENT = frozenset({"", ".", ".."})  # whoever resolves `a/../b` would leave the prefix `a/*`
 
 
 class Sensitivity(IntEnum):
@@ -46,9 +47,9 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """Read a pattern. Raises Malformed: empty, too long, an empty segment, or a misplaced `*`."""
+        """Read a pattern. Raises Malformed: too long, a segment that is empty or `..`, or a misplaced `*`."""
         segments = text.split("/")
-        if not text or len(text) > _LONGEST or not text.isprintable() or "" in segments:
+        if len(text) > _LONGEST or not text.isprintable() or not _NO_SEGMENT.isdisjoint(segments):
             raise Malformed(f"not a name or prefix: `{text[:60]}`, expected `a/b`, `a/*` or `*`")
         if any("*" in segment for segment in segments[:-1]) or ("*" in segments[-1] and segments[-1] != "*"):
             raise Malformed(f"`*` may only be a whole last segment, not as in `{text[:60]}`")
@@ -60,10 +61,12 @@ class Pattern:
         return self.text == "*" or self.text.endswith("/*")
 
     def matches(self, name: str) -> bool:
-        """Whether `name` is meant."""
+        """Whether `name` is meant; what isn't a name (empty segments, a `*`) is meant by no pattern."""
+        if not _is_name(name):
+            return False
         if not self.is_prefix:
             return name == self.text
-        return self.text == "*" or (name.startswith(self.text[:-1]) and len(name) > len(self.text) - 1)
+        return self.text == "*" or name.startswith(self.text[:-1])
 
     def within(self, other: Pattern) -> bool:
         """Whether every name this matches is matched by `other`."""
@@ -75,6 +78,10 @@ class Pattern:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _is_name(text: str) -> bool:
+    return "*" not in text and _NO_SEGMENT.isdisjoint(text.split("/"))
 
 
 Patterns = frozenset[Pattern]
@@ -131,7 +138,15 @@ class Scope:
 
     def allows_role(self, name: str) -> bool:
         """Whether the role `target/role` is inside."""
-        return any(pattern.matches(name) for pattern in self.roles)
+        return reaches(self.roles, name)
+
+    def allows_tool(self, name: str) -> bool:
+        """Whether the tool is inside."""
+        return reaches(self.tools, name)
+
+    def allows_destination(self, name: str) -> bool:
+        """Whether the destination is inside."""
+        return reaches(self.destinations, name)
 
     def to_json(self) -> dict[str, Any]:
         """The form of the REST surface and of the store."""
@@ -145,23 +160,47 @@ class Scope:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scope:
-        """The inverse of `to_json`. Raises Malformed."""
+        """The inverse of `to_json`; what is missing reaches nothing. Raises Malformed."""
         budget = value.get("budget") or {}
+        if not isinstance(budget, Mapping):
+            raise Malformed("a budget is an object with `secrets` and `decisions`")
         return cls(
             roles=patterns(value.get("roles", ())),
             tools=patterns(value.get("tools", ())),
             destinations=patterns(value.get("destinations", ())),
             sensitivity=Sensitivity.parse(value.get("sensitivity", "public")),
-            budget=Budget(secrets=budget.get("secrets"), decisions=budget.get("decisions")),
+            budget=Budget(secrets=_count(budget.get("secrets")), decisions=_count(budget.get("decisions"))),
         )
+
+
+EVERYTHING = Scope(
+    roles=frozenset({Pattern("*")}),
+    tools=frozenset({Pattern("*")}),
+    destinations=frozenset({Pattern("*")}),
+    sensitivity=Sensitivity.RESTRICTED,
+)
+"""The scope every other lies within: where meeting a chain begins."""
 
 
 def patterns(texts: Iterable[str]) -> Patterns:
     """Read several patterns. Raises Malformed: one is wrong, or there are more than 256."""
+    if isinstance(texts, str):
+        raise Malformed(f"expected a list of names and prefixes, not the text `{texts[:60]}`")
     found = frozenset(Pattern.parse(text) for text in texts)
     if len(found) > _MOST:
         raise Malformed(f"more than {_MOST} patterns in one list")
     return found
+
+
+def reaches(found: Patterns, name: str) -> bool:
+    """Whether one of the patterns means `name`."""
+    return any(pattern.matches(name) for pattern in found)
+
+
+def _count(value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise Malformed("a budget's number is a whole number of zero or more")
 
 
 def _covered(mine: Patterns, theirs: Patterns) -> bool:

@@ -9,14 +9,15 @@ used after. Liveness is derived: a task lives only while it and every task above
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 
 from broker.errors import NotPossible
 from broker.model.ids import InstanceId, TaskId
-from broker.model.scope import Scope
+from broker.model.scope import EVERYTHING, Scope
 from ca.spiffe.id import SpiffeId
 
 
@@ -146,3 +147,23 @@ class Task:
     def is_silent(self, now: datetime) -> bool:
         """Whether it missed three beats."""
         return self.heartbeat is not None and now >= self.heard_at + 3 * self.heartbeat
+
+
+def is_chain(tasks: Sequence[Task]) -> bool:
+    """Whether `tasks` is a whole chain: a root, then a child of each before it."""
+    if not tasks or tasks[0].parent is not None or tasks[0].root != tasks[0].id:
+        return False
+    return all(below.parent == above.id and below.root == tasks[0].id for above, below in pairwise(tasks))
+
+
+def effective_scope(chain: Sequence[Task]) -> Scope:
+    """What the last task of `chain` (root first) may reach: the meet of every scope above it (law 6).
+
+    Computed at each use, so narrowing a task reaches everything below it at once.
+    """
+    if not is_chain(chain):
+        raise RuntimeError("effective_scope takes a whole chain, root first")
+    scope = EVERYTHING
+    for task in chain:
+        scope = scope.meet(task.scope)
+    return scope
