@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.model.caller import Workload
+from broker.model.caller import Caller, Operator, Verb, Workload
 from broker.model.task import Task
 from broker.wire import proof
-from ca.errors import Exhausted, NotFound, Unauthenticated
+from ca.errors import Denied, Exhausted, NotFound, Unauthenticated
 
 _MOST_REMEMBERED = 100_000
 
@@ -22,19 +22,42 @@ class Shown:
     path: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request as every use case gets it: who, proving what, when."""
+
+    caller: Caller
+    shown: Shown
+    now: datetime
+
+    @property
+    def workload(self) -> Workload:
+        """The caller as a workload. Raises Denied: an operator has no task of its own."""
+        if isinstance(self.caller, Operator):
+            raise Denied("an operator has no task of its own, this is for workloads that show an SVID")
+        return self.caller
+
+    def demand(self, verb: Verb) -> Operator:
+        """The caller as an operator who may `verb`. Raises Denied."""
+        if not isinstance(self.caller, Operator) or verb not in self.caller.verbs:
+            raise Denied(f"this needs an operator with the verb `{verb}`", verb=str(verb))
+        return self.caller
+
+
 class Proofs:
     """Judges proofs, and remembers each until it is too old to be shown again."""
 
     def __init__(self) -> None:
         self._seen: dict[str, datetime] = {}
 
-    def demand(self, caller: Workload, task: Task, shown: Shown, now: datetime) -> None:
+    def demand(self, asked: Asked, task: Task) -> None:
         """Let the caller through if it proves `task`.
 
         Raises:
             NotFound: it does not; it learns nothing about whether the task exists.
             Unauthenticated: it showed a proof that is malformed, stale or was shown before.
         """
+        caller, shown, now = asked.workload, asked.shown, asked.now
         if task.instance is not None and caller.instance == task.instance:
             if caller.id.trust_domain == task.owner.trust_domain:
                 return

@@ -1,0 +1,171 @@
+"""The one choke point: identify, decide, record, act; in this order or not at all.
+
+A use case asks the gate for everything it may not do by itself: who the caller is to the task, whether the task may
+still be given anything, what the policies say. What the gate answers with is a `Permit`, and only a permit opens
+`lifecycle`. A denial is recorded before it is told; a permit is recorded by the transaction that acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from broker.errors import ClockUntrusted, Refused
+from broker.lifecycle.world import World
+from broker.model.act import Act
+from broker.model.caller import Operator, Verb, Workload
+from broker.model.decision import Decision, Permit
+from broker.model.ids import TaskId
+from broker.model.observed import Observation, Observed, Observer
+from broker.model.receipt import Receipt, ReceiptKind
+from broker.model.role import Role
+from broker.model.task import USABLE, Task
+from broker.policy.decide import Facts, decide
+from broker.policy.source import PolicyHolder
+from broker.service.proofs import Asked, Proofs
+from broker.store import receipts, tasks
+from ca.errors import Denied, Malformed, NotFound
+from ca.runtime.database import Transaction
+from ca.runtime.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an operator bounds for every task."""
+
+    longest_task: timedelta
+    longest_heartbeat: timedelta
+    deepest_tree: int
+    most_live_tasks: int
+    """Of one SPIFFE ID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What every use case stands on."""
+
+    world: World
+    policies: PolicyHolder
+    observer: Observer
+    proofs: Proofs
+    limits: Limits
+    metrics: Metrics
+
+    async def proven(self, asked: Asked, task: TaskId) -> tuple[Task, ...]:
+        """The chain of tasks above and including `task`, root first, once the caller has proven it.
+
+        Raises:
+            NotFound: there is no such task, or the caller did not prove it.
+        """
+        chain = await self._chain(task)
+        self.proofs.demand(asked, chain[-1])
+        return chain
+
+    async def readable(self, asked: Asked, task: TaskId) -> tuple[Task, ...]:
+        """As `proven`; but operators by verb, and whoever is the process of a task above may look down the tree."""
+        if isinstance(asked.caller, Operator):
+            asked.demand(Verb.READ_TASKS)
+            return await self._chain(task)
+        chain = await self._chain(task)
+        above = (one for one in chain if one.instance is not None and one.instance == asked.workload.instance)
+        self.proofs.demand(asked, next(above, chain[-1]))
+        return chain
+
+    async def _chain(self, task: TaskId) -> tuple[Task, ...]:
+        chain = await self.world.database.read(lambda tx: tasks.chain(tx, task))
+        if not chain:
+            raise NotFound("no such task, or it is not yours", task=task)
+        return tuple(chain)
+
+    def usable(self, chain: Sequence[Task], now: datetime) -> Observed:
+        """Say that the last task of `chain` may be given something new.
+
+        Raises:
+            ClockUntrusted: nothing is given while the clocks disagree.
+            Denied: it, or a task above it, has ended, waits, is late or silent, or its process isn't seen to live.
+        """
+        if not self.world.clock.trusted():
+            raise ClockUntrusted("the machine's clock was stepped, nothing is given until it is stable for a minute")
+        task = chain[-1]
+        if task.state not in USABLE:
+            raise Denied(f"the task is `{task.state}`, only an active task is given anything", state=task.state)
+        for above in chain:
+            if not above.is_live or above.is_past_deadline(now) or above.is_silent(now):
+                raise Denied(
+                    f"the task `{above.id}` has ended, is past its deadline or has fallen silent", task=above.id
+                )
+        return self._seen(task)
+
+    def _seen(self, task: Task) -> Observed:
+        if task.instance is None:
+            return Observed(state=Observation.UNKNOWN, strength="none")
+        observed = self.observer.observed(task.instance)
+        if observed.state is not Observation.LIVE:
+            raise Denied(f"the task's process is `{observed.state}`, expected one that is seen to live")
+        return observed
+
+    def role(self, name: str) -> Role:
+        """The role `target/role`. Raises Malformed when there is none; whether one may have it is decided later."""
+        found = self.world.roles.get(name)
+        if found is None:
+            raise Malformed(f"there is no role `{name[:120]}`, `GET /v1/roles` lists what may be asked for")
+        return found
+
+    def decide(self, caller: Workload, chain: Sequence[Task], act: Act, facts: Facts, now: datetime) -> Decision:
+        """Ask the policies; count the answer."""
+        decision = decide(self.policies.current, caller, chain, act, facts, now)
+        self.metrics.count("sojourn_decisions_total", effect=str(decision.effect))
+        return decision
+
+    async def permit(self, caller: Workload, chain: Sequence[Task], act: Act, facts: Facts, now: datetime) -> Permit:
+        """Decide an act of the last task of `chain`.
+
+        Raises:
+            Refused: denied; the denial is durable before this is raised.
+        """
+        decision = self.decide(caller, chain, act, facts, now)
+        if not decision.permits:
+            await self.record_denial(caller, chain[-1] if chain else None, act, decision)
+            raise refusal(decision)
+        return Permit.of(caller, chain[-1], act, decision)
+
+    async def record_denial(self, caller: Workload, task: Task | None, act: Act, decision: Decision) -> None:
+        """Make a denial durable."""
+        receipt = Receipt(
+            kind=ReceiptKind.DECIDED,
+            at=decision.decided_at,
+            actor=str(caller),
+            task=task.id if task is not None else None,
+            body=decided(act, decision),
+        )
+
+        async def write(tx: Transaction) -> None:
+            await receipts.append(tx, self.world.broker, receipt)
+
+        await self.world.database.write(write)
+
+
+def decided(act: Act, decision: Decision) -> dict[str, object]:
+    """What a receipt says of a decision."""
+    return {
+        "action": str(act.action),
+        "resource": act.resource,
+        "sensitivity": str(act.effective_sensitivity),
+        "destination": act.destination,
+        "decision": decision.id,
+        "effect": str(decision.effect),
+        "policies": list(decision.policies),
+        "policy_version": decision.policy_version,
+        "reason": decision.reason,
+    }
+
+
+def refusal(decision: Decision) -> Refused:
+    """A denying decision as the agent is told it: who decided, why, and the smallest change that would permit."""
+    return Refused(
+        decision.reason,
+        decision=decision.id,
+        policies=", ".join(decision.policies) or "none permits it",
+        nearest="; ".join(decision.nearest) or "no single change",
+    )
