@@ -8,17 +8,28 @@ from its beginning, alone or in a group with others, so it must have no effect o
 
     changed = await database.write(close)
 
-`write` returns when the unit is durable. Five rules keep the SQL common to SQLite and PostgreSQL: identifiers are made
-in Python; times are BIGINT microseconds passed in; JSON is TEXT; every change of state is a compare-and-swap; there are
-no arrays. `$n` names the n-th argument, in any order and any number of times. Always say ORDER BY.
+`write` returns when the unit is durable. A statement that fails ends its unit: PostgreSQL refuses whatever follows it,
+so every driver does. Catch `Duplicate` around `write`, or say ON CONFLICT.
+
+Five rules keep the SQL common to SQLite and PostgreSQL: identifiers are made in Python; times are BIGINT microseconds
+passed in; JSON is TEXT; every change of state is a compare-and-swap; there are no arrays. `$n` names the n-th argument,
+in any order and any number of times. Booleans may come back as 0 and 1. Always say ORDER BY.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import hashlib
+import importlib
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, LiteralString, Protocol, TypeVar
 
-from ca.errors import Problem, Unavailable
+from ca.errors import Conflict, Malformed, Problem, Unavailable
+from ca.runtime.sql import statements
 
 Value = int | str | bytes | bool | None
 Row = Mapping[str, Any]
@@ -67,3 +78,117 @@ class StoreLocked(Problem):
     """Another process holds this store."""
 
     code = "store-locked"
+
+
+class Duplicate(Conflict):
+    """A row that must be the only one of its kind is there already."""
+
+    code = "duplicate"
+
+
+class WrongSchema(Problem):
+    """The store was written by another version than the one that opens it."""
+
+    code = "wrong-schema"
+
+
+DRIVERS: Mapping[str, str] = {"sqlite": "ca.runtime.sqlite:open_sqlite"}
+"""What stands before the first colon of a store's address, and who opens it."""
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """Open the store an operator named: `sqlite:/absolute/path`.
+
+    Raises:
+        Malformed: no such kind of store, or its path is not absolute.
+        StoreLocked: another process holds it.
+    """
+    kind, _, place = url.partition(":")
+    if kind in {"postgres", "postgresql"}:
+        raise Malformed("a store on PostgreSQL comes with a later release: expected `sqlite:/absolute/path`")
+    if kind not in DRIVERS or not place.startswith("/"):
+        raise Malformed(f"`{kind}:` does not name a store: expected `sqlite:/absolute/path`")
+    module, _, name = DRIVERS[kind].partition(":")
+    async with getattr(importlib.import_module(module), name)(Path(place)) as database:
+        yield database
+
+
+async def migrate(database: Database, package: str, folder: Traversable) -> None:
+    """Bring the tables of `package` up to the newest `NNNN_name.sql` in `folder`, one transaction for each file.
+
+    Raises:
+        WrongSchema: the store is newer than `folder`, or a file changed after it was applied.
+        StoreFull: there is something to apply and no room for it.
+    """
+    files = _migrations(folder)
+
+    async def prepare(tx: Transaction) -> Sequence[Row]:
+        await tx.execute(_MIGRATIONS)
+        return await tx.fetch("SELECT number, name, digest FROM migrations WHERE package = $1 ORDER BY number", package)
+
+    # It changes nothing on a store that has the table, so a full disk does not keep a broker from starting.
+    applied = await database.write(prepare, ending=True)
+    for row in applied:
+        _check(package, row, files)
+    for file in files[len(applied) :]:
+        await database.write(file.unit(package))
+
+
+_MIGRATIONS = """
+    CREATE TABLE IF NOT EXISTS migrations (
+        package TEXT NOT NULL, number BIGINT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (package, number)
+    )
+"""
+_NAME = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Migration:
+    number: int
+    name: str
+    digest: str
+    statements: Sequence[str]
+
+    def unit(self, package: str) -> Unit[None]:
+        async def apply(tx: Transaction) -> None:
+            for statement in self.statements:
+                await tx.execute(statement)
+            await tx.execute(
+                "INSERT INTO migrations (package, number, name, digest) VALUES ($1, $2, $3, $4)",
+                package,
+                self.number,
+                self.name,
+                self.digest,
+            )
+
+        return apply
+
+
+def _migrations(folder: Traversable) -> list[_Migration]:
+    found: list[_Migration] = []
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if not file.name.endswith(".sql"):
+            continue
+        match = _NAME.fullmatch(file.name)
+        if match is None or int(match[1]) != len(found) + 1:
+            raise RuntimeError(f"`{file.name}` is not the next migration: expected `{len(found) + 1:04}_name.sql`")
+        content = file.read_bytes()
+        found.append(
+            _Migration(
+                number=int(match[1]),
+                name=match[2],
+                digest=hashlib.sha256(content).hexdigest(),
+                statements=statements(content.decode()),
+            )
+        )
+    return found
+
+
+def _check(package: str, row: Row, files: Sequence[_Migration]) -> None:
+    number, label = row["number"], f"migration {row['number']:04} (`{row['name']}`) of `{package}`"
+    if number > len(files):
+        raise WrongSchema(f"the store already has {label}, which this version does not know: start a newer version")
+    if files[number - 1].digest != row["digest"]:
+        raise WrongSchema(f"{label} was applied to the store in another form: start the version that wrote the store")
