@@ -123,6 +123,7 @@ class Server:
         groups = tuple(f"{name}_{mark}" for name in _FREE_ROLES)
         connection = await self.connect()
         try:
+            await connection.execute("DROP ROLE IF EXISTS sojourn_claim")  # roles are the server's: the last test's claim
             await connection.execute(f"CREATE DATABASE {database} TEMPLATE sojourn_template")
             power = "SUPERUSER" if superuser else "CREATEROLE"
             await connection.execute(f"CREATE ROLE {admin} LOGIN {power} PASSWORD '{password}'")

@@ -1,0 +1,25 @@
+"""The kinds of target, by name. Adding one: a file, a line here, a page in docs/engines, an extra in pyproject.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+
+from ca.errors import Malformed
+
+ENGINES: Mapping[str, str] = {
+    "postgres": "broker.engines.postgres",
+}
+"""Kind → module. A module has `Settings` (frozen, with its `kind`) and `open_engine(settings, clock, …)`."""
+
+
+def load(kind: str) -> ModuleType:
+    """The module of one kind, imported on first use so that an unused driver need not be there.
+
+    Raises:
+        Malformed: there is no such kind.
+    """
+    if kind not in ENGINES:
+        raise Malformed(f"unknown kind of target `{kind[:40]}`, expected one of `{'`, `'.join(sorted(ENGINES))}`")
+    return import_module(ENGINES[kind])

@@ -1,0 +1,112 @@
+"""The end of a principal: nobody can use it, verified on every endpoint; then nothing is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import asyncpg
+
+from broker.engines.postgres import principal
+from broker.engines.postgres.reach import Connection, Reach
+from broker.engines.postgres.sessions import PATIENCE, Cut
+from broker.engines.protocol import AccessEnded
+from broker.errors import NotYet
+from ca.runtime.clock import Clock
+
+_TRIES = 8
+"""How often a row lock held by the principal's own sessions is broken before the ending is put off."""
+
+
+async def end_access(primary: Reach, standbys: Sequence[Reach], clock: Clock, name: str) -> AccessEnded:
+    """Disable on the primary, then cut and look on every endpoint (traps 5, 24).
+
+    Raises:
+        NotYet, TargetDown, OutcomeUnknown: it is not verified everywhere.
+    """
+    oid, cut = await primary.run(lambda connection: _disable_and_cut(primary, connection, clock, name))
+    for standby in standbys:
+        cut += await standby.run(lambda connection: _cut_on_standby(connection, clock, name, oid))
+    return AccessEnded(sessions_cut=cut, endpoints=1 + len(standbys))
+
+
+async def _disable_and_cut(primary: Reach, connection: Connection, clock: Clock, name: str) -> tuple[int | None, int]:
+    known = await principal.state(connection, name)
+    oid = None if known is None else int(str(known["oid"]))
+    cut = Cut(connection, oid, clock)
+    if oid is not None:
+        await _disable(primary, connection, cut, name)
+    return oid, await cut.run()
+
+
+async def _disable(primary: Reach, connection: Connection, cut: Cut, name: str) -> None:
+    for _ in range(_TRIES):
+        try:
+            await connection.execute(principal.disable(name))
+            break
+        except (asyncpg.LockNotAvailableError, asyncpg.InternalServerError):  # held, or "tuple concurrently updated"
+            await cut.once()
+            await roll_back_prepared(primary, connection, name)
+            await cut.clock.sleep(0.005)
+    left = await principal.state(connection, name)
+    if left is not None and (left["rolcanlogin"] or left["groups"]):
+        raise NotYet("the principal could not be disabled: it is locked, or a group of it was granted by somebody else")
+
+
+async def _cut_on_standby(connection: Connection, clock: Clock, name: str, oid: int | None) -> int:
+    started = clock.boot()
+    while (seen := await principal.state(connection, name)) is not None and (seen["rolcanlogin"] or seen["groups"]):
+        if clock.boot() - started >= PATIENCE:
+            raise NotYet("a standby has not heard yet that the principal is disabled")
+        await clock.sleep(0.02)
+    return await Cut(connection, oid, clock).run()
+
+
+async def clean_up(primary: Reach, name: str) -> None:
+    """Drop it, whatever it owns and whatever it prepared; absent is success.
+
+    Raises:
+        NotYet: something still depends on it.
+        TargetDown, OutcomeUnknown: to be repeated.
+    """
+    if await primary.run(lambda connection: _drop(connection, name)):
+        return
+    burdened = await primary.run(lambda connection: _fetch_names(connection, principal.BURDENED, name))
+    await primary.run(lambda connection: roll_back_prepared(primary, connection, name))
+    for database in burdened:
+        await primary.elsewhere(database, lambda connection: _drop_owned(connection, name))
+    if not await primary.run(lambda connection: _drop(connection, name)):
+        raise NotYet("something at the target still depends on the principal")
+
+
+async def _drop(connection: Connection, name: str) -> bool:
+    try:
+        await connection.execute(principal.drop(name))
+    except (asyncpg.DependentObjectsStillExistError, asyncpg.LockNotAvailableError, asyncpg.InternalServerError):
+        return False
+    return True
+
+
+async def roll_back_prepared(primary: Reach, connection: Connection, name: str) -> None:
+    """Undo what a principal left prepared: it would keep its locks after every session is gone.
+
+    Only its owner or a superuser may, and only from its own database, so we become the principal for one statement.
+    """
+    for row in await connection.fetch(principal.PREPARED, name):
+        await primary.elsewhere(row["name"], _rolling_back(name, row["gid"]))
+
+
+def _rolling_back(name: str, gid: str) -> Callable[[Connection], Awaitable[None]]:
+    async def work(connection: Connection) -> None:
+        await connection.execute(f"GRANT {principal.identifier(name)} TO CURRENT_USER")
+        await connection.execute(f"SET ROLE {principal.identifier(name)}")
+        await connection.execute("ROLLBACK PREPARED '" + gid.replace("'", "''") + "'")
+
+    return work
+
+
+async def _drop_owned(connection: Connection, name: str) -> None:
+    await connection.execute(principal.drop_owned(name))
+
+
+async def _fetch_names(connection: Connection, query: str, name: str) -> list[str]:
+    return [row["name"] for row in await connection.fetch(query, name)]

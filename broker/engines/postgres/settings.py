@@ -1,0 +1,95 @@
+"""What an operator says about a PostgreSQL target."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from broker.engines.postgres.reach import Endpoint
+from broker.model.role import Role
+from ca.errors import Malformed
+from ca.runtime.secret import Reference
+from ca.runtime.settings import Duration, SecretReference
+from ca.runtime.settings import Settings as Base
+
+SecretKind = Literal["scram-4096", "scram-few"]
+
+
+class Address(Base):
+    """One endpoint."""
+
+    host: str
+    port: int = Field(default=5432, gt=0, lt=65536)
+
+
+class Settings(Base):
+    """One target of kind `postgres`.
+
+    `database` is where agents log in; what a leased user owns is dropped in whichever database it is. `standbys` are
+    all further endpoints an agent could reach: an ending is verified on each. `tls` is asked of us and told to agents.
+    """
+
+    kind: Literal["postgres"] = "postgres"
+    host: str
+    port: int = Field(default=5432, gt=0, lt=65536)
+    database: str
+    user: str
+    password: SecretReference
+    standbys: tuple[Address, ...] = ()
+    tls: Literal["off", "require", "verify"] = "off"
+    tls_ca: Path | None = None
+    secret_kind: SecretKind = "scram-4096"
+    connections: int = Field(default=12, ge=2, le=100)
+    clock_limit: Duration = timedelta(seconds=30)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The primary, then the standbys."""
+        addresses = (Address(host=self.host, port=self.port), *self.standbys)
+        tls = self._context()
+        return tuple(
+            Endpoint(
+                host=address.host,
+                port=address.port,
+                database=self.database,
+                user=self.user,
+                password=self.password.read,
+                tls=tls,
+            )
+            for address in addresses
+        )
+
+    def _context(self) -> ssl.SSLContext | bool:
+        if self.tls == "off":
+            return False
+        context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
+        if self.tls == "require":
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class RoleSettings(Base):
+    """What a role of such a target says: groups that hold the rights, and how many sessions one lease may open."""
+
+    groups: tuple[str, ...] = Field(min_length=1)
+    secret_kind: SecretKind | None = None
+    sessions: int = Field(default=10, ge=1, le=1000)
+
+
+def role_settings(role: Role) -> RoleSettings:
+    """The engine's part of `role`. Raises Malformed."""
+    value: dict[str, Any] = dict(role.settings)
+    if isinstance(value.get("groups"), list):
+        value["groups"] = tuple(value["groups"])
+    try:
+        return RoleSettings.model_validate(value)
+    except ValueError as error:
+        raise Malformed(
+            f"the role `{role.full_name}` needs `groups`, and may have `secret_kind` and `sessions`"
+        ) from error
+
+
+__all__ = ["Address", "Reference", "RoleSettings", "SecretKind", "Settings", "role_settings"]

@@ -1,0 +1,136 @@
+"""What an engine is: the hands by which one kind of target makes and unmakes a principal.
+
+The law of an engine:
+
+* A principal's name is known before it exists (`plan` is pure), so it can be written down first and found by anyone.
+* `create` either certainly happened (it answers), certainly did not (`TargetDown`, any other `Problem`), or it is not
+  known (`OutcomeUnknown`). It carries its own deadline, judged by the target's clock where the statement is executed: a
+  call that was frozen on its way is refused when it thaws (traps 8). It never meets an existing principal politely.
+* After `occupy` the name is taken by something that can't log in, or by the principal an earlier call made: both ways
+  certain, and any later `create` of it fails.
+* `end_access` returns only when nobody can use the principal any more *and that was looked at*; it is repeated until it
+  does. Absent is success; twice is once. `clean_up` leaves nothing; absent is success; twice is once.
+* No secret leaves an engine except in what `create` and `replace` answer; none is sent to a target in clear, none
+  stands in an exception.
+* Calls are never cancelled half-way by whoever waits for them (`broker/targets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from broker.model.lease import Handle
+from broker.model.role import Guarantee, Role
+from ca.runtime.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """What the agent is handed: plain facts (`host`, `username`) and secrets (`password`)."""
+
+    fields: Mapping[str, str | int]
+    secret: Mapping[str, Secret] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessEnded:
+    """What ending access found: how many sessions were cut, and on how many endpoints it was verified."""
+
+    sessions_cut: int
+    endpoints: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing a check looked at: whether it is well, and what the target's owner can do if it is not."""
+
+    name: str
+    well: bool
+    detail: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a target says about whose it is; `incarnation` is that of the store that claimed or adopted it last."""
+
+    installation: str
+    incarnation: str
+
+
+class Engine(Protocol):
+    """One target of one kind."""
+
+    @property
+    def kind(self) -> str:
+        """The name in `ENGINES`."""
+
+    def plan(self, role: Role, name: str) -> Handle:
+        """What would be made for `role` under `name`; pure. Raises Malformed when the role's settings are not ours."""
+
+    def guarantee(self, role: Role) -> Guarantee:
+        """What taking it back will mean."""
+
+    async def create(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:
+        """Make the principal; its new access ends at `until` by itself, and nothing is made after `deadline`.
+
+        Raises:
+            TargetDown: nothing was sent.
+            OutcomeUnknown: it was sent and not answered.
+            Problem: the target refused, nothing was made.
+        """
+
+    async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:
+        """Give the principal a new secret; the old one is dead and what was opened with it is cut.
+
+        Raises as `create`; NotFound when the principal is gone.
+        """
+
+    async def renew(self, handle: Handle, until: datetime) -> None:
+        """Move the end of new access. Raises as `create`; NotFound when the principal is gone."""
+
+    async def occupy(self, handle: Handle) -> None:
+        """Take the name, or learn that it is taken. Raises TargetDown or OutcomeUnknown: not certain yet."""
+
+    async def end_access(self, handle: Handle) -> AccessEnded:
+        """Disable, cut, and look until nothing is left. Raises NotYet, TargetDown, OutcomeUnknown: not verified."""
+
+    async def clean_up(self, handle: Handle) -> None:
+        """Remove what is left of it. Raises NotYet, TargetDown, OutcomeUnknown: to be repeated."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """The power to tell which principals there are; without it a target can't be swept."""
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """The names that begin with `prefix`, sorted. Raises TargetDown."""
+
+
+@runtime_checkable
+class Claimable(Protocol):
+    """The power to carry the name of the one installation that may work here (traps 19)."""
+
+    async def claim(self, installation: str, incarnation: str) -> Claim:
+        """Claim the target if nobody has, and say whose it is.
+
+        An existing claim of this installation is not touched: its incarnation tells whether the store was restored.
+
+        Raises:
+            Conflict: it belongs to another installation.
+            TargetDown: it can't be asked.
+        """
+
+    async def adopt(self, installation: str, incarnation: str) -> None:
+        """Renew our own claim with this incarnation, after an operator looked at what is there."""
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """The power to prove that a target is set up right."""
+
+    async def check(self, roles: Sequence[Role], prefix: str) -> Sequence[Finding]:
+        """Look at everything a grant and an ending will need, and prove it with a probe principal."""
