@@ -8,9 +8,9 @@ somebody's desktop still carries that somebody's variables.
     places.create()
     places.broker_database          …/broker.db
 
-Every folder is private (0700) and checked to be ours before anything is put into it: keys, stores and operators' sockets
-inherit their protection from it. Only the runtime folder may be passed through (0711), because workloads of other users
-reach the Workload API's socket there; give it a place of its own (`Places.of(state, runtime)`) when there are any.
+Every folder is private (0700) and checked to be ours before anything is put into it: keys, stores and the operators'
+sockets inherit their protection from it. Only the runtime folder may be passed through (0711), because workloads of
+other users reach the Workload API's socket there; give it a place of its own when there are any.
 """
 
 from __future__ import annotations
