@@ -25,7 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
-disable_created_metrics()  # a second series per series, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series per series, which nobody reads
 
 
 class Kind(StrEnum):
