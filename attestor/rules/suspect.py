@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 
 from attestor.rules.model import Rule
 from attestor.selector import Selector
@@ -44,14 +43,21 @@ def _without_boundary(rules: Sequence[Rule]) -> Iterator[str]:
 
 
 def _shared(rules: Sequence[Rule]) -> Iterator[str]:
-    for one, other in combinations(rules, 2):
-        uids = {selector for selector in one.when.demanded if _is_boundary(selector)}
-        same = uids & other.when.demanded
-        if same and str(one.template) != str(other.template) and _may_share_a_node(one, other):
-            yield (
-                f"{other.source}: when: `{min(same)}` also gets the identity of the rule `{one.name}`: processes of one"
-                " uid can take each other's"
-            )
+    seen: dict[Selector, list[Rule]] = {}
+    for rule in rules:
+        for boundary in sorted(one for one in rule.when.demanded if _is_boundary(one)):
+            earlier = seen.setdefault(boundary, [])
+            clash = next((one for one in earlier if _differ(one, rule) and _may_share_a_node(one, rule)), None)
+            if clash:
+                yield (
+                    f"{rule.source}: when: `{boundary}` also gets the identity of the rule `{clash.name}`: processes of"
+                    " one uid can take each other's"
+                )
+            earlier.append(rule)
+
+
+def _differ(one: Rule, other: Rule) -> bool:
+    return str(one.template) != str(other.template)
 
 
 def _is_boundary(selector: Selector) -> bool:
@@ -61,9 +67,10 @@ def _is_boundary(selector: Selector) -> bool:
 def _may_share_a_node(one: Rule, other: Rule) -> bool:
     if one.nodes is None or other.nodes is None:
         return True
-    names = [
-        {text for text in map(str, rule.nodes.demanded) if text.startswith("node:name:")}
-        for rule in (one, other)
-        if rule.nodes
-    ]
-    return not (names[0] and names[1] and names[0].isdisjoint(names[1]))
+    names, others = _named(one), _named(other)
+    return not (names and others and names.isdisjoint(others))
+
+
+def _named(rule: Rule) -> frozenset[Selector]:
+    demanded = rule.nodes.demanded if rule.nodes else frozenset()
+    return frozenset(one for one in demanded if one.type == "node" and one.value.startswith("name:"))
