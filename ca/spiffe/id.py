@@ -46,7 +46,12 @@ class TrustDomain:
         return SpiffeId(self, "")
 
     def member(self, path: str) -> SpiffeId:
-        """The identity at `path` (with its leading slash). Raises Malformed."""
+        """The identity at `path` (with its leading slash). Raises Malformed.
+
+        Without the slash the path would go on spelling the domain's name, and the ID be another domain's.
+        """
+        if not path.startswith("/"):
+            raise Malformed(f"`{_short(path)}` is not a path: expected a leading slash")
         return SpiffeId.parse(f"{_SCHEME}{self.name}{path}")
 
     def peculiarities(self) -> tuple[str, ...]:

@@ -1,0 +1,87 @@
+"""SPIFFE_Workload_Endpoint.md section 4: the address."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ca.errors import Malformed
+from ca.spiffe.endpoint import LONGEST_SOCKET_PATH, TcpEndpoint, UnixEndpoint, parse
+
+
+@pytest.mark.parametrize("text", ["unix:///run/s.sock", "unix:/run/s.sock"])
+def test_we_unix_is_an_absolute_path(text: str) -> None:
+    """Both spellings clients use."""
+    assert parse(text) == UnixEndpoint("/run/s.sock")
+    assert str(parse(text)) == "unix:///run/s.sock"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unix://host/run/s.sock",
+        "unix:run/s.sock",
+        "unix://",
+        "unix:///",
+        "unix:////run",
+        "unix:///run/",
+        "unix:///run?x=1",
+        "unix:///run#x",
+        "unix:///run%2fs",
+        "unix:///ru\x00n",
+        "unix:///run/s.sock\n",
+        "unix:///" + "a" * LONGEST_SOCKET_PATH,
+    ],
+)
+def test_we_unix_with_anything_else_is_refused(text: str) -> None:
+    """No authority, no query, no fragment, nothing a socket's name can't hold."""
+    with pytest.raises(Malformed):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("tcp://127.0.0.1:8000", TcpEndpoint("127.0.0.1", 8000)), ("tcp://[::1]:1", TcpEndpoint("::1", 1))],
+)
+def test_we_tcp_is_an_address_and_a_port(text: str, expected: TcpEndpoint) -> None:
+    """IPv4, and IPv6 in brackets."""
+    assert parse(text) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp://localhost:80",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:65536",
+        "tcp://127.0.0.1:80/",
+        "tcp://127.0.0.1:80/path",
+        "tcp://me@127.0.0.1:80",
+        "tcp://::1:80",
+        "tcp://[127.0.0.1]:80",
+        "tcp://127.0.0.1:+8",
+        "tcp://127.0.0.1:٨",
+        "tcp:127.0.0.1:80",
+        "http://127.0.0.1:80",
+        "/run/s.sock",
+        "",
+    ],
+)
+def test_we_tcp_with_anything_else_is_refused(text: str) -> None:
+    """A host name is no address; a path, a user or another scheme has no place."""
+    with pytest.raises(Malformed):
+        parse(text)
+
+
+@given(st.text() | st.text().map("unix://".__add__) | st.text().map("tcp://".__add__))
+def test_any_text_is_an_endpoint_or_malformed(text: str) -> None:
+    """No other exception, and what is read prints to something that reads the same."""
+    try:
+        endpoint = parse(text)
+    except Malformed:
+        return
+    assert parse(str(endpoint)) == endpoint
