@@ -1,0 +1,131 @@
+"""What the operator of a broker may say; `config/broker.yaml` is the commented reference.
+
+Targets stand in the file itself or, one file each, in `targets_folder` (where `sojourn target add` puts them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from broker.engines.postgres.settings import RoleSettings as PostgresRole
+from broker.engines.postgres.settings import Settings as PostgresTarget
+from broker.model.role import Role
+from broker.model.scope import Sensitivity
+from ca.errors import Malformed
+from ca.runtime.settings import Duration, Settings, load, parsed_by
+from ca.spiffe.id import SpiffeId
+
+EngineSettings = PostgresTarget
+"""What a target's `engine` may be: one model per kind, told apart by `kind`."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+
+
+def check_name(name: str) -> str:
+    """A target's or role's name. Raises Malformed."""
+    if not _NAME.fullmatch(name):
+        raise Malformed(f"`{name[:60]}` is not a name: expected lower-case letters, digits and `-`")
+    return name
+
+
+Name = Annotated[str, parsed_by(check_name)]
+
+
+class ListenSettings(Settings):
+    """A TCP address; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, lt=65536)
+
+
+class AttestorSettings(Settings):
+    """The attestor server's gRPC address: for process ends. Without it tasks live by heartbeat and deadline."""
+
+    host: str
+    port: int = Field(gt=0, lt=65536)
+
+
+class TaskSettings(Settings):
+    """What bounds every task."""
+
+    longest: Duration = timedelta(hours=12)
+    longest_heartbeat: Duration = timedelta(minutes=10)
+    deepest_tree: int = Field(default=8, ge=1, le=64)
+    most_live: int = Field(default=1000, ge=1)
+    observe_grace: Duration = timedelta(seconds=60)
+
+
+class RoleSettings(Settings):
+    """One role of a target; `engine` is what its engine wants to know (`groups`, `secret_kind`, `sessions`)."""
+
+    description: str = ""
+    sensitivity: Annotated[Sensitivity, parsed_by(Sensitivity.parse)]
+    ttl: Duration = timedelta(minutes=10)
+    longest: Duration = timedelta(hours=8)
+    ack_within: Duration = timedelta(seconds=30)
+    engine: PostgresRole
+
+
+class TargetSettings(Settings):
+    """One system secrets are made in."""
+
+    engine: EngineSettings
+    roles: Mapping[Name, RoleSettings] = Field(default_factory=dict)
+
+    def to_roles(self, target: str) -> Mapping[str, Role]:
+        """`target/role` → the role as the rest of the broker knows it."""
+        roles = (
+            Role(
+                target=target,
+                name=name,
+                engine=self.engine.kind,
+                sensitivity=said.sensitivity,
+                ttl=said.ttl,
+                longest=said.longest,
+                ack_within=said.ack_within,
+                description=said.description,
+                settings=said.engine.model_dump(exclude_none=True, mode="json"),
+            )
+            for name, said in self.roles.items()
+        )
+        return {role.full_name: role for role in roles}
+
+
+class BrokerSettings(Settings):
+    """The broker's process."""
+
+    listen: ListenSettings = ListenSettings(port=8443)
+    admin_socket: Path
+    admin_uids: tuple[int, ...] = ()
+    health: ListenSettings | None = None
+    workload_api: str = "unix:///run/sojourn/workload.sock"
+    identity: Annotated[SpiffeId, parsed_by(SpiffeId.parse)] | None = None
+    attestor: AttestorSettings | None = None
+    database: str
+    policies: tuple[Path, ...] = ()
+    tasks: TaskSettings = TaskSettings()
+    targets: Mapping[Name, TargetSettings] = Field(default_factory=dict)
+    targets_folder: Path | None = None
+    sweep_every: Duration = timedelta(seconds=60)
+    reap_every: Duration = timedelta(seconds=1)
+
+    def all_targets(self) -> Mapping[str, TargetSettings]:
+        """The targets of the file and of the folder.
+
+        Raises:
+            BadSettings: a file of the folder can't be read.
+            Malformed: a target is named twice.
+        """
+        targets = dict(self.targets)
+        for path in sorted(self.targets_folder.glob("*.yaml")) if self.targets_folder is not None else ():
+            name = check_name(path.stem)
+            if name in targets:
+                raise Malformed(f"the target `{name}` stands in the settings and in `{path}`")
+            targets[name] = load(path, TargetSettings)
+        return targets
