@@ -1,0 +1,175 @@
+"""Instances begin, renew, fall silent and end; whoever watches is told (traps 3, 4).
+
+Level-triggered: a node agent always says *everything* that lives, with a counter that rises with each change. What is
+not in it has ended. A node that says nothing for `grace` makes its instances unobserved, which stops new credentials;
+unobserved for longer than `limit - grace` they end, and an end is final. The time a server itself was down or asleep is
+not held against a node: silence counts from the server's start, and an end needs two looks with the whole time between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from attestor.errors import Banned, InstanceElsewhere, InstanceEnded, Unobserved
+from attestor.instance import State, Strength
+from attestor.server.changes import Changes
+from attestor.server.store import changes as change_store
+from attestor.server.store import instances as store
+from attestor.server.store import nodes
+from attestor.server.store.instances import Given, Instance
+from attestor.server.store.nodes import Node, NodeState
+from attestor.wire.attestation import Attestation
+from attestor.wire.node import LiveSet
+from attestor.wire.task import Bound, InstanceChange, Snapshot
+from ca.runtime.database import Database, Transaction
+
+NOT_REPORTED = "its node no longer reports it"
+SILENT = "its node has not been heard of"
+SILENT_TOO_LONG = "its node was not heard of for too long"
+HEARD_AGAIN = "its node reports it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What became of a live set: which of its instances may get nothing any more."""
+
+    refused: frozenset[str]
+
+
+class Instances:
+    """All instances of all nodes; one for each server process."""
+
+    def __init__(
+        self, database: Database, changes: Changes, *, grace: timedelta, limit: timedelta, started: datetime
+    ) -> None:
+        self._database, self._changes, self._started = database, changes, started
+        self.grace, self.limit = grace, limit
+
+    def is_silent(self, node: Node, now: datetime) -> bool:
+        """Whether the node has not been heard of for longer than `grace`."""
+        return now - max(node.seen_at, self._started) > self.grace
+
+    async def report(self, node: Node, live: LiveSet, now: datetime) -> Reported:
+        """Take a live set. Raises Banned when the node was sent away or admitted anew."""
+
+        async def unit(tx: Transaction) -> tuple[Reported, bool]:
+            if not await nodes.seen(tx, node, live.counter, now):
+                await self._still_admitted(tx, node)
+                return Reported(frozenset()), False  # an older set, overtaken on its way
+            known = {one.id: one for one in await store.of_node(tx, node.id)}
+            gone = [one for one in known.values() if one.id not in live.instances and one.since <= live.counter]
+            back = [one for one in known.values() if one.id in live.instances and one.state is State.UNOBSERVED]
+            strangers = [await store.get(tx, one) for one in sorted(live.instances - known.keys())]
+            changed = await self._move(tx, gone, State.ENDED, NOT_REPORTED, now)
+            changed |= await self._move(tx, back, State.LIVE, HEARD_AGAIN, now)
+            return Reported(frozenset(one.id for one in strangers if one)), changed
+
+        # It takes access away, so it goes on with a full disk.
+        reported, changed = await self._database.write(unit, ending=True)
+        if changed:
+            self._changes.notify()
+        return reported
+
+    async def enter(
+        self, tx: Transaction, node: Node, attestation: Attestation, given: Sequence[Given], now: datetime
+    ) -> None:
+        """Inside a unit: the instance is about to get a credential, and is known for it first.
+
+        Raises:
+            InstanceElsewhere: another node's.
+            InstanceEnded: it has ended.
+            Unobserved: its node is silent.
+        """
+        bound = any(one.bind != "none" for one in given)
+        found = await store.get(tx, attestation.instance)
+        if found is None:
+            await store.insert(tx, _begun(node, attestation, bound=bound, now=now))
+        elif found.node != node.id:
+            raise InstanceElsewhere("this instance belongs to another node")
+        elif found.state is State.ENDED:
+            raise InstanceEnded(f"this instance has ended: {found.reason}")
+        elif not await store.attested(tx, found.id, attestation.strength, bound=bound):
+            raise Unobserved(f"this instance gets nothing new at the moment: {found.reason}")
+        await store.give(tx, attestation.instance, given)
+
+    async def end_all(self, tx: Transaction, node: str, reason: str, now: datetime) -> int:
+        """Inside a unit, at its end: every instance of a node ends."""
+        found = await store.of_node(tx, node)
+        await self._move(tx, found, State.ENDED, reason, now)
+        return len(found)
+
+    async def bind(self, instance: str) -> Bound:
+        """It opened a task."""
+
+        async def unit(tx: Transaction) -> Instance | None:
+            await store.bind(tx, instance)
+            return await store.get(tx, instance)
+
+        found = await self._database.write(unit)
+        if found is None:
+            return Bound(state=State.UNKNOWN, strength=None)
+        return Bound(state=found.state, strength=found.strength)
+
+    async def snapshot(self, instances: Iterable[str]) -> Snapshot:
+        """Those of `instances` that are not simply live, and the number of the newest change."""
+        asked = sorted(instances)
+
+        async def unit(tx: Transaction) -> Snapshot:
+            cursor, listed = await change_store.current(tx), []
+            for one in asked:
+                found = await store.get(tx, one)
+                state, reason = (found.state, found.reason) if found else (State.UNKNOWN, "it is not known here")
+                if state is not State.LIVE:
+                    listed.append(InstanceChange(instance=one, state=state, reason=reason, cursor=cursor))
+            return Snapshot(cursor=cursor, changes=tuple(listed))
+
+        return await self._database.read(unit)
+
+    async def since(self, cursor: int, limit: int = 500) -> Sequence[InstanceChange]:
+        """The changes after `cursor`."""
+        found = await self._database.read(lambda tx: change_store.after(tx, cursor, limit))
+        return [
+            InstanceChange(instance=one.instance, state=one.state, reason=one.reason, cursor=one.n) for one in found
+        ]
+
+    async def tick(self, now: datetime) -> None:
+        """Silent nodes' instances become unobserved, and end when that lasts."""
+
+        async def unit(tx: Transaction) -> bool:
+            over = await store.unobserved_since(tx, now - (self.limit - self.grace))
+            silent = [node for node in await nodes.admitted(tx) if self.is_silent(node, now)]
+            quiet = [one for node in silent for one in await store.of_node(tx, node.id) if one.state is State.LIVE]
+            await store.prune(tx, now)
+            await change_store.prune(tx, now)
+            changed = await self._move(tx, over, State.ENDED, SILENT_TOO_LONG, now)
+            return await self._move(tx, quiet, State.UNOBSERVED, SILENT, now) or changed
+
+        if await self._database.write(unit, ending=True):
+            self._changes.notify()
+
+    async def _move(self, tx: Transaction, found: Sequence[Instance], state: State, reason: str, now: datetime) -> bool:
+        moved = [one.id for one in found if await store.move(tx, one, state, reason, now)]
+        await change_store.append(tx, moved, state, reason, now)
+        return bool(moved)
+
+    @staticmethod
+    async def _still_admitted(tx: Transaction, node: Node) -> None:
+        found = await nodes.get(tx, node.id)
+        if found is None or found.state is not NodeState.ADMITTED or found.admission != node.admission:
+            raise Banned(f"the node `{node.id}` was sent away, or admitted anew since")
+
+
+def _begun(node: Node, attestation: Attestation, *, bound: bool, now: datetime) -> Instance:
+    return Instance(
+        id=attestation.instance,
+        node=node.id,
+        state=State.LIVE,
+        reason="attested",
+        strength=Strength(attestation.strength),
+        bound=bound,
+        since=attestation.counter,
+        began_at=now,
+        changed_at=now,
+    )

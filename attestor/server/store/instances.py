@@ -1,0 +1,178 @@
+"""Instances: where they live, what they were given, and how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from attestor.instance import Binding, State, Strength
+from ca.runtime.clock import instant, micros
+from ca.runtime.database import Row, Transaction
+from ca.spiffe.id import SpiffeId
+
+KEPT = timedelta(days=7)
+"""How long an ended instance is remembered; afterwards it is unknown, which gives it just as little."""
+
+_COLUMNS = "id, node, state, reason, strength, bound, since, began_at, changed_at"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One attested process, container or pod, as far as the server knows."""
+
+    id: str
+    node: str
+    state: State
+    reason: str
+    strength: Strength
+    bound: bool
+    since: int
+    began_at: datetime
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An identity an instance was given, by which rule."""
+
+    id: SpiffeId
+    rule: str
+    bind: Binding
+
+
+async def get(tx: Transaction, instance_id: str) -> Instance | None:
+    """The instance of that id."""
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM instances WHERE id = $1", instance_id)
+    return _instance(row) if row else None
+
+
+async def of_node(tx: Transaction, node: str) -> Sequence[Instance]:
+    """Those of a node that have not ended."""
+    rows = await tx.fetch(
+        f"SELECT {_COLUMNS} FROM instances WHERE node = $1 AND state IN ('live', 'unobserved') ORDER BY id", node
+    )
+    return [_instance(row) for row in rows]
+
+
+async def ended_of_node(tx: Transaction, node: str) -> frozenset[str]:
+    """The ids of those of a node that have ended and are remembered."""
+    rows = await tx.fetch("SELECT id FROM instances WHERE node = $1 AND state = 'ended' ORDER BY id", node)
+    return frozenset(row["id"] for row in rows)
+
+
+async def page(tx: Transaction, after: str, limit: int) -> Sequence[Instance]:
+    """Those that come after the id `after`, in the order of their ids."""
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM instances WHERE id > $1 ORDER BY id LIMIT $2", after, limit)
+    return [_instance(row) for row in rows]
+
+
+async def counts(tx: Transaction) -> Mapping[str, int]:
+    """How many have not ended, by node."""
+    rows = await tx.fetch(
+        "SELECT node, COUNT(*) AS number FROM instances WHERE state <> 'ended' GROUP BY node ORDER BY node"
+    )
+    return {row["node"]: row["number"] for row in rows}
+
+
+async def insert(tx: Transaction, instance: Instance) -> None:
+    """Add one."""
+    await tx.execute(
+        f"INSERT INTO instances ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        instance.id,
+        instance.node,
+        str(instance.state),
+        instance.reason,
+        str(instance.strength),
+        int(instance.bound),
+        instance.since,
+        micros(instance.began_at),
+        micros(instance.changed_at),
+    )
+
+
+async def attested(tx: Transaction, instance_id: str, strength: Strength, *, bound: bool) -> bool:
+    """Note a newer attestation; what is bound stays bound. False unless the instance is live."""
+    changed = await tx.execute(
+        "UPDATE instances SET strength = $2, bound = CASE WHEN $3 = 1 THEN 1 ELSE bound END"
+        " WHERE id = $1 AND state = 'live'",
+        instance_id,
+        str(strength),
+        int(bound),
+    )
+    return changed == 1
+
+
+async def bind(tx: Transaction, instance_id: str) -> bool:
+    """Its leaves are revoked when it ends. False when it has ended or is not known."""
+    changed = await tx.execute("UPDATE instances SET bound = 1 WHERE id = $1 AND state <> 'ended'", instance_id)
+    return changed == 1
+
+
+async def move(tx: Transaction, found: Instance, state: State, reason: str, now: datetime) -> bool:
+    """Change its state; False when it is no longer in the state it was found in. `ended` has no way out."""
+    assert found.state is not State.ENDED, "ended is final"
+    changed = await tx.execute(
+        "UPDATE instances SET state = $3, reason = $4, changed_at = $5 WHERE id = $1 AND state = $2",
+        found.id,
+        str(found.state),
+        str(state),
+        reason,
+        micros(now),
+    )
+    return changed == 1
+
+
+async def give(tx: Transaction, instance_id: str, given: Iterable[Given]) -> None:
+    """Remember which identities it was given."""
+    for one in given:
+        await tx.execute(
+            "INSERT INTO instance_identities (instance, spiffe_id, rule, bind) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (instance, spiffe_id) DO UPDATE SET rule = $3, bind = $4",
+            instance_id,
+            str(one.id),
+            one.rule,
+            str(one.bind),
+        )
+
+
+async def given_to(tx: Transaction, instance_id: str) -> Sequence[Given]:
+    """Which identities it was given."""
+    rows = await tx.fetch(
+        "SELECT spiffe_id, rule, bind FROM instance_identities WHERE instance = $1 ORDER BY spiffe_id", instance_id
+    )
+    return [Given(id=SpiffeId.parse(row["spiffe_id"]), rule=row["rule"], bind=Binding(row["bind"])) for row in rows]
+
+
+async def unobserved_since(tx: Transaction, before: datetime) -> Sequence[Instance]:
+    """Those that nobody has observed since `before`."""
+    rows = await tx.fetch(
+        f"SELECT {_COLUMNS} FROM instances WHERE state = 'unobserved' AND changed_at <= $1 ORDER BY id",
+        micros(before),
+    )
+    return [_instance(row) for row in rows]
+
+
+async def prune(tx: Transaction, now: datetime) -> int:
+    """Forget those that ended long ago."""
+    before = micros(now - KEPT)
+    await tx.execute(
+        "DELETE FROM instance_identities WHERE instance IN"
+        " (SELECT id FROM instances WHERE state = 'ended' AND changed_at < $1)",
+        before,
+    )
+    return await tx.execute("DELETE FROM instances WHERE state = 'ended' AND changed_at < $1", before)
+
+
+def _instance(row: Row) -> Instance:
+    return Instance(
+        id=row["id"],
+        node=row["node"],
+        state=State(row["state"]),
+        reason=row["reason"],
+        strength=Strength(row["strength"]),
+        bound=bool(row["bound"]),
+        since=row["since"],
+        began_at=instant(row["began_at"]),
+        changed_at=instant(row["changed_at"]),
+    )

@@ -1,0 +1,114 @@
+"""Admitted nodes, and those that were sent away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from attestor import selector
+from attestor.selector import Selectors
+from ca.runtime.clock import instant, micros
+from ca.runtime.database import Row, Transaction
+
+_COLUMNS = "id, state, admission, method, selectors, admitted_at, seen_at, live_counter"
+
+
+class NodeState(StrEnum):
+    """`evicted` may come back with a new token, `banned` may not until an operator lets it."""
+
+    ADMITTED = "admitted"
+    EVICTED = "evicted"
+    BANNED = "banned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine the server verified; `selectors` are what it verified, `admission` names this attestation of it."""
+
+    id: str
+    state: NodeState
+    admission: str
+    method: str
+    selectors: Selectors
+    admitted_at: datetime
+    seen_at: datetime
+    live_counter: int
+
+
+async def get(tx: Transaction, node_id: str) -> Node | None:
+    """The node of that id."""
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM nodes WHERE id = $1", node_id)
+    return _node(row) if row else None
+
+
+async def everything(tx: Transaction) -> Sequence[Node]:
+    """Every node there ever was."""
+    return [_node(row) for row in await tx.fetch(f"SELECT {_COLUMNS} FROM nodes ORDER BY id")]
+
+
+async def admitted(tx: Transaction) -> Sequence[Node]:
+    """Those that may speak."""
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM nodes WHERE state = 'admitted' ORDER BY id")
+    return [_node(row) for row in rows]
+
+
+async def admit(tx: Transaction, node: Node) -> bool:
+    """Add the node, or begin a new admission of it; False when it is banned."""
+    facts = (
+        node.id,
+        node.admission,
+        node.method,
+        json.dumps(selector.texts(node.selectors)),
+        micros(node.admitted_at),
+    )
+    known = await tx.fetchrow("SELECT state FROM nodes WHERE id = $1", node.id)
+    if known is None:
+        await tx.execute(
+            "INSERT INTO nodes (id, state, admission, method, selectors, admitted_at, seen_at, live_counter)"
+            " VALUES ($1, 'admitted', $2, $3, $4, $5, $5, 0)",
+            *facts,
+        )
+        return True
+    changed = await tx.execute(
+        "UPDATE nodes SET state = 'admitted', admission = $2, method = $3, selectors = $4, admitted_at = $5,"
+        " seen_at = $5 WHERE id = $1 AND state <> 'banned'",
+        *facts,
+    )
+    return changed == 1
+
+
+async def send_away(tx: Transaction, node_id: str, state: NodeState) -> bool:
+    """Evict or ban; a banned node is not evicted. False when nothing changed."""
+    changed = await tx.execute(
+        "UPDATE nodes SET state = $2 WHERE id = $1 AND state <> 'banned' AND state <> $2", node_id, str(state)
+    )
+    return changed == 1
+
+
+async def seen(tx: Transaction, node: Node, counter: int, now: datetime) -> bool:
+    """Note a report; False when a newer live set was applied already, or the node was sent away or admitted anew."""
+    changed = await tx.execute(
+        "UPDATE nodes SET live_counter = $2, seen_at = $3"
+        " WHERE id = $1 AND live_counter <= $2 AND state = 'admitted' AND admission = $4",
+        node.id,
+        counter,
+        micros(now),
+        node.admission,
+    )
+    return changed == 1
+
+
+def _node(row: Row) -> Node:
+    return Node(
+        id=row["id"],
+        state=NodeState(row["state"]),
+        admission=row["admission"],
+        method=row["method"],
+        selectors=selector.parse_all(json.loads(row["selectors"])),
+        admitted_at=instant(row["admitted_at"]),
+        seen_at=instant(row["seen_at"]),
+        live_counter=row["live_counter"],
+    )
