@@ -1,0 +1,16 @@
+"""The authority of one trust domain: the only place where an identity key is used.
+
+    Prepared ─ lint ─ recorded, durable ─ signed
+
+A root (ten years) signs the issuing authorities (thirty days), these sign leaves; tokens have keys of their own. Peers
+are given the bundle: all roots and JWT keys that are trusted, with a number that grows whenever that changes. Which
+authority is prepared, active or old is moved by `ca.rotation`, which also opens an `Authority`.
+"""
+
+from __future__ import annotations
+
+from ca.authority.ring import KeyLost, Ring
+from ca.authority.settings import AuthoritySettings
+from ca.authority.signing import Authority
+
+__all__ = ["Authority", "AuthoritySettings", "KeyLost", "Ring"]

@@ -1,0 +1,92 @@
+"""How a new authority comes to be: intend its key, make it, certify it, and only then let peers know of it.
+
+The intent is durable before the key exists, so a crash in between leaves a key that the next start finds by name and
+destroys. The certificate's serial is recorded before it is signed, like that of a leaf.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from ca import lint, store
+from ca.authority.ring import PURPOSES, Ring, spki
+from ca.keys.protocol import SigningKey
+from ca.profiles import ca_certificate
+from ca.profiles.prepared import BACKDATE, Issuer, Kind, Prepared
+from ca.profiles.template import certificate
+from ca.runtime.database import Transaction
+from ca.store import State, StoredAuthority
+
+
+async def establish(ring: Ring, kind: Kind, now: datetime) -> None:
+    """Make an authority in the state `prepared`; it is in the bundle before it signs anything.
+
+    Raises:
+        Unavailable: an issuing authority needs a valid root, and a key needs a place.
+    """
+    root = ring.signer(Kind.ROOT, now) if kind is Kind.ISSUING else None
+    name = f"{kind}-{secrets.token_hex(8)}"
+    await ring.database.write(partial(store.intend_key, key_name=name))
+    key = await ring.key_store.create(name, PURPOSES[kind])
+    if kind is Kind.JWT:
+        end = (now + ring.settings.ttl(kind)).replace(microsecond=0)
+        authority = _authority(kind, key, (now - BACKDATE).replace(microsecond=0), end)
+    elif root is None:
+        authority = await _root(ring, key, now)
+    else:
+        authority = await _issuing(ring, root, key, now)
+    await ring.add(authority, key, now)
+
+
+async def _root(ring: Ring, key: SigningKey, now: datetime) -> StoredAuthority:
+    settings = ring.settings
+    own = ca_certificate.root_issuer(
+        key.public_key,
+        trust_domain=settings.trust_domain,
+        organisation=settings.organisation,
+        country=settings.country,
+        ttl=settings.root_ttl,
+        now=now,
+    )
+    prepared = ca_certificate.prepare_root(key.public_key, own)
+    return replace(await _certify(ring, prepared, own, key, key), issuer_key_id=None)
+
+
+async def _issuing(ring: Ring, root: StoredAuthority, key: SigningKey, now: datetime) -> StoredAuthority:
+    issuer = ring.issuer(root)
+    prepared = ca_certificate.prepare_issuing(key.public_key, issuer, ttl=ring.settings.ca_ttl, now=now)
+    return await _certify(ring, prepared, issuer, key, ring.key(root))
+
+
+async def _certify(
+    ring: Ring, prepared: Prepared, issuer: Issuer, key: SigningKey, signer: SigningKey
+) -> StoredAuthority:
+    lint.check(prepared, issuer)
+
+    async def unit(tx: Transaction) -> None:
+        if prepared.kind is not Kind.ROOT:  # a root signs itself before it is anybody's authority
+            await store.fence(tx, issuer.key_id, prepared.not_after)
+        await store.record(tx, [prepared])
+
+    await ring.database.write(unit)
+    signed = certificate(prepared.tbs, await signer.sign(prepared.tbs))
+    authority = _authority(prepared.kind, key, prepared.not_before, prepared.not_after)
+    return replace(authority, certificate=signed, issuer_key_id=issuer.key_id)
+
+
+def _authority(kind: Kind, key: SigningKey, not_before: datetime, not_after: datetime) -> StoredAuthority:
+    return StoredAuthority(
+        key_id=key.key_id,
+        kind=kind,
+        state=State.PREPARED,
+        key_name=key.name,
+        issuer_key_id=None,
+        public_key=spki(key),
+        certificate=None,
+        not_before=not_before,
+        not_after=not_after,
+        signed_until=not_before,
+    )

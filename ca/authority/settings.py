@@ -1,0 +1,70 @@
+"""What an operator may say about a trust domain's authority."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ca.errors import Malformed
+from ca.profiles.prepared import Kind
+from ca.spiffe.id import TrustDomain
+
+SHARE = 6
+"""An authority is replaced with a sixth of its life left, so what it signs may live no longer than that sixth."""
+
+_LONGEST_ORGANISATION = 64  # RFC 5280, ub-organization-name
+_COUNTRY = re.compile(r"[A-Z]{2}")
+_ADDRESS = re.compile(r"(?:.*\.)?[0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthoritySettings:
+    """Lives and names. Raises Malformed when what is signed last would be cut short by its signer's end."""
+
+    trust_domain: TrustDomain
+    root_ttl: timedelta = timedelta(days=3650)
+    ca_ttl: timedelta = timedelta(days=30)
+    x509_ttl: timedelta = timedelta(hours=1)
+    jwt_ttl: timedelta = timedelta(minutes=5)
+    refresh_hint: timedelta = timedelta(minutes=5)
+    organisation: str = "Sojourn"
+    country: str = ""
+
+    def __post_init__(self) -> None:
+        for above, below in (("root_ttl", "ca_ttl"), ("ca_ttl", "x509_ttl"), ("ca_ttl", "jwt_ttl")):
+            if getattr(self, below) * SHARE > getattr(self, above):
+                raise Malformed(f"`{below}` is too long: expected at most a sixth of `{above}`")
+        for name in ("x509_ttl", "jwt_ttl", "refresh_hint"):
+            if getattr(self, name) < timedelta(seconds=1):
+                raise Malformed(f"`{name}` is too short: expected at least one second")
+        if len(self.organisation) > _LONGEST_ORGANISATION or not self.organisation.isprintable():
+            raise Malformed(
+                f"`organisation` can't be used: expected up to {_LONGEST_ORGANISATION} printable characters"
+            )
+        if self.country and not _COUNTRY.fullmatch(self.country):
+            raise Malformed("`country` can't be used: expected two upper-case letters, as in ISO 3166")
+
+    @property
+    def longest_x509_ttl(self) -> timedelta:
+        """The longest life of a leaf that an active issuing authority can give on every one of its days."""
+        return self.ca_ttl / SHARE
+
+    def ttl(self, kind: Kind) -> timedelta:
+        """How long an authority of this kind lives."""
+        return self.root_ttl if kind is Kind.ROOT else self.ca_ttl
+
+
+def name_warnings(trust_domain: TrustDomain) -> tuple[str, ...]:
+    """What is legal in a trust domain's name and yet refused by some peers (traps 40)."""
+    name = trust_domain.name
+    findings = (
+        ("_" in name, "holds `_`, which Java does not read as a host name"),
+        (_ADDRESS.fullmatch(name) is not None, "looks like an IP address, which Go treats as one"),
+        (".." in name, "holds `..`, which is no host name to Java and Go"),
+        (
+            name[0] in ".-" or name[-1] in ".-",
+            "begins or ends with a dot or a dash, which is no host name to most peers",
+        ),
+    )
+    return tuple(f"the trust domain `{name}` {words}" for found, words in findings if found)

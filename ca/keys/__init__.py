@@ -1,0 +1,36 @@
+"""Private keys: where they live is a choice made once, by name, in the table below."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+from ca.errors import Malformed
+from ca.keys.protocol import KeyStore
+from ca.seal import Seal
+
+KEY_STORES: Mapping[str, str] = MappingProxyType(
+    {
+        "memory": "ca.keys.memory",
+        "disk": "ca.keys.disk",
+    }
+)
+"""The kinds of key store; each module has `open_store(folder, seal)`."""
+
+_Opener = Callable[[Path, Seal | None], KeyStore]
+
+
+def open_key_store(kind: str, *, folder: Path, seal: Seal | None) -> KeyStore:
+    """The key store of that `kind`; `folder` is where one with files keeps them.
+
+    Raises:
+        Malformed: there is no such kind.
+        KeyUnusable: the place is open to others.
+    """
+    module = KEY_STORES.get(kind)
+    if module is None:
+        raise Malformed(f"`{kind[:80]}` is not a kind of key store: expected one of `{'`, `'.join(KEY_STORES)}`")
+    return cast("_Opener", importlib.import_module(module).open_store)(folder, seal)

@@ -1,0 +1,67 @@
+"""What must be true of everything we sign: one function per rule, every rule run on every `Prepared`.
+
+The rules read the *bytes* that will be signed with a parser that did not write them, and hold them against what the
+`Prepared` says and against the authority that will sign. A rule answers None, or what is wrong in words that finish
+the sentence "the certificate ...". The whole list stands in the tables `X509_RULES` and `CA_RULES` (certificate),
+`LEAF_RULES` (leaf) and `JWT_RULES` (token), each row with the clause it is for.
+"""
+
+from __future__ import annotations
+
+from cryptography import x509
+from joserfc.util import json_b64decode
+
+from ca.errors import Malformed
+from ca.lint.case import JwtCase, X509Case
+from ca.lint.certificate import CA_RULES, X509_RULES
+from ca.lint.leaf import LEAF_RULES
+from ca.lint.token import JWT_RULES
+from ca.profiles.prepared import Issuer, Kind, Prepared
+from ca.profiles.template import certificate
+
+
+class Unfit(Malformed):
+    """A rule forbids signing this; what was asked for must change."""
+
+    code = "unfit"
+
+
+def check(prepared: Prepared, issuer: Issuer) -> None:
+    """Run every rule for this kind; `issuer` is the authority that is about to sign.
+
+    Raises:
+        Unfit: a rule forbids it; `rule` in its details names the clause.
+    """
+    if prepared.kind is Kind.JWT:
+        token = _read_token(prepared, issuer)
+        for clause, jwt_rule in JWT_RULES:
+            _refuse("token", clause, jwt_rule(token))
+        return
+    case = _read_certificate(prepared, issuer)
+    for clause, rule in X509_RULES + (LEAF_RULES if prepared.kind is Kind.LEAF else CA_RULES):
+        _refuse("certificate", clause, rule(case))
+
+
+def _refuse(noun: str, clause: str, finding: str | None) -> None:
+    if finding is not None:
+        raise Unfit(f"the {noun} {finding}", rule=clause)
+
+
+def _read_certificate(prepared: Prepared, issuer: Issuer) -> X509Case:
+    try:
+        parsed = x509.load_der_x509_certificate(certificate(prepared.tbs, b""))
+        extensions = {extension.oid: extension for extension in parsed.extensions}
+        parsed.public_key()
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise Unfit("the certificate can't be read back", rule="RFC 5280, 4.1") from error
+    return X509Case(prepared=prepared, certificate=parsed, extensions=extensions, issuer=issuer)
+
+
+def _read_token(prepared: Prepared, issuer: Issuer) -> JwtCase:
+    try:
+        header, claims = (json_b64decode(part) for part in prepared.tbs.split(b"."))
+    except ValueError as error:
+        raise Unfit("the token can't be read back", rule="JWT-SVID, 1") from error
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise Unfit("the token can't be read back", rule="JWT-SVID, 1")
+    return JwtCase(prepared=prepared, header=header, claims=claims, issuer=issuer)
