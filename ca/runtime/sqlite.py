@@ -28,7 +28,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ca.errors import Malformed, Unavailable
-from ca.runtime import failpoint
+from ca.runtime import failpoint, log
 from ca.runtime.database import Database, StoreFull, StoreLocked, Unit
 from ca.runtime.process import fatal
 from ca.runtime.reserve import Reserve, has_room
@@ -38,9 +38,13 @@ GROUP = 256
 """The most units that share one commit."""
 
 RESERVE = 4 * 1024 * 1024
-"""Bytes kept aside for endings."""
+"""Bytes kept aside for endings. The log is folded into the file when it is a quarter as long: so the reserve has room
+for a whole log's worth of new pages in the file, and the log itself is given back."""
+
+_PAGE = 4096
 
 T = TypeVar("T")
+_log = log.get(__name__)
 OnFatal = Callable[[BaseException], object]
 
 
@@ -52,7 +56,7 @@ async def open_sqlite(path: Path, *, reserve: int = RESERVE, on_fatal: OnFatal =
         StoreLocked: another process (or this one) has it open.
         Malformed: the file is no SQLite store, or its folder can't be used.
     """
-    connection = _connect(path)
+    connection = _connect(path, max(8, reserve // 4 // _PAGE))
     spare = Reserve(path.with_name(path.name + ".reserve"), reserve)
     store = SqliteDatabase(_Writer(connection, path, spare, on_fatal))
     try:
@@ -144,12 +148,13 @@ class _Writer:
         self.queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._connection = connection
         self._path = path
-        self._log = path.with_name(path.name + "-wal")
+        self._wal = path.with_name(path.name + "-wal")
         self._spare = spare
         self._on_fatal = on_fatal
         self._full = not spare.make()
         self._lost = False
         self._committing = False
+        self._last_try = False
         self._tell: Callable[[Sequence[_Outcome]], None] = lambda _: None
 
     def work(self, tell: Callable[[Sequence[_Outcome]], None]) -> None:
@@ -200,7 +205,9 @@ class _Writer:
         if self._lost:
             self._fail(jobs, Unavailable("the store is lost"))
             return
-        self._full = self._full and not self._spare.make()
+        if self._full and self._spare.make():
+            self._full = False
+            _log.info("the store has room again", store=str(self._path))
         if self._full:
             self._only_endings(jobs)
         else:
@@ -244,12 +251,7 @@ class _Writer:
     def _recover(self, jobs: Sequence[_Job], error: sqlite3.Error) -> None:
         """The transaction as a whole failed and was undone: find out what that means for each of `jobs`."""
         if self._no_room(error):
-            spent, self._full = self._full, True
-            if spent:
-                self._fail(jobs, StoreFull("the store is full and its reserve is spent"))
-                return
-            self._make_room()
-            self._only_endings(jobs)
+            self._fill(jobs)
         elif self._committing and primary_code(error) == sqlite3.SQLITE_IOERR:
             self._lose(jobs, f"the store `{self._path}` could not be written", error)
         elif len(jobs) == 1:
@@ -258,14 +260,23 @@ class _Writer:
             for job in jobs:
                 self._writes([job])
 
+    def _fill(self, jobs: Sequence[_Job]) -> None:
+        """Make what room there is and run the endings; one that finds none a second time is refused too."""
+        if self._last_try:
+            self._fail(jobs, StoreFull("the store is full and its reserve is spent"))
+            return
+        if not self._full:
+            _log.warning("the store is full: only endings are written", store=str(self._path))
+        self._full = self._last_try = True
+        self._spare.drop()
+        with suppress(sqlite3.Error):  # folding the log in may need room as well; then the reserve is all there is
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        self._only_endings(jobs)
+        self._last_try = False
+
     def _no_room(self, error: sqlite3.Error) -> bool:
         code = primary_code(error)
-        return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not has_room(self._log))
-
-    def _make_room(self) -> None:
-        self._spare.drop()
-        with suppress(sqlite3.Error):  # the log may be too long for the disk as well; then the reserve is all there is
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not has_room(self._wal))
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
@@ -296,7 +307,7 @@ def _settle(future: asyncio.Future[Any], value: object, error: Exception | None)
         future.set_exception(error)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, log_pages: int) -> sqlite3.Connection:
     try:
         _make_private(path)
         connection = sqlite3.connect(
@@ -305,7 +316,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise Malformed(f"can't open the store `{path}`: {error}") from error
     try:
-        return _prepared(connection)
+        return _prepared(connection, log_pages)
     except sqlite3.Error as error:
         connection.close()
         if primary_code(error) == sqlite3.SQLITE_BUSY:
@@ -313,12 +324,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise Malformed(f"can't use the store `{path}`: {error}") from error
 
 
-def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
+def _prepared(connection: sqlite3.Connection, log_pages: int) -> sqlite3.Connection:
     connection.row_factory = row_of
     for setting in (
         "locking_mode = EXCLUSIVE",  # first: so the log's index stays in memory and the lock is never given back
         "journal_mode = WAL",
         "synchronous = FULL",
+        f"wal_autocheckpoint = {log_pages}",
         "foreign_keys = ON",
         "temp_store = MEMORY",
     ):

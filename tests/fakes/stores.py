@@ -1,0 +1,46 @@
+"""Every driver of `Database`, and the tables its contract is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from ca.runtime.database import Database, Transaction, Unit
+from ca.runtime.sqlite import open_sqlite
+
+DRIVERS: dict[str, Callable[[Path], AbstractAsyncContextManager[Database]]] = {
+    "sqlite": lambda folder: open_sqlite(folder / "store.db"),
+}
+Opener = Callable[[], AbstractAsyncContextManager[Database]]
+
+
+class Elsewhere:
+    """Something to await that is no statement: it gives the others a turn."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def create(tx: Transaction) -> None:
+    """Two tables, one referring to the other."""
+    await tx.execute("CREATE TABLE item (id BIGINT PRIMARY KEY, a TEXT, b BYTEA, n BIGINT NOT NULL DEFAULT 0)")
+    await tx.execute("CREATE TABLE part (id BIGINT PRIMARY KEY, item BIGINT NOT NULL REFERENCES item (id))")
+
+
+def insert(number: int) -> Unit[int]:
+    """A unit that adds one item."""
+
+    async def unit(tx: Transaction) -> int:
+        return await tx.execute("INSERT INTO item (id) VALUES ($1)", number)
+
+    return unit
+
+
+async def ids(database: Database) -> list[int]:
+    """The items that are there."""
+
+    async def unit(tx: Transaction) -> list[int]:
+        return [row["id"] for row in await tx.fetch("SELECT id FROM item ORDER BY id")]
+
+    return await database.read(unit)
