@@ -140,8 +140,8 @@ async def test_by_default_an_io_error_at_commit_ends_the_process(tmp_path: Path)
 import asyncio, runpy, sys
 from pathlib import Path
 from ca.runtime.sqlite import open_sqlite
-from fakes.stores import Elsewhere, create, insert
-from unit_test_sqlite import broken_log
+from fakes.stores import create, insert
+broken_log = runpy.run_path(sys.argv[2])["broken_log"]
 async def main():
     path = Path(sys.argv[1])
     async with open_sqlite(path) as store:
