@@ -35,8 +35,8 @@ class Act:
     """One act.
 
     `resource` is the role (`orders-db/readonly`) for obtain and renew, the tool for use, the opener's SPIFFE ID for
-    open. `sensitivity` is what the role's settings say (source: broker); `claimed_sensitivity` what the caller says: the
-    higher counts. `confidence` is claimed, 0 to 100; missing is lowest.
+    open. `sensitivity` is what the role's settings say (source: broker), `claimed_sensitivity` what the caller says:
+    the higher counts. `confidence` is claimed, 0 to 100; missing is lowest.
     """
 
     action: Action

@@ -21,6 +21,7 @@ InstanceId = NewType("InstanceId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _KNOWN = frozenset(_ALPHABET)
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _LENGTH = 27
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -60,7 +61,7 @@ def parse_instance(text: str) -> InstanceId:
 def _new(letter: str, now: datetime) -> str:
     milliseconds = int((now - _EPOCH).total_seconds() * 1000) & (1 << 48) - 1
     number = milliseconds << 80 | secrets.randbits(80)
-    return letter + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return letter + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def _parse(letter: str, text: str, noun: str) -> str:

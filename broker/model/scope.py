@@ -179,7 +179,7 @@ EVERYTHING = Scope(
     destinations=frozenset({Pattern("*")}),
     sensitivity=Sensitivity.RESTRICTED,
 )
-"""The scope every other lies within: where meeting a chain begins."""
+"""The scope every other lies within: what bounds a task nobody's task opened."""
 
 
 def patterns(texts: Iterable[str]) -> Patterns:

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from broker.errors import NotPossible
 from broker.model.ids import InstanceId, TaskId
-from broker.model.scope import EVERYTHING, Scope
+from broker.model.scope import Scope
 from ca.spiffe.id import SpiffeId
 
 
@@ -163,7 +163,7 @@ def effective_scope(chain: Sequence[Task]) -> Scope:
     """
     if not is_chain(chain):
         raise RuntimeError("effective_scope takes a whole chain, root first")
-    scope = EVERYTHING
-    for task in chain:
+    scope = chain[0].scope
+    for task in chain[1:]:
         scope = scope.meet(task.scope)
     return scope
