@@ -17,7 +17,7 @@ from broker.model.act import Act
 from broker.model.caller import Operator, Verb, Workload
 from broker.model.decision import Decision, Permit
 from broker.model.ids import TaskId
-from broker.model.observed import Observation, Observed, Observer
+from broker.model.observed import Observation, Observed
 from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.role import Role
 from broker.model.task import USABLE, Task
@@ -28,6 +28,7 @@ from broker.store import receipts, tasks
 from ca.errors import Denied, Malformed, NotFound
 from ca.runtime.database import Transaction
 from ca.runtime.metrics import Metrics
+from ca.spiffe.id import TrustDomain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +48,10 @@ class Gate:
 
     world: World
     policies: PolicyHolder
-    observer: Observer
     proofs: Proofs
     limits: Limits
     metrics: Metrics
+    trust_domain: TrustDomain
 
     async def proven(self, asked: Asked, task: TaskId) -> tuple[Task, ...]:
         """The chain of tasks above and including `task`, root first, once the caller has proven it.
@@ -73,10 +74,10 @@ class Gate:
         return chain
 
     async def _chain(self, task: TaskId) -> tuple[Task, ...]:
-        chain = await self.world.database.read(lambda tx: tasks.chain(tx, task))
-        if not chain:
-            raise NotFound("no such task, or it is not yours", task=task)
-        return tuple(chain)
+        try:
+            return tuple(await self.world.database.read(lambda tx: tasks.chain(tx, task)))
+        except NotFound as error:  # in the words of a task that is somebody else's
+            raise not_yours(task) from error
 
     def usable(self, chain: Sequence[Task], now: datetime) -> Observed:
         """Say that the last task of `chain` may be given something new.
@@ -100,10 +101,20 @@ class Gate:
     def _seen(self, task: Task) -> Observed:
         if task.instance is None:
             return Observed(state=Observation.UNKNOWN, strength="none")
-        observed = self.observer.observed(task.instance)
+        observed = self.world.observer.observed(task.instance)
         if observed.state is not Observation.LIVE:
             raise Denied(f"the task's process is `{observed.state}`, expected one that is seen to live")
         return observed
+
+    def facts(self, observed: Observed, role: Role | None = None) -> Facts:
+        """What the broker and the attestor vouch for; what the caller claims stands in the act."""
+        return Facts(
+            strength=observed.strength,
+            observation=observed.state,
+            trust_domain=self.trust_domain,
+            role=role,
+            roles=tuple(self.world.roles.values()),
+        )
 
     def role(self, name: str) -> Role:
         """The role `target/role`. Raises Malformed when there is none; whether one may have it is decided later."""
@@ -144,6 +155,11 @@ class Gate:
             await receipts.append(tx, self.world.broker, receipt)
 
         await self.world.database.write(write)
+
+
+def not_yours(task: TaskId) -> NotFound:
+    """One sentence for a task that doesn't exist and for another's."""
+    return NotFound("no such task, or it is not yours", task=task)
 
 
 def decided(act: Act, decision: Decision) -> dict[str, object]:

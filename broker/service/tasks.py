@@ -17,7 +17,6 @@ from broker.model.observed import Observation, Observed
 from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.scope import Scope
 from broker.model.task import EndReason, Task, TaskEvent, TaskState, after
-from broker.policy.decide import Facts
 from broker.service.gate import Gate, decided, refusal
 from broker.service.leases import acknowledge_held
 from broker.service.proofs import Asked
@@ -58,7 +57,9 @@ async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decis
     observed = await _bind(gate, opener, ask)
     task = _task(gate, opener, ask, above, now)
     act = Act(action=Action.OPEN, resource=str(opener.id), sensitivity=ask.scope.sensitivity)
-    decision = gate.decide(opener, (*above, task) if above else (), act, Facts(strength=observed.strength), now)
+    lasts = None if task.deadline is None else task.deadline - now
+    facts = replace(gate.facts(observed), requested=task.scope, lasts=lasts, purpose=task.purpose)
+    decision = gate.decide(opener, above, act, facts, now)
     if not decision.permits:
         await gate.record_denial(opener, above[-1] if above else None, act, decision)
         raise refusal(decision)
@@ -74,7 +75,7 @@ async def _bind(gate: Gate, opener: Workload, ask: Opening) -> Observed:
         if not ask.key and not opener.instance:
             raise Malformed("a task that is bound to no process needs a key to prove it with", key="key")
         return Observed(state=Observation.UNKNOWN, strength="none")
-    observed = await gate.observer.bind(opener.instance)
+    observed = await gate.world.observer.bind(opener.instance)
     if observed.state in {Observation.ENDED, Observation.UNOBSERVED}:
         raise Denied(f"the opener's process is `{observed.state}`, expected one that is seen to live")
     if observed.state is Observation.UNKNOWN and ask.deadline is None:
@@ -140,7 +141,7 @@ async def _insert(gate: Gate, task: Task, above: Sequence[Task], act: Act, decis
 
     async def write(tx: Transaction) -> None:
         if above:
-            await tasks.touch(tx, above[-1].id, above[-1].version)
+            await tasks.touch(tx, above[-1].id, above[-1].version, task.opened_at)
         if await tasks.count_live(tx, task.owner) >= gate.limits.most_live_tasks:
             raise Exhausted(f"`{task.owner}` has {gate.limits.most_live_tasks} live tasks, the most it may have")
         await tasks.insert(tx, task)

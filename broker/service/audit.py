@@ -1,0 +1,69 @@
+"""Reading the audit, the events and what enforcement points confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from broker.model.caller import Operator, Verb
+from broker.model.event import Epoch
+from broker.model.ids import TaskId
+from broker.model.receipt import Entry
+from broker.service.gate import Gate
+from broker.service.proofs import Asked
+from broker.store import confirmations, events, receipts
+from ca.errors import Conflict
+
+
+async def page(gate: Gate, asked: Asked, after: tuple[str, int] | None, limit: int) -> Sequence[Entry]:
+    """A page of every writer's chain. Raises Denied."""
+    asked.demand(Verb.READ_AUDIT)
+    return await gate.world.database.read(lambda tx: receipts.page(tx, after=after, limit=limit))
+
+
+async def of_task(gate: Gate, asked: Asked, task: TaskId) -> Sequence[Entry]:
+    """What is recorded about one task, for whoever proves it or a task above it. Raises NotFound, Denied."""
+    if isinstance(asked.caller, Operator):
+        asked.demand(Verb.READ_AUDIT)
+    await gate.readable(asked, task)
+    return await gate.world.database.read(lambda tx: receipts.of_task(tx, task))
+
+
+async def root_of(gate: Gate, asked: Asked, task: TaskId | None) -> TaskId | None:
+    """Whose events a reader may see: None is everybody's, for operators; a workload names a task it proves.
+
+    Raises:
+        Denied: an operator without the verb, or a workload that names no task.
+        NotFound: not its task.
+    """
+    if task is None:
+        asked.demand(Verb.READ_EVENTS)
+        return None
+    if isinstance(asked.caller, Operator):
+        asked.demand(Verb.READ_EVENTS)
+    return (await gate.readable(asked, task))[-1].root
+
+
+async def epoch(gate: Gate) -> Epoch:
+    """The newest event."""
+    return await gate.world.database.read(events.epoch)
+
+
+async def confirm(gate: Gate, asked: Asked, said: Epoch) -> None:
+    """Keep an enforcement point's own claim of what it has applied.
+
+    Raises:
+        Conflict: an event that doesn't exist yet, or one of another incarnation: read `GET /v1/events` again.
+    """
+    newest = await epoch(gate)
+    if said.incarnation != newest.incarnation or said.n > newest.n:
+        raise Conflict(f"there is no epoch `{said}`, the newest is `{newest}`", newest=str(newest))
+    if isinstance(asked.caller, Operator):
+        asked.demand(Verb.CONFIRM_EPOCHS)
+    point = str(asked.caller)
+    await gate.world.database.write(lambda tx: confirmations.confirm(tx, point, said, asked.now))
+
+
+async def confirmed(gate: Gate, asked: Asked) -> Mapping[str, Epoch]:
+    """What each point said last. Raises Denied."""
+    asked.demand(Verb.READ_EVENTS)
+    return await gate.world.database.read(confirmations.all_of)
