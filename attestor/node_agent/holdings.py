@@ -19,7 +19,8 @@ from attestor.methods.workload.proc import CallerGone
 from attestor.node_agent.change import Change
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.peer import Findings, Peer, ProcessName, exited, reopen
-from attestor.wire.node import Attestation, Identity, LiveSet
+from attestor.wire.attestation import Attestation, Identity
+from attestor.wire.node import LiveSet
 from ca.errors import Exhausted
 from ca.spiffe.id import SpiffeId
 

@@ -34,6 +34,7 @@ HASH_LIMIT = 256 * 1024 * 1024
 
 _CACHED = 1024
 _BLOCK = 1024 * 1024
+_MOST_GROUPS = 128  # those behind them are not said: fewer selectors never give more
 
 
 class UnixSource:
@@ -71,7 +72,7 @@ class UnixSource:
         yield f"gid:{subject.gid}"
         yield from _name("user", lambda: pwd.getpwuid(subject.uid).pw_name)
         yield from _name("group", lambda: grp.getgrgid(subject.gid).gr_name)
-        for gid in map(int, subject.folder.status().get("Groups", "").split()):
+        for gid in map(int, subject.folder.status().get("Groups", "").split()[:_MOST_GROUPS]):
             yield f"supplementary_gid:{gid}"
             yield from _name("supplementary_group", lambda gid=gid: grp.getgrgid(gid).gr_name)  # type: ignore[misc]
         if (subject.pid, subject.start_time) == self._own:

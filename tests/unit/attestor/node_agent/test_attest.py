@@ -6,13 +6,15 @@ import asyncio
 import hashlib
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from attestor.instance import Strength
-from attestor.methods.workload.proc import CallerGone
+from attestor.methods.workload.proc import CallerGone, ProcessFolder
 from attestor.methods.workload.protocol import Subject
 from attestor.methods.workload.unix import UnixSource
 from attestor.node_agent.attest import Attestor
@@ -25,12 +27,14 @@ OTHER = 4321
 
 @pytest.fixture
 def source() -> Iterator[UnixSource]:
+    """The source under test, and its threads ended."""
     one = UnixSource()
     yield one
     one.close()
 
 
 async def attest(one: Caller, source: UnixSource) -> Findings:
+    """What is found out about `one`."""
     peer = peer_of(one.connection)
     try:
         return await Attestor([source]).attest(peer)
@@ -82,8 +86,6 @@ async def test_strength_says_whether_the_user_is_a_boundary(tmp_path: Path, sour
 
 async def test_only_the_node_agent_itself_is_self(source: UnixSource) -> None:
     """`unix:self` is the same process by number and start time, not the same user or the same program."""
-    import socket  # noqa: PLC0415
-
     ours, theirs = socket.socketpair()
     with ours, theirs:
         peer = peer_of(ours)
@@ -170,8 +172,7 @@ async def test_a_replaced_executable_has_no_path(tmp_path: Path, source: UnixSou
 
 
 def subject_of(pid: int) -> Subject:
-    from attestor.methods.workload.proc import ProcessFolder  # noqa: PLC0415
-
+    """A process that is not connected, as a source sees it."""
     folder = ProcessFolder(os.open(f"/proc/{pid}", os.O_RDONLY))
     return Subject(pid=pid, uid=0, gid=0, start_time=folder.start_time(), folder=folder)
 
@@ -187,7 +188,7 @@ async def test_a_bind_mount_in_a_namespace_of_its_own_is_not_believed(tmp_path: 
     try:
         assert process.stdout is not None
         await process.stdout.readline()
-        while not os.readlink(f"/proc/{process.pid}/exe").endswith("known"):
+        while Path(f"/proc/{process.pid}/exe").readlink().name != "known":
             await asyncio.get_running_loop().run_in_executor(None, os.sched_yield)
         said = texts(await source.selectors(subject_of(process.pid)))
         assert not any(text.startswith("unix:path:") for text in said)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from attestor.methods.workload.proc import CallerGone
 from attestor.node_agent.peer import boot_id, exited, name_of, peer_of, reopen
 from fakes.caller import caller
@@ -67,11 +68,11 @@ def test_no_descriptor_is_left_behind(tmp_path: Path) -> None:
     """A refused peer costs nothing."""
     with caller(tmp_path) as one:
         one.kill()
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(20):
             with pytest.raises(CallerGone):
                 peer_of(one.connection)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_process_is_found_again_by_its_name(tmp_path: Path) -> None:
@@ -112,4 +113,4 @@ def test_the_pidfd_is_not_inherited(tmp_path: Path) -> None:
 def test_python_runs_the_callers(tmp_path: Path) -> None:
     """What other tests say about the executable is about this one."""
     with caller(tmp_path) as one:
-        assert os.path.samefile(f"/proc/{one.pid}/exe", sys.executable)
+        assert Path(f"/proc/{one.pid}/exe").samefile(sys.executable)

@@ -1,0 +1,26 @@
+"""A piece of work that runs beside the body of a `with`, and ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run `work` until the body is left; if it fails first the body is cancelled and its error raised instead.
+
+    One error leaves as itself and not in a group, so that whoever wraps a body in this need not know.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(work)
+            try:
+                yield
+            finally:
+                running.cancel()
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) == 1:
+            raise errors.exceptions[0] from errors.exceptions[0].__cause__
+        raise

@@ -1,0 +1,171 @@
+"""Process ends, where the server is ours: a broker says which instances opened a task and hears what becomes of them.
+
+The link is level-triggered. With each connection all instances are named and answered by a complete snapshot, so what
+was missed while it was down is made up for. After that every change of any instance comes with the next number; a gap
+breaks the connection, and the snapshot of the next one closes it. While the link is down an instance that lived is
+`unobserved`: nothing new is given to it, and nothing is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from grpclib.client import Channel, Stream
+from grpclib.const import Cardinality
+
+from attestor._proto import task_pb2 as pb
+from attestor.client.backoff import Backoff
+from attestor.client.beside import beside
+from attestor.client.errors import Unreachable, answers_from
+from attestor.client.source import X509Material
+from attestor.client.tls import ClientContexts, Refused
+from attestor.instance import State
+from attestor.wire import task as wire
+from attestor.wire.node import SERVER_PATH
+from attestor.wire.task import Beat, Bound, InstanceChange, Snapshot, Watched
+from ca.errors import Malformed, Problem, Unavailable
+from ca.runtime import log
+from ca.runtime.clock import Clock
+from ca.spiffe.match import IdPattern
+
+SILENCE = 15.0
+"""Seconds without a word, not even a beat, after which the connection is taken for dead."""
+
+_log = log.get(__name__)
+
+
+class TaskLink:
+    """The link to one attestor server; made by `open`."""
+
+    def __init__(self, source: X509Material, host: str, port: int, *, refused: Refused | None = None) -> None:
+        server = IdPattern.exactly(source.svid.id.trust_domain.member(SERVER_PATH))
+        self._contexts = ClientContexts(source, server, refused=refused, alpn=("h2",))
+        self._clock: Clock = source.clock
+        self._where = (host, port)
+        self._watched: set[str] = set()
+        self._changes: asyncio.Queue[InstanceChange] = asyncio.Queue()
+        self._states: dict[str, State] = {}
+        self._current = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        source: X509Material,
+        host: str,
+        port: int,
+        *,
+        watched: Iterable[str] = (),
+        refused: Refused | None = None,
+    ) -> AsyncIterator[TaskLink]:
+        """Follow the server at `host`:`port` as to the instances `watched`; it need not answer yet."""
+        link = cls(source, host, port, refused=refused)
+        link._watched.update(watched)
+        async with beside(link._follow()):
+            yield link
+
+    @property
+    def connected(self) -> bool:
+        """Whether what is known is current."""
+        return self._current
+
+    def state(self, instance: str) -> State:
+        """The newest word about `instance`; UNKNOWN before the first, and UNOBSERVED while the link is down."""
+        state = self._states.get(instance, State.UNKNOWN)
+        return State.UNOBSERVED if state is State.LIVE and not self.connected else state
+
+    async def bind(self, instance: str) -> Bound:
+        """Say that `instance` opened a task, and watch it from now on. Raises Unavailable when nobody answers."""
+        self.watch([instance])
+        with answers_from("the attestor server"):
+            async with self._channel() as channel:
+                call = channel.request(wire.BIND, Cardinality.UNARY_UNARY, pb.BindRequest, pb.BindResponse, timeout=10)
+                async with call as stream:
+                    await stream.send_message(wire.encode_bind(instance), end=True)
+                    answer = await stream.recv_message()
+        if answer is None:
+            raise Unavailable("the attestor server answered nothing")
+        bound = wire.decode_bound(answer)
+        # A change that overtook this answer is newer than it.
+        return replace(bound, state=self._states.setdefault(instance, bound.state))
+
+    def watch(self, instances: Iterable[str]) -> None:
+        """Hear of these too; what became of them before is told by `bind`, or by the next snapshot."""
+        self._watched.update(instances)
+
+    def forget(self, instances: Iterable[str]) -> None:
+        """Their tasks are over: they are asked for no more."""
+        for instance in tuple(instances):
+            self._watched.discard(instance)
+            self._states.pop(instance, None)
+
+    async def changes(self) -> AsyncIterator[InstanceChange]:
+        """What became of the instances, each change once; `live` is told only of one that was something else."""
+        while True:
+            yield await self._changes.get()
+
+    async def _follow(self) -> None:
+        backoff = Backoff(self._clock)
+        while True:
+            try:
+                with answers_from("the attestor server"):
+                    async with self._channel() as channel:
+                        await self._hold(channel, backoff)
+            except Problem as error:
+                _log.warning("the link to the attestor server is down", error=error)
+            self._current = False
+            await backoff.wait()
+
+    async def _hold(self, channel: Channel, backoff: Backoff) -> None:
+        """One stream, until it breaks."""
+        asked = frozenset(self._watched)
+        call = channel.request(wire.WATCH, Cardinality.UNARY_STREAM, pb.WatchRequest, pb.WatchResponse)
+        async with call as stream:
+            await stream.send_message(wire.encode_watch(asked), end=True)
+            cursor: int | None = None
+            while (message := await self._next(stream)) is not None:
+                cursor = self._apply(wire.decode_watched(message), asked, cursor)
+                backoff.reset()
+
+    async def _next(self, stream: Stream[pb.WatchRequest, pb.WatchResponse]) -> pb.WatchResponse | None:
+        """The next message. Raises Unreachable after a silence in which even a beat was missing."""
+        try:
+            async with asyncio.timeout(SILENCE):
+                return await stream.recv_message()
+        except TimeoutError as error:
+            raise Unreachable("the attestor server has fallen silent") from error
+
+    def _apply(self, step: Watched, asked: frozenset[str], cursor: int | None) -> int:
+        if isinstance(step, Snapshot):
+            self._current = True
+            told = {change.instance: change for change in step.changes}
+            for instance in asked & self._watched:
+                live = InstanceChange(instance=instance, state=State.LIVE, reason="", cursor=step.cursor)
+                self._move(told.get(instance, live))
+            return step.cursor
+        if cursor is None:
+            raise Malformed("the attestor server sent a change before its snapshot")
+        if isinstance(step, Beat):
+            if step.cursor != cursor:
+                raise Unreachable("the attestor server's changes have a gap")
+            return cursor
+        if step.cursor != cursor + 1:
+            raise Unreachable("the attestor server's changes have a gap")
+        if step.instance in self._watched:
+            self._move(step)
+        return step.cursor
+
+    def _move(self, change: InstanceChange) -> None:
+        before = self._states.get(change.instance, State.LIVE)
+        if before is State.ENDED:
+            return  # final
+        self._states[change.instance] = change.state
+        if change.state is not before:
+            self._changes.put_nowait(change)
+
+    def _channel(self) -> Channel:
+        host, port = self._where
+        return Channel(host=host, port=port, ssl=self._contexts.newest())
