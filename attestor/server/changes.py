@@ -1,6 +1,6 @@
 """Wakes every held stream: something may have changed, or it is time to say that nothing did.
 
-What changed is not said here. Whoever wakes looks at the present state and sends the difference, so a wake too many does
+What changed is not said here. Whoever wakes looks at the present state and sends the difference: a wake too many does
 no harm, two in a row are one, and none can be lost.
 """
 

@@ -1,0 +1,1 @@
+"""From an entitlement to a signature: prepared, its instance known, recorded, signed."""

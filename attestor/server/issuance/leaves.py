@@ -1,0 +1,99 @@
+"""One leaf or token out of the authority, with a life that is bounded by everything that bounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from cryptography import x509 as certificates
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from ca.authority import Authority
+from ca.authority.settings import SHARE
+from ca.errors import Malformed, Stale, Unavailable
+from ca.profiles import jwt, x509
+from ca.profiles.prepared import Kind, Prepared
+from ca.profiles.x509 import LeafRequest
+from ca.runtime.database import Database
+from ca.store import State, everything
+
+LONGEST_CSR = 8 * 1024
+
+
+class Leaves:
+    """What the attestor server asks of the authority."""
+
+    def __init__(self, authority: Authority, database: Database) -> None:
+        self.authority = authority
+        self._database = database
+        self._withdrawn: frozenset[bytes] | None = None
+        authority.subscribe(self._changed)
+
+    def prepare(self, request: LeafRequest, now: datetime) -> Prepared:
+        """The leaf for `request`, not longer than its issuer allows. Raises Malformed, Unavailable."""
+        issuer = self.authority.issuer(now)
+        ttl = _bounded(request.ttl, self.authority.settings.longest_x509_ttl, issuer.not_after - now)
+        bounded = LeafRequest(
+            id=request.id,
+            public_key=request.public_key,
+            instance=request.instance,
+            ttl=ttl,
+            dns_names=request.dns_names,
+        )
+        return x509.prepare(bounded, issuer, now)
+
+    async def sign(self, requests: Sequence[LeafRequest], now: datetime) -> list[bytes]:
+        """Chains, concatenated DER, in the order asked; all or none. Raises Unfit, Malformed, Unavailable."""
+        try:
+            chains = await self.authority.sign_x509_many([self.prepare(one, now) for one in requests])
+        except Stale:  # the issuing authority was replaced in between
+            chains = await self.authority.sign_x509_many([self.prepare(one, now) for one in requests])
+        return [b"".join(chain) for chain in chains]
+
+    async def sign_jwt(self, request: jwt.JwtRequest, now: datetime) -> str:
+        """One token. Raises Unfit, Unavailable."""
+        try:
+            return await self.authority.sign_jwt(self._prepare_jwt(request, now))
+        except Stale:
+            return await self.authority.sign_jwt(self._prepare_jwt(request, now))
+
+    async def withdrawn(self) -> frozenset[bytes]:
+        """Key ids of authorities that are not to be trusted any more: what they signed is to be replaced now."""
+        if self._withdrawn is None:
+            found = await self._database.read(everything)
+            self._withdrawn = frozenset(one.key_id for one in found if one.state in {State.TAINTED, State.REVOKED})
+        return self._withdrawn
+
+    def _prepare_jwt(self, request: jwt.JwtRequest, now: datetime) -> Prepared:
+        issuer = self.authority.jwt_issuer(now)
+        longest = self.authority.settings.ttl(Kind.JWT) / SHARE
+        ttl = _bounded(request.ttl, longest, issuer.not_after - now)
+        bounded = jwt.JwtRequest(id=request.id, audience=request.audience, instance=request.instance, ttl=ttl)
+        return jwt.prepare(bounded, issuer, now)
+
+    def _changed(self) -> None:
+        self._withdrawn = None
+
+
+def read_csr(der: bytes) -> x509.LeafKey:
+    """The public key of a PKCS#10 request, whose sender has shown to hold the private one. Raises Malformed."""
+    if not 0 < len(der) <= LONGEST_CSR:
+        raise Malformed(f"a certificate request must be given, and not be longer than {LONGEST_CSR} bytes")
+    try:
+        request = certificates.load_der_x509_csr(der)
+        proven = request.is_signature_valid
+        key = request.public_key()
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise Malformed("this is not a DER certificate request we can read") from error
+    if not proven:
+        raise Malformed("the certificate request's signature does not hold: its sender does not have the key")
+    if not isinstance(key, x509.LeafKey):
+        raise Malformed("a certificate request's key must be of EC, RSA or Ed25519")
+    return key
+
+
+def _bounded(*lengths: timedelta) -> timedelta:
+    shortest = min(lengths)
+    if shortest <= timedelta(0):
+        raise Unavailable("the issuing authority is about to end, and its successor is not there yet")
+    return shortest

@@ -1,0 +1,206 @@
+"""Entitlement and signature for the instances of a node.
+
+The rules are evaluated here each time, with the node's selectors as the *server* verified them: a node agent's word
+counts for what it says about its own processes and for nothing else (traps 2). An instance is durable before the first
+leaf that carries it exists, and (issuer, serial, instance) before each signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from attestor.errors import InstanceElsewhere, InstanceEnded, NotEntitled, Unobserved
+from attestor.rules.evaluate import Entitled, Facts, Outcome, evaluate
+from attestor.rules.model import RuleSet
+from attestor.server.instances import Instances
+from attestor.server.issuance.leaves import Leaves
+from attestor.server.rule_source import RuleSource
+from attestor.server.store import instances as store
+from attestor.server.store.instances import Given
+from attestor.server.store.nodes import Node
+from attestor.wire.attestation import Attestation, Entitlement, Identity, Unmatched
+from attestor.wire.node import JwtItem, Refusal, Signed, SignItem
+from ca.errors import Denied, Problem
+from ca.profiles.jwt import JwtRequest
+from ca.profiles.x509 import LeafRequest, read_public_key
+from ca.runtime.database import Database, Transaction
+from ca.runtime.metrics import Metrics
+from ca.spiffe.id import SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An item that may be signed."""
+
+    item: SignItem
+    entitled: Entitled
+    request: LeafRequest
+
+
+class Workloads:
+    """What a node may have for its instances."""
+
+    def __init__(
+        self, database: Database, leaves: Leaves, rules: RuleSource, instances: Instances, metrics: Metrics
+    ) -> None:
+        self._database, self._leaves, self._rules = database, leaves, rules
+        self._instances, self._metrics = instances, metrics
+
+    @property
+    def rules_version(self) -> str:
+        """Of the rules in force."""
+        return self._rules.current.version
+
+    async def resolve(self, node: Node, attestations: Sequence[Attestation]) -> tuple[list[Entitlement], str]:
+        """What each is entitled to, and by which version of the rules."""
+        rules = self._rules.current
+        outcomes = await self._outcomes(rules, node, attestations)
+        told = [self._told(one, outcome) for one, outcome in zip(attestations, outcomes, strict=True)]
+        return told, rules.version
+
+    async def sign(self, node: Node, items: Sequence[SignItem], now: datetime) -> list[Signed | Refusal]:
+        """A leaf for each, or why not; one refused item does not touch the others. Raises Unobserved, Unavailable."""
+        self._heard(node, now)
+        outcomes = await self._outcomes(self._rules.current, node, [one.attestation for one in items])
+        judged = [self._judge(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        refused = await self._enter(node, [one for one in judged if isinstance(one, _Ready)], now)
+        results = [refused.get(id(one), one) for one in judged]
+        chains = await self._signed([one for one in results if isinstance(one, _Ready)], now)
+        return [chains[id(one)] if isinstance(one, _Ready) else _refusal(one) for one in results]
+
+    async def sign_jwt(self, node: Node, item: JwtItem, now: datetime) -> str:
+        """A token. Raises NotEntitled, InstanceEnded, InstanceElsewhere, Unobserved, Denied, Unavailable."""
+        self._heard(node, now)
+        (outcome,) = await self._outcomes(self._rules.current, node, [item.attestation])
+        entitled = _entitled_to(item.id, outcome)
+        allowed = entitled.rule.audiences
+        if allowed and not set(item.audience) <= set(allowed):
+            raise Denied(f"the rule `{entitled.rule.name}` allows only the audiences {', '.join(sorted(allowed))}")
+
+        async def unit(tx: Transaction) -> None:
+            await self._instances.enter(tx, node, item.attestation, [_given(entitled)], now)
+
+        await self._database.write(unit)
+        ttl = entitled.rule.jwt_ttl or self._leaves.authority.settings.jwt_ttl
+        request = JwtRequest(id=item.id, audience=item.audience, instance=item.attestation.instance, ttl=ttl)
+        token = await self._leaves.sign_jwt(request, now)
+        self._metrics.count("sojourn_svids_issued_total", kind="jwt")
+        return token
+
+    def _heard(self, node: Node, now: datetime) -> None:
+        if self._instances.is_silent(node, now):
+            raise Unobserved("nothing is signed for a node that does not report its live set: it must follow first")
+
+    async def _outcomes(self, rules: RuleSet, node: Node, attestations: Sequence[Attestation]) -> list[Outcome]:
+        inherited = await self._inherited(node, attestations)
+        return [
+            evaluate(
+                rules,
+                Facts(
+                    node=node.selectors,
+                    workload=one.selectors,
+                    strength=one.strength,
+                    inherited=frozenset().union(*(inherited[ancestor] for ancestor in one.ancestors)),
+                ),
+            )
+            for one in attestations
+        ]
+
+    async def _inherited(self, node: Node, attestations: Sequence[Attestation]) -> dict[str, frozenset[SpiffeId]]:
+        """What the ancestors were given; another node's instances are nobody's ancestors here."""
+        ancestors = sorted({ancestor for one in attestations for ancestor in one.ancestors})
+        if not ancestors:
+            return {}
+
+        async def unit(tx: Transaction) -> dict[str, frozenset[SpiffeId]]:
+            found: dict[str, frozenset[SpiffeId]] = {}
+            for one in ancestors:
+                instance = await store.get(tx, one)
+                here = instance is not None and instance.node == node.id
+                found[one] = frozenset(given.id for given in await store.given_to(tx, one)) if here else frozenset()
+            return found
+
+        return await self._database.read(unit)
+
+    def _judge(self, item: SignItem, outcome: Outcome) -> _Ready | Problem:
+        try:
+            entitled = _entitled_to(item.id, outcome)
+            request = LeafRequest(
+                id=item.id,
+                public_key=read_public_key(item.public_key),
+                instance=item.attestation.instance,
+                ttl=entitled.rule.x509_ttl or self._leaves.authority.settings.x509_ttl,
+                dns_names=entitled.rule.dns_names,
+            )
+        except Problem as problem:
+            return problem
+        return _Ready(item, entitled, request)
+
+    async def _enter(self, node: Node, ready: Sequence[_Ready], now: datetime) -> dict[int, Problem]:
+        """Make every instance known; answers who must be refused, by the identity of its object."""
+
+        async def unit(tx: Transaction) -> dict[int, Problem]:
+            refused: dict[int, Problem] = {}
+            for one in ready:
+                try:
+                    await self._instances.enter(tx, node, one.item.attestation, [_given(one.entitled)], now)
+                except (InstanceElsewhere, InstanceEnded, Unobserved) as problem:
+                    refused[id(one)] = problem
+            return refused
+
+        return await self._database.write(unit) if ready else {}
+
+    async def _signed(self, ready: Sequence[_Ready], now: datetime) -> dict[int, Signed | Refusal]:
+        """All under one durable write; if one of them is unfit, each for itself."""
+        if not ready:
+            return {}
+        try:
+            chains = await self._leaves.sign([one.request for one in ready], now)
+        except Problem as problem:
+            if problem.retryable:
+                raise
+            if len(ready) == 1:
+                return {id(ready[0]): _refusal(problem)}
+            apart = [await self._signed([one], now) for one in ready]
+            return {key: result for each in apart for key, result in each.items()}
+        self._metrics.count("sojourn_svids_issued_total", len(ready), kind="x509")
+        return {id(one): Signed(chain=chain) for one, chain in zip(ready, chains, strict=True)}
+
+    def _told(self, attestation: Attestation, outcome: Outcome) -> Entitlement:
+        """For the node agent: of rules that hold for other nodes not even the names."""
+        return Entitlement(
+            instance=attestation.instance,
+            identities=tuple(self._identity(one) for one in outcome.entitled),
+            unmatched=tuple(Unmatched(rule=one.rule, reason=one.reason) for one in outcome.missed if one.here),
+        )
+
+    def _identity(self, entitled: Entitled) -> Identity:
+        rule, settings = entitled.rule, self._leaves.authority.settings
+        return Identity(
+            id=entitled.id,
+            rule=rule.name,
+            hint=entitled.hint,
+            x509_ttl=rule.x509_ttl or settings.x509_ttl,
+            jwt_ttl=rule.jwt_ttl or settings.jwt_ttl,
+            bind=rule.bind,
+            dns_names=rule.dns_names,
+            audiences=rule.audiences,
+        )
+
+
+def _entitled_to(wanted: SpiffeId, outcome: Outcome) -> Entitled:
+    for one in outcome.entitled:
+        if one.id == wanted:
+            return one
+    raise NotEntitled(f"no rule gives `{wanted}` to this process on this node")
+
+
+def _given(entitled: Entitled) -> Given:
+    return Given(id=entitled.id, rule=entitled.rule.name, bind=entitled.rule.bind)
+
+
+def _refusal(problem: Problem | _Ready) -> Refusal:
+    assert isinstance(problem, Problem), "what is ready was signed"
+    return Refusal(code=problem.code, reason=str(problem))
