@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -24,6 +25,14 @@ STABLE = 60.0
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def _wall() -> float:
+    return time.clock_gettime(time.CLOCK_REALTIME)
+
+
+def _boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Clock(Protocol):
@@ -53,10 +62,15 @@ def instant(value: int) -> datetime:
 
 
 class SystemClock:
-    """The machine's clock; made once per process, in its composition root."""
+    """The machine's clock; made once per process, in its composition root.
 
-    def __init__(self) -> None:
-        self._offset = _wall() - self.boot()
+    `wall` and `boot` are its two readings, in seconds; only a test has a reason to give its own.
+    """
+
+    def __init__(self, *, wall: Callable[[], float] = _wall, boot: Callable[[], float] = _boot) -> None:
+        self._read_wall = wall
+        self._read_boot = boot
+        self._offset = wall() - boot()
         self._other: tuple[float, float] | None = None  # (offset seen, boot time it was first seen at)
 
     def now(self) -> datetime:
@@ -66,7 +80,7 @@ class SystemClock:
 
     def boot(self) -> float:
         """CLOCK_BOOTTIME in seconds."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self._read_boot()
 
     def trusted(self) -> bool:
         """False from the moment a step of the wall clock is seen until it has been stable for a minute."""
@@ -78,7 +92,7 @@ class SystemClock:
         await asyncio.sleep(max(0.0, seconds))
 
     def _watch(self) -> None:
-        offset, bound = _wall() - self.boot(), BOUND.total_seconds()
+        offset, bound = self._read_wall() - self.boot(), BOUND.total_seconds()
         if abs(offset - self._offset) <= bound:
             self._other = None
             return
@@ -87,7 +101,3 @@ class SystemClock:
             return
         if self.boot() - self._other[1] >= STABLE:
             self._offset, self._other = offset, None
-
-
-def _wall() -> float:
-    return time.clock_gettime(time.CLOCK_REALTIME)
