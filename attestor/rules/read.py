@@ -102,12 +102,16 @@ def _condition(value: Any) -> Any:
         raise PydanticCustomError("sojourn", "{text}", {"text": str(error)}) from None
 
 
+ConditionField = Annotated[Condition, PlainValidator(_condition)]
+"""A field of settings that holds a condition."""
+
+
 class Entry(Settings):
     """One rule as it is written."""
 
     name: Annotated[str, parsed_by(_name)]
-    nodes: Annotated[Condition | None, PlainValidator(_condition)] = None
-    when: Annotated[Condition, PlainValidator(_condition)]
+    nodes: ConditionField | None = None
+    when: ConditionField
     spiffe_id: str
     hint: Annotated[str, parsed_by(_hint)] = ""
     x509_ttl: Duration | None = None

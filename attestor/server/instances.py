@@ -51,13 +51,13 @@ class Instances:
         """Whether the node has not been heard of for longer than `grace`."""
         return now - max(node.seen_at, self._started) > self.grace
 
-    async def report(self, node: Node, live: LiveSet, now: datetime) -> Reported:
-        """Take a live set. Raises Banned when the node was sent away or admitted anew."""
+    async def report(self, node: Node, live: LiveSet, now: datetime) -> Reported | None:
+        """Take a live set; None for one older than the last. Raises Banned when the node is no longer this one."""
 
-        async def unit(tx: Transaction) -> tuple[Reported, bool]:
+        async def unit(tx: Transaction) -> tuple[Reported | None, bool]:
             if not await nodes.seen(tx, node, live.counter, now):
                 await self._still_admitted(tx, node)
-                return Reported(frozenset()), False  # an older set, overtaken on its way
+                return None, False  # overtaken on its way by a newer one
             known = {one.id: one for one in await store.of_node(tx, node.id)}
             gone = [one for one in known.values() if one.id not in live.instances and one.since <= live.counter]
             back = [one for one in known.values() if one.id in live.instances and one.state is State.UNOBSERVED]

@@ -79,7 +79,7 @@ class RuleView(Body):
 
 
 class RuleList(Body):
-    """`GET /v1/rules` and the answer of `POST /v1/rules/reload`; `trouble` says why the newest files are not in force."""
+    """`GET /v1/rules`, and what a reload answers; `trouble` says why the newest files are not in force."""
 
     version: str
     rules: list[RuleView]

@@ -13,6 +13,8 @@ from ca.errors import Malformed
 from ca.spiffe.id import SpiffeId
 
 MOST_SELECTORS = 512
+HIGHEST_COUNTER = 2**53
+"""Of a live set: beyond it a counter is no longer the same number everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ def decode_attestation(message: pb.Attestation) -> Attestation:
     """For a server. Raises Malformed."""
     if len(message.selectors) > MOST_SELECTORS or len(message.ancestors) > MOST_SELECTORS:
         raise Malformed(f"an attestation must not hold more than {MOST_SELECTORS} selectors or ancestors")
+    if message.counter > HIGHEST_COUNTER:
+        raise Malformed(f"the counter of a live set must not be above {HIGHEST_COUNTER}")
     return Attestation(
         instance=parse_id(message.instance),
         selectors=selector.parse_all(message.selectors),

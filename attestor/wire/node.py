@@ -15,6 +15,7 @@ from attestor._proto import node_pb2 as pb
 from attestor.instance import parse_id
 from attestor.selector import Selectors
 from attestor.wire.attestation import (
+    HIGHEST_COUNTER,
     Attestation,
     Entitlement,
     decode_attestation,
@@ -166,6 +167,8 @@ def decode_live(message: pb.FollowRequest) -> LiveSet:
     if len(message.live.instances) > MOST_LIVE:
         raise Malformed(f"a node must not report more than {MOST_LIVE} instances")
     instances = frozenset(parse_id(one) for one in message.live.instances)
+    if message.live.counter > HIGHEST_COUNTER:
+        raise Malformed(f"the counter of a live set must not be above {HIGHEST_COUNTER}")
     return LiveSet(counter=message.live.counter, instances=instances)
 
 

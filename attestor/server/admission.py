@@ -1,0 +1,188 @@
+"""Who is a node: join tokens, admission, renewal, recognition on every call, eviction and ban.
+
+Each attestation of a node begins a new *admission*, a random id that stands in the subject of every leaf it gets from
+then on. So a leaf of an earlier admission opens nothing, although it names the same node and has not expired.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from attestor.conversation import Conversation
+from attestor.errors import Banned, NotProven, UnknownNode
+from attestor.methods.node import join_token
+from attestor.methods.node.join_token import JoinToken
+from attestor.methods.node.protocol import Attested, Verifier, parse_node_name
+from attestor.server.changes import Changes
+from attestor.server.instances import Instances
+from attestor.server.issuance.leaves import Leaves, read_csr
+from attestor.server.store import nodes, tokens
+from attestor.server.store.nodes import Node, NodeState
+from attestor.server.store.tokens import StoredToken
+from attestor.wire.node import NODE_PATH, BundleDocument
+from attestor.wire.node import Admission as Admitted
+from ca.errors import Malformed, Problem, Unauthenticated
+from ca.profiles.x509 import LeafKey, LeafRequest
+from ca.runtime import log
+from ca.runtime.database import Database, Transaction
+from ca.runtime.metrics import Metrics
+from ca.runtime.secret import Secret
+from ca.spiffe.id import SpiffeId
+from ca.spiffe.x509svid import X509Peer
+
+LONGEST_TOKEN_LIFE = timedelta(days=1)
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token just made, for the one answer that shows it."""
+
+    token: JoinToken
+    node: str | None
+    expires_at: datetime
+
+
+class Admission:
+    """One for each server process."""
+
+    def __init__(
+        self,
+        database: Database,
+        leaves: Leaves,
+        instances: Instances,
+        changes: Changes,
+        metrics: Metrics,
+        *,
+        node_ttl: timedelta,
+    ) -> None:
+        self._database, self._leaves = database, leaves
+        self._instances, self._changes, self._metrics = instances, changes, metrics
+        self._node_ttl = node_ttl
+
+    async def issue_token(self, node: str | None, ttl: timedelta, now: datetime) -> IssuedToken:
+        """A new join token, for the node of that name or for any. Raises Malformed, Banned, Unavailable."""
+        if node is not None:
+            parse_node_name(node)
+        if not timedelta(seconds=1) <= ttl <= LONGEST_TOKEN_LIFE:
+            raise Malformed("a join token must live 1 second to 24 hours")
+        token = JoinToken.new(self._leaves.authority.root_key_hash(now))
+        stored = StoredToken(
+            id=token.id, secret_hash=token.secret_hash(), node=node, created_at=now, expires_at=now + ttl
+        )
+
+        async def unit(tx: Transaction) -> None:
+            found = await nodes.get(tx, node) if node is not None else None
+            if found is not None and found.state is NodeState.BANNED:
+                raise Banned(f"the node `{node}` is banned")
+            await tokens.insert(tx, stored)
+
+        await self._database.write(unit)
+        _log.info("join token issued", id=token.id, node=node, expires_at=stored.expires_at)
+        return IssuedToken(token, node, stored.expires_at)
+
+    async def attest(self, method: str, csr: bytes, conversation: Conversation, now: datetime) -> Admitted:
+        """Admit whoever proves itself by `method`. Raises NotProven, Banned, Malformed, BadConversation."""
+        try:
+            key = read_csr(csr)
+            attested = await self._verifier(method, now).verify(conversation)
+            admitted = await self._admit(attested, method, key, now)
+        except Problem as problem:
+            self._metrics.count("sojourn_attestations_total", kind="node", outcome="refused")
+            _log.warning("node refused", method=method, error=problem)
+            raise
+        self._metrics.count("sojourn_attestations_total", kind="node", outcome="admitted")
+        _log.info("node admitted", node=attested.node, method=method)
+        return admitted
+
+    async def renew(self, node: Node, csr: bytes, now: datetime) -> Admitted:
+        """A new leaf of the same admission. Raises Malformed, Unavailable."""
+        return await self._admitted(node, read_csr(csr), now)
+
+    async def recognise(self, peer: object, now: datetime) -> Node:
+        """The node at the other end of a connection; asked again for every call and every message.
+
+        Raises:
+            Unauthenticated: no certificate, not a node's, or it has expired since the handshake.
+            UnknownNode, Banned: not, or no longer, one of ours.
+        """
+        if not isinstance(peer, X509Peer):
+            raise Unauthenticated("this call needs the node's own certificate")
+        if now >= peer.not_after:
+            raise Unauthenticated(f"the certificate of `{peer.id}` has expired since the connection was opened")
+        name = peer.id.path.removeprefix(NODE_PATH)
+        if peer.id != self._id(name) or not name or "/" in name:
+            raise Unauthenticated(f"`{peer.id}` is not a node of this trust domain")
+        node = await self._database.read(lambda tx: nodes.get(tx, name))
+        if node is None:
+            raise UnknownNode(f"the node `{name}` was never admitted by this server")
+        if node.state is not NodeState.ADMITTED:
+            raise Banned(f"the node `{name}` is {node.state}: it needs a new join token")
+        if not hmac.compare_digest(peer.instance or "", node.admission):
+            raise Banned(f"the node `{name}` was admitted anew since this certificate was issued")
+        return node
+
+    async def send_away(self, name: str, state: NodeState, now: datetime) -> tuple[NodeState, int]:
+        """Evict or ban; its instances end in the same transaction. Raises UnknownNode."""
+
+        async def unit(tx: Transaction) -> tuple[NodeState, int]:
+            if await nodes.get(tx, name) is None:
+                raise UnknownNode(f"there is no node `{name}`")
+            await nodes.send_away(tx, name, state)
+            found = await nodes.get(tx, name)
+            assert found is not None, "nodes are never removed"
+            return found.state, await self._instances.end_all(tx, name, f"its node was {found.state}", now)
+
+        result = await self._database.write(unit, ending=True)
+        _log.info("node sent away", node=name, state=str(result[0]), instances_ended=result[1])
+        self._changes.notify()
+        return result
+
+    def _verifier(self, method: str, now: datetime) -> Verifier:
+        if method != join_token.METHOD:
+            raise NotProven(f"`{method[:40]}` is not a method of node attestation here: expected `{join_token.METHOD}`")
+        return join_token.Verifier(partial(self._redeem, now))
+
+    async def _redeem(self, now: datetime, token_id: str, secret: Secret) -> str:
+        """Use a token up; the node's name is the one it is pinned to, or its own id."""
+
+        async def unit(tx: Transaction) -> str:
+            if not await tokens.redeem(tx, token_id, join_token.secret_hash(secret), now):
+                raise NotProven("the join token is unknown, used or expired")
+            return await tokens.pinned_node(tx, token_id) or token_id
+
+        return await self._database.write(unit)
+
+    async def _admit(self, attested: Attested, method: str, key: LeafKey, now: datetime) -> Admitted:
+        node = Node(
+            id=attested.node,
+            state=NodeState.ADMITTED,
+            admission=secrets.token_hex(16),
+            method=method,
+            selectors=attested.selectors,
+            admitted_at=now,
+            seen_at=now,
+            live_counter=0,
+        )
+
+        async def unit(tx: Transaction) -> None:
+            if not await nodes.admit(tx, node):
+                raise Banned(f"the node `{node.id}` is banned")
+
+        await self._database.write(unit)
+        return await self._admitted(node, key, now)
+
+    async def _admitted(self, node: Node, key: LeafKey, now: datetime) -> Admitted:
+        spiffe_id = self._id(node.id)
+        request = LeafRequest(id=spiffe_id, public_key=key, instance=node.admission, ttl=self._node_ttl)
+        (chain,) = await self._leaves.sign([request], now)
+        authority = self._leaves.authority
+        bundle = BundleDocument(trust_domain=authority.trust_domain, document=authority.bundle(now).to_jwks())
+        return Admitted(id=spiffe_id, chain=chain, bundle=bundle, selectors=node.selectors)
+
+    def _id(self, name: str) -> SpiffeId:
+        return SpiffeId(self._leaves.authority.trust_domain, NODE_PATH + name)

@@ -1,0 +1,128 @@
+"""What the operator of an attestor server may say."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from attestor.rules.model import ANY_NODE, Condition, Rule
+from attestor.rules.read import ConditionField, Terms
+from attestor.rules.template import Template
+from ca.authority import AuthoritySettings
+from ca.authority.settings import SHARE
+from ca.errors import Malformed
+from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
+from ca.spiffe.id import TrustDomain
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Listen(Settings):
+    """An address; port 0 lets the system choose."""
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+
+
+class Keys(Settings):
+    """Where the authority's keys rest. Without `seal` keys on disk are refused: a key beside its lock is decoration."""
+
+    store: Literal["memory", "disk"] = "memory"
+    folder: Path | None = None
+    seal: SecretReference | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.store == "disk" and (self.folder is None or self.seal is None):
+            raise ValueError("keys on disk need `folder` and `seal`")
+        return self
+
+
+class Lives(Settings):
+    """How long things live; what is longer than a sixth of its signer's life is refused."""
+
+    ca: Duration = timedelta(days=30)
+    x509: Duration = timedelta(hours=1)
+    jwt: Duration = timedelta(minutes=5)
+    node: Duration = timedelta(hours=1)
+    bundle_refresh: Duration = timedelta(minutes=5)
+
+
+class OwnPart(Settings):
+    """How one of Sojourn's own processes is recognised; no rule of a file can give such an identity."""
+
+    name: Literal["broker"]
+    nodes: ConditionField
+    when: ConditionField
+
+
+class ServerSettings(Settings):
+    """A whole attestor server."""
+
+    trust_domain: Annotated[TrustDomain, parsed_by(TrustDomain.parse)]
+    listen: Listen = Listen(port=8081)
+    admin_socket: Path
+    admin_uids: tuple[int, ...] = ()
+    """Who may use the admin socket besides this process's own uid."""
+    database: str
+    keys: Keys = Keys()
+    lives: Lives = Lives()
+    rules: tuple[Path, ...] = ()
+    strict_rules: bool = False
+    allow_rules_without_nodes: bool = False
+    parts: tuple[OwnPart, ...] = ()
+    beat: Duration = timedelta(seconds=1)
+    observe_grace: Duration = timedelta(seconds=15)
+    observe_limit: Duration = timedelta(seconds=60)
+    health: Listen | None = None
+    public: Listen | None = None
+    """Where the bundle is published over TLS with the server's own SVID."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.beat * 2 < self.observe_grace < self.observe_limit:
+            raise ValueError("expected twice `beat` < `observe_grace` < `observe_limit`")
+        try:
+            self.authority()
+        except Malformed as error:
+            raise ValueError(str(error)) from None
+        if self.lives.node * SHARE > self.lives.ca:
+            raise ValueError("`lives.node` is too long: expected at most a sixth of `lives.ca`")
+        return self
+
+    def authority(self) -> AuthoritySettings:
+        """What the authority is told. Raises Malformed."""
+        return AuthoritySettings(
+            trust_domain=self.trust_domain,
+            ca_ttl=self.lives.ca,
+            x509_ttl=self.lives.x509,
+            jwt_ttl=self.lives.jwt,
+            refresh_hint=self.lives.bundle_refresh,
+        )
+
+    def terms(self) -> Terms:
+        """What rules may say."""
+        longest = self.lives.ca / SHARE
+        return Terms(
+            trust_domain=self.trust_domain,
+            longest_x509=longest,
+            longest_jwt=longest,
+            without_nodes=self.allow_rules_without_nodes,
+            strict=self.strict_rules,
+        )
+
+    def own_rules(self) -> list[Rule]:
+        """The rules behind `parts`."""
+        return [
+            Rule(
+                name=f"sojourn-{part.name}",
+                source="settings: parts",
+                nodes=None if part.nodes == Condition.all_of([ANY_NODE]) else part.nodes,
+                when=part.when,
+                template=Template.parse(f"/sojourn/{part.name}", self.trust_domain, may_be_reserved=True),
+            )
+            for part in self.parts
+        ]
