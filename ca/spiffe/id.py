@@ -54,20 +54,6 @@ class TrustDomain:
             raise Malformed(f"`{_short(path)}` is not a path: expected a leading slash")
         return SpiffeId.parse(f"{_SCHEME}{self.name}{path}")
 
-    def peculiarities(self) -> tuple[str, ...]:
-        """Why some peers may stumble over this name although the standard allows it; for whoever chooses one.
-
-        Nothing here treats such a domain differently (ID-5).
-        """
-        parts = self.name.split(".")
-        found = (
-            ("_" in self.name, "an underscore: Java refuses it as a host name"),
-            (len(parts) == 4 and all(map(str.isdigit, parts)), "it looks like an IPv4 address"),
-            ("" in parts, "a leading, trailing or double dot: no resolver and few URI parsers accept it"),
-            (any(part[:1] == "-" or part[-1:] == "-" for part in parts), "a label with a dash at its end"),
-        )
-        return tuple(reason for holds, reason in found if holds)
-
     def __str__(self) -> str:
         return self.name
 

@@ -122,24 +122,3 @@ def test_what_is_quoted_in_an_error_can_not_break_a_line_of_the_log() -> None:
     message = refused("http\n" + "x" * 500)
     assert "\n" not in message
     assert len(message) < 250
-
-
-@pytest.mark.parametrize(
-    ("name", "word"),
-    [
-        ("a_b", "underscore"),
-        ("10.0.0.1", "IPv4"),
-        ("a..b", "double dot"),
-        (".a", "dot"),
-        ("-a.b", "dash"),
-        ("a-", "dash"),
-    ],
-)
-def test_names_peers_stumble_over_are_told(name: str, word: str) -> None:
-    """Traps 40: legal names that Java or Go peers refuse are worth a word to whoever chooses them."""
-    assert any(word in each for each in TrustDomain.parse(name).peculiarities())
-
-
-def test_a_plain_name_has_no_peculiarity() -> None:
-    """Most names cause no word at all."""
-    assert TrustDomain.parse("agents.example.org").peculiarities() == ()
