@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from broker.model.caller import Operator, Verb
 from broker.model.event import Epoch
@@ -63,7 +63,7 @@ async def confirm(gate: Gate, asked: Asked, said: Epoch) -> None:
     await gate.world.database.write(lambda tx: confirmations.confirm(tx, point, said, asked.now))
 
 
-async def confirmed(gate: Gate, asked: Asked) -> Mapping[str, Epoch]:
+async def confirmed(gate: Gate, asked: Asked) -> Sequence[confirmations.Said]:
     """What each point said last. Raises Denied."""
     asked.demand(Verb.READ_EVENTS)
     return await gate.world.database.read(confirmations.all_of)

@@ -18,7 +18,7 @@ from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.scope import Scope
 from broker.model.task import EndReason, Task, TaskEvent, TaskState, after
 from broker.service.gate import Gate, decided, refusal
-from broker.service.leases import acknowledge_held
+from broker.service.leases import received_all
 from broker.service.proofs import Asked
 from broker.store import events, receipts, tasks
 from ca.errors import Denied, Exhausted, Malformed
@@ -151,14 +151,19 @@ async def _insert(gate: Gate, task: Task, above: Sequence[Task], act: Act, decis
     await gate.world.database.write(write)
 
 
-async def beat(gate: Gate, asked: Asked, task: TaskId, held: Sequence[LeaseId]) -> tuple[Task, ...]:
-    """Hear from a task; the leases it lists count as received. Raises NotFound, Denied when it has ended."""
+async def beat(gate: Gate, asked: Asked, task: TaskId, held: Sequence[LeaseId]) -> tuple[Task, Sequence[LeaseId]]:
+    """Hear from a task; the leases it lists count as received. Answers those of them that are over.
+
+    Raises:
+        NotFound: not the caller's task.
+        Denied: it, or a task above it, has ended.
+    """
     chain = await gate.proven(asked, task)
     if not all(above.is_live for above in chain):
         raise Denied(f"the task is `{chain[-1].state}`", state=chain[-1].state)
     await gate.world.database.write(lambda tx: tasks.beat(tx, task, asked.now))
-    await acknowledge_held(gate, chain[-1], held, asked.now)
-    return chain
+    gone = await received_all(gate, chain[-1], held, asked.now)
+    return chain[-1], gone
 
 
 async def change(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, scope: Scope | None = None) -> Task:
