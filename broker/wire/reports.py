@@ -1,0 +1,67 @@
+"""The closing report as told at /v1/tasks/{id}/report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from broker.model.lease import CloseReason
+from broker.model.report import Fate, Line, Report
+from broker.model.task import EndReason, TaskState
+from broker.wire.body import Identity, LeaseName, Moment, TaskName, Told
+from broker.wire.leases import GuaranteeTold
+
+
+class ReportLine(Told):
+    """What became of one lease."""
+
+    lease: LeaseName
+    role: str
+    fate: Annotated[Fate, Field(strict=False)]
+    issued_at: Moment | None = None
+    acknowledged_at: Moment | None = None
+    access_ended_at: Moment | None = None
+    closed_at: Moment | None = None
+    close_reason: Annotated[CloseReason, Field(strict=False)] | None = None
+    lives_until: Moment | None = None
+    sessions_may_live: bool
+    verified_by: str | None = None
+    guarantee: GuaranteeTold
+    trouble: str | None = None
+
+    @classmethod
+    def of(cls, line: Line) -> Self:
+        """The body of `line`."""
+        return cls.model_validate(line.to_json())
+
+
+class ConfirmationTold(Told):
+    """One enforcement point's word that it applied the end."""
+
+    point: str
+    epoch: str
+    at: Moment
+
+
+class ReportTold(Told):
+    """The closing report; `final` when it won't change any more."""
+
+    task: TaskName
+    owner: Identity
+    purpose: str
+    state: Annotated[TaskState, Field(strict=False)]
+    opened_at: Moment
+    ended_at: Moment | None = None
+    end_reason: Annotated[EndReason, Field(strict=False)] | None = None
+    end_words: str | None = None
+    made_at: Moment
+    final: bool
+    lives_until: Moment | None = None
+    leases: list[ReportLine]
+    confirmed: list[ConfirmationTold]
+
+    @classmethod
+    def of(cls, report: Report) -> Self:
+        """The body of `report`."""
+        return cls.model_validate(report.to_json())
