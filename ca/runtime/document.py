@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from ca.errors import Malformed
+from ca.runtime.secret import sounds_secret
 
 LARGEST = 1024 * 1024
 """Bytes in one file; the largest rule set we know of is a tenth of it."""
@@ -49,9 +50,6 @@ _OTHER_NUMBER = re.compile(
     re.VERBOSE,
 )
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
-_SECRET_KEY = re.compile(
-    r"pass(word|phrase)?|secret|token|credential|authorization|private|key_der|api_?key", re.IGNORECASE
-)
 
 
 class BadSettings(Malformed):
@@ -87,7 +85,7 @@ class Document:
 
 def looks_secret(place: Sequence[Step]) -> bool:
     """Whether the value at `place` must not be repeated, judged by the names of the keys above it."""
-    return any(isinstance(step, str) and _SECRET_KEY.search(step) for step in place)
+    return any(isinstance(step, str) and sounds_secret(step) for step in place)
 
 
 def spelled(place: Sequence[Step]) -> str:
@@ -107,10 +105,13 @@ def read_file(path: Path) -> Document:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # never wait for a pipe's other end
     except OSError as error:
         raise BadSettings([f"{path}: can't be read: {(error.strerror or 'unknown reason').lower()}"]) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BadSettings([f"{path}: can't be read: expected a regular file"])
-        content = file.read(LARGEST + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(LARGEST + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST:
         raise BadSettings([f"{path}: longer than {LARGEST} bytes"])
     try:

@@ -38,6 +38,7 @@ T = TypeVar("T")
 _OURS = "sojourn"
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,8})s)?(?:(\d{1,9})ms)?")
+_TIMEDELTA = re.compile(r"datetime\.timedelta\(([^)]*)\)")
 _SAYINGS = {
     "missing": "is required",
     "int_type": "expected a whole number",
@@ -45,7 +46,6 @@ _SAYINGS = {
     "float_type": "expected a number",
     "bool_type": "expected true or false",
     "string_type": "expected a text; a number is quoted",
-    "path_type": "expected a path",
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
     "list_type": "expected a list",
@@ -175,11 +175,15 @@ def _words(details: ErrorDetails) -> str:
     text = details["msg"]
     if kind == _OURS:
         return text
-    for bound in context.values():
-        if isinstance(bound, timedelta):
-            text = text.replace(repr(bound), f"{bound.total_seconds():g}s")
+    text = _TIMEDELTA.sub(_seconds, text)
     text = text.replace("Input should be", "expected").replace("'", "`")
     return text[:1].lower() + text[1:]
+
+
+def _seconds(written: re.Match[str]) -> str:
+    """A bound as an operator would write it; pydantic spells it as Python does."""
+    parts = {name: int(amount) for name, amount in re.findall(r"(\w+)=(\d+)", written[1])}
+    return f"`{timedelta(**parts).total_seconds():g}s`"
 
 
 def _unknown(key: str, model: type[BaseModel], loc: Sequence[Step]) -> str:
