@@ -99,7 +99,12 @@ class Server:
             command += ["-c", option]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, preexec_fn=_die_with_parent, start_new_session=True, **_identity()
+                command,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, nothing that takes a lock
+                start_new_session=True,
+                **_identity(),
             )
         self._wait()
 
@@ -117,13 +122,15 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def room(self, *, superuser: bool = False) -> AsyncIterator[Room]:
-        """A database from the template, groups that may read it, and an admin with exactly the rights doctor asks for."""
+        """A database from the template, groups that may read it, and an admin with the rights doctor asks for."""
         mark, password = secrets.token_hex(4), secrets.token_hex(16)
         database, admin = f"room_{mark}", f"admin_{mark}"
         groups = tuple(f"{name}_{mark}" for name in _FREE_ROLES)
         connection = await self.connect()
         try:
-            await connection.execute("DROP ROLE IF EXISTS sojourn_claim")  # roles are the server's: the last test's claim
+            await connection.execute(
+                "DROP ROLE IF EXISTS sojourn_claim"
+            )  # roles are the server's: the last test's claim
             await connection.execute(f"CREATE DATABASE {database} TEMPLATE sojourn_template")
             power = "SUPERUSER" if superuser else "CREATEROLE"
             await connection.execute(f"CREATE ROLE {admin} LOGIN {power} PASSWORD '{password}'")
@@ -143,9 +150,12 @@ class Server:
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise RuntimeError(f"postgres did not start:\n{self.log[-2000:]}")
-            if subprocess.run(
-                [str(self.binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)], check=False
-            ).returncode == 0:
+            if (
+                subprocess.run(
+                    [str(self.binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)], check=False
+                ).returncode
+                == 0
+            ):
                 return
             time.sleep(0.01)
         raise RuntimeError("postgres did not answer")
@@ -154,7 +164,9 @@ class Server:
 async def _furnish(server: Server, database: str, groups: Sequence[str]) -> None:
     connection = await server.connect(database)
     try:
-        await connection.execute(f"GRANT SELECT ON orders TO {', '.join(groups)}; GRANT INSERT ON orders TO {groups[1]}")
+        await connection.execute(
+            f"GRANT SELECT ON orders TO {', '.join(groups)}; GRANT INSERT ON orders TO {groups[1]}"
+        )
     finally:
         await connection.close()
 
@@ -192,9 +204,9 @@ async def _open(binaries: Path, options: Sequence[str]) -> Server:
     secret.write_text(server.password)
     secret.chmod(0o600)
     _own(secret)
+    arguments = ["-D", str(folder / "data"), "-U", server.superuser, "-A", "scram-sha-256", "--pwfile", str(secret)]
     subprocess.run(
-        [str(binaries / "initdb"), "-D", str(folder / "data"), "-U", server.superuser, "-A", "scram-sha-256"]
-        + ["--pwfile", str(secret), "--no-sync", "-E", "UTF8", "--locale=C"],
+        [str(binaries / "initdb"), *arguments, "--no-sync", "-E", "UTF8", "--locale=C"],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=folder,

@@ -68,7 +68,7 @@ class Postgres:
         return Handle(target=role.target, engine=self.kind, name=name, facts=facts)
 
     def guarantee(self, role: Role) -> Guarantee:
-        """New logins end at once, sessions are cut; without us VALID UNTIL ends new logins and nothing ends sessions."""
+        """New logins end at once, sessions are cut; without us VALID UNTIL ends new logins and nothing a session."""
         return Guarantee(
             new_access=NewAccess.AT_ONCE,
             new_access_within=1,
@@ -84,15 +84,15 @@ class Postgres:
         text = principal.create(
             handle.name,
             self._verifier(handle, password),
-            until + offset,
-            deadline + offset,
-            role_settings(role).groups,
-            role_settings(role).sessions,
+            until=until + offset,
+            deadline=deadline + offset,
+            groups=role_settings(role).groups,
+            sessions=role_settings(role).sessions,
         )
         await self._primary.run(lambda connection: connection.execute(text))
         return self._issued(handle, password)
 
-    async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:
+    async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:  # noqa: ARG002
         """Another verifier; then whoever logged in with the old password is cut."""
         offset, password = await self._offset(), new_password()
         text = principal.replace(handle.name, self._verifier(handle, password), until + offset, deadline + offset)
@@ -148,7 +148,12 @@ class Postgres:
         mode = {"off": "", "require": "?sslmode=require", "verify": "?sslmode=verify-full"}[self._settings.tls]
         host = f"[{at.host}]" if ":" in at.host else at.host
         url = f"postgresql://{handle.name}:{password}@{host}:{at.port}/{where}{mode}"
-        fields = {"host": at.host, "port": at.port, "database": self._settings.database, "username": handle.name}
+        fields: dict[str, str | int] = {
+            "host": at.host,
+            "port": at.port,
+            "database": self._settings.database,
+            "username": handle.name,
+        }
         return Issued(fields=fields, secret={"password": Secret(password), "url": Secret(url)})
 
     async def _replace(self, connection: Connection, name: str, text: str) -> None:

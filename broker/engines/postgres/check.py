@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -46,7 +47,7 @@ class Examination:
             await self._primary.run(self._admin)
             groups = sorted({group for role in roles for group in role_settings(role).groups})
             for group in groups:
-                await self._primary.run(lambda connection, group=group: self._group(connection, group))
+                await self._primary.run(functools.partial(self._group, group))
         except Problem as problem:
             self._say("reachable", well=False, detail=str(problem), fix="start it, or mend host, port, user, password")
             return self._found
@@ -79,7 +80,7 @@ class Examination:
         signal = f"GRANT pg_signal_backend TO {me};"
         self._say("may end sessions", well=power or row["signals"], detail=row["name"], fix=signal)
 
-    async def _group(self, connection: Connection, group: str) -> None:
+    async def _group(self, group: str, connection: Connection) -> None:
         row, me = await connection.fetchrow(_GROUP, group), identifier(self._settings.user)
         quoted = identifier(group)
         self._say(f"group {group}", well=row is not None, detail="exists", fix=f"CREATE ROLE {quoted} NOLOGIN;")

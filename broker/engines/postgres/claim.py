@@ -41,9 +41,7 @@ END $sojourn$""")
 async def adopt(connection: Connection, installation: str, incarnation: str) -> None:
     """Say anew which incarnation of ours the claim belongs to. Raises Conflict: the target is another's."""
     await claim(connection, installation, incarnation)
-    await connection.execute(
-        f"COMMENT ON ROLE {identifier(MARKER)} IS {literal(_text(installation, incarnation))}"
-    )
+    await connection.execute(f"COMMENT ON ROLE {identifier(MARKER)} IS {literal(_text(installation, incarnation))}")
 
 
 async def _read(connection: Connection) -> Claim | None:

@@ -7,7 +7,7 @@ in groups and nothing else: grants of its own would bloat every table's ACL unti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import asyncpg
@@ -35,11 +35,13 @@ def moment(time: datetime) -> str:
     return literal(time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00"))
 
 
-def create(name: str, verifier: str, until: datetime, deadline: datetime, groups: Sequence[str], most: int) -> str:
+def create(
+    name: str, verifier: str, *, until: datetime, deadline: datetime, groups: Sequence[str], sessions: int
+) -> str:
     """Make it, unless the server's clock says that it is too late."""
     return (
         f"{_in_time(deadline)} CREATE ROLE {identifier(name)} LOGIN INHERIT PASSWORD {literal(verifier)}"
-        f" VALID UNTIL {moment(until)} CONNECTION LIMIT {most:d} IN ROLE {', '.join(map(identifier, groups))}"
+        f" VALID UNTIL {moment(until)} CONNECTION LIMIT {sessions:d} IN ROLE {', '.join(map(identifier, groups))}"
     )
 
 
@@ -96,7 +98,7 @@ SELECT r.oid, r.rolcanlogin,
 FROM pg_roles r WHERE r.rolname = $1"""
 
 
-async def state(connection: Connection, name: str) -> Mapping[str, object] | None:
+async def state(connection: Connection, name: str) -> asyncpg.Record | None:
     """What a server knows of it: `oid`, `rolcanlogin`, `groups`; None when it is absent."""
     found: asyncpg.Record | None = await connection.fetchrow(_STATE, name)
     return found
@@ -108,7 +110,7 @@ def drop(name: str) -> str:
 
 
 def drop_owned(name: str) -> str:
-    """Drop, in one database, what it owns and what it was given; never reassign (a planted function would be promoted)."""
+    """Drop, in one database, what it owns and what it was given; never reassign: a planted function would rise."""
     return f"GRANT {identifier(name)} TO CURRENT_USER; DROP OWNED BY {identifier(name)} CASCADE"
 
 

@@ -42,7 +42,7 @@ class Settings(Base):
     standbys: tuple[Address, ...] = ()
     tls: Literal["off", "require", "verify"] = "off"
     tls_ca: Path | None = None
-    secret_kind: SecretKind = "scram-4096"
+    secret_kind: SecretKind = "scram-4096"  # noqa: S105 - a kind, not a secret
     connections: int = Field(default=12, ge=2, le=100)
     clock_limit: Duration = timedelta(seconds=30)
 

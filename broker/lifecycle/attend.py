@@ -1,0 +1,66 @@
+"""What one lease needs at this moment, whatever state it was left in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from broker.errors import ClockUntrusted, Fenced, OutcomeUnknown, TargetDown
+from broker.lifecycle import doubt, withdraw
+from broker.lifecycle.renew import renew
+from broker.lifecycle.restamp import restamp
+from broker.lifecycle.schedule import backoff
+from broker.lifecycle.world import World
+from broker.model.lease import CloseReason, Lease, LeaseState
+from broker.model.task import Task
+from broker.store import leases, tasks
+from ca.runtime import failpoint
+
+
+async def attend(world: World, lease: Lease, now: datetime) -> None:
+    """Do the next thing for `lease`; one that a call of this process holds is left to that call."""
+    if lease.id in world.in_flight:
+        return
+    if lease.state is LeaseState.INTENDED:
+        lease = await doubt.lost(world, lease, now)
+    if lease.state is LeaseState.IN_DOUBT:
+        await doubt.settle(world, lease, now)
+    elif lease.state is LeaseState.REVOKING:
+        await withdraw.drain(world, lease, now)
+    elif lease.state is LeaseState.ACTIVE:
+        await _attend_active(world, lease, now)
+
+
+async def _attend_active(world: World, lease: Lease, now: datetime) -> None:
+    line = await world.database.read(lambda tx: tasks.chain(tx, lease.task))
+    reason = _over(world, lease, list(line), now)
+    if reason is not None:
+        await withdraw.end(world, lease, reason, now)
+    elif lease.task_version != line[-1].version:
+        await restamp(world, lease, now)
+    elif lease.role in world.roles and lease.until < lease.last:
+        await _renew(world, lease, now)
+    else:
+        await _again_at(world, lease, lease.until)
+
+
+def _over(world: World, lease: Lease, line: list[Task], now: datetime) -> CloseReason | None:
+    if any(not link.is_live or link.id in world.unrecorded for link in line):
+        return CloseReason.TASK_ENDED
+    if lease.acknowledged_at is None and now >= lease.ack_by:
+        return CloseReason.NOT_ACKNOWLEDGED
+    return CloseReason.RAN_OUT if now >= lease.until else None
+
+
+async def _renew(world: World, lease: Lease, now: datetime) -> None:
+    try:
+        await renew(world, lease, now)
+    except (TargetDown, OutcomeUnknown):
+        return  # noted with the lease, and tried again
+    except (Fenced, ClockUntrusted):
+        await _again_at(world, lease, min(lease.until, now + backoff(lease.attempts + 2)))
+
+
+async def _again_at(world: World, lease: Lease, moment: datetime) -> None:
+    failpoint.reach("attend.again.before")
+    await world.database.write(lambda tx: leases.keep(tx, lease, due_at=moment), ending=True)
+    failpoint.reach("attend.again.after")

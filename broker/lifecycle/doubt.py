@@ -1,0 +1,109 @@
+"""A create that is not wanted: certainly not made, perhaps made, or made too late.
+
+never_made   intended → revoked                     nothing was sent
+lost         intended → in_doubt                    nobody knows
+settle       in_doubt → revoking, and drained       the name is occupied: certain now (traps 8)
+abandon      intended → revoking                    refused, or made and not to be used
+undo         abandon, and drained at once
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from broker.lifecycle import withdraw
+from broker.lifecycle.schedule import Course
+from broker.lifecycle.world import World
+from broker.model.lease import CloseReason, Lease, LeaseEvent
+from broker.store import leases
+from ca.errors import Problem
+from ca.runtime import failpoint, log
+from ca.runtime.database import Transaction
+
+_log = log.get(__name__)
+
+
+async def never_made(world: World, lease: Lease, now: datetime) -> Lease:
+    """Close an intent of which nothing was ever sent."""
+
+    async def unit(tx: Transaction) -> Lease:
+        abandoned = await leases.move(tx, lease, LeaseEvent.ABANDONED, revoking_at=now)
+        reason = CloseReason.NEVER_MADE
+        step = withdraw.step(
+            world, abandoned, LeaseEvent.GONE, now, close_reason=reason, access_ended_at=now, closed_at=now
+        )
+        return await step(tx)
+
+    failpoint.reach("doubt.never_made.before")
+    closed = await world.database.write(unit, ending=True)
+    failpoint.reach("doubt.never_made.after")
+    withdraw.tell(world)
+    return closed
+
+
+async def lost(world: World, lease: Lease, now: datetime) -> Lease:
+    """Note that nobody knows whether an intent was carried out; the reaper settles it."""
+    failpoint.reach("doubt.doubt.before")
+    unit = withdraw.step(world, lease, LeaseEvent.LOST, now, due_at=now, trouble="the create was not answered")
+    doubted = await world.database.write(unit, ending=True)
+    failpoint.reach("doubt.doubt.after")
+    withdraw.tell(world)
+    return doubted
+
+
+async def settle(world: World, lease: Lease, now: datetime) -> Lease:
+    """Make an in-doubt lease certain by occupying its name, then drain it; put off when the target does not answer."""
+    course = Course.of(world.clock, now)
+    try:
+        engine, calls = world.at(lease.handle.target)
+        failpoint.reach("doubt.occupy.before")
+        await calls.call(engine.occupy(lease.handle), ending=True)
+        failpoint.reach("doubt.occupy.after")
+    except Problem as problem:
+        return await withdraw.put_off(world, lease, problem, course.now)
+    unit = withdraw.step(
+        world,
+        lease,
+        LeaseEvent.OCCUPIED,
+        course.now,
+        close_reason=lease.close_reason or CloseReason.NEVER_MADE,
+        revoking_at=course.now,
+        due_at=course.now,
+    )
+    failpoint.reach("doubt.occupied.before")
+    occupied = await world.database.write(unit, ending=True)
+    failpoint.reach("doubt.occupied.after")
+    return await withdraw.drain(world, occupied, course.now)
+
+
+async def abandon(world: World, lease: Lease, now: datetime, trouble: str) -> Lease:
+    """Give an intent up that the target refused, or that must not be used; what is there, if anything, is removed."""
+    unit = withdraw.step(
+        world,
+        lease,
+        LeaseEvent.ABANDONED,
+        now,
+        close_reason=CloseReason.NEVER_MADE,
+        revoking_at=now,
+        due_at=now,
+        trouble=trouble,
+    )
+    failpoint.reach("doubt.abandon.before")
+    abandoned = await world.database.write(unit, ending=True)
+    failpoint.reach("doubt.abandon.after")
+    withdraw.tell(world)
+    return abandoned
+
+
+async def undo(world: World, lease: Lease, now: datetime, trouble: str) -> None:
+    """Take back what was just made and may not be used, now; the reaper goes on if that fails."""
+    course = Course.of(world.clock, now)
+    try:
+        abandoned = await abandon(world, lease, now, trouble)
+    except Problem:
+        try:
+            await withdraw.cut_unrecorded(world, lease)
+        except Problem as problem:
+            _log.warning("what must not be used could not be ended yet", lease=lease.id, error=problem)
+        return
+    await withdraw.drain(world, abandoned, course.now)

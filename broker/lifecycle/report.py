@@ -1,0 +1,27 @@
+"""The closing report, made from the store whenever it is asked for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from broker.model.ids import TaskId
+from broker.model.report import Confirmation, Report
+from broker.store import confirmations, events, leases, tasks
+from ca.runtime.database import Transaction
+
+
+async def report(tx: Transaction, task: TaskId, now: datetime) -> Report:
+    """What is known of everything `task` was given, and which enforcement points say they applied its end.
+
+    Raises:
+        NotFound: there is no such task.
+    """
+    found = await tasks.get(tx, task)
+    ended = await events.end_of(tx, task)
+    said = await confirmations.all_of(tx) if ended is not None else []
+    confirmed = [
+        Confirmation(point=one.point, epoch=str(one.epoch), at=one.said_at)
+        for one in said
+        if ended is not None and one.epoch.incarnation == ended.incarnation and one.epoch.n >= ended.n
+    ]
+    return Report.of(found, await leases.by_task(tx, task), now, confirmed)

@@ -1,0 +1,68 @@
+"""When something is due for a lease: a renewal at half of its window; its end, unacknowledged or run out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from broker.lifecycle.world import World
+from broker.model.lease import Lease
+from ca.runtime.clock import Clock, instant, micros
+
+CREATE_BY = "create_by"
+"""The fact of a handle that says until when its create may still happen, in microseconds."""
+
+_MARGIN = timedelta(seconds=1)
+_FIRST, _LONGEST = timedelta(milliseconds=250), timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Time as it goes on from `start` while a use case runs: the one reading of the clock stays the caller's."""
+
+    start: datetime
+    boot: float
+    clock: Clock
+
+    @classmethod
+    def of(cls, clock: Clock, now: datetime) -> Course:
+        """From `now` on."""
+        return cls(now, clock.boot(), clock)
+
+    @property
+    def now(self) -> datetime:
+        """`start`, and what has passed since."""
+        return self.start + timedelta(seconds=self.clock.boot() - self.boot)
+
+
+def next_due(world: World, lease: Lease) -> datetime:
+    """When an active lease must be looked at again."""
+    role = world.roles.get(lease.role)
+    renewable = role is not None and lease.until < lease.last
+    moment = lease.until - role.ttl / 2 if role is not None and renewable else lease.until
+    return moment if lease.acknowledged_at is not None else min(moment, lease.ack_by)
+
+
+def longest_until(world: World, lease: Lease, now: datetime) -> datetime:
+    """How far a renewal at `now` moves the end: one window ahead, never past the last moment, never backwards."""
+    role = world.roles.get(lease.role)
+    if role is None:
+        return lease.until
+    return max(lease.until, min(now + role.ttl, lease.last))
+
+
+def may_still_appear_until(lease: Lease) -> datetime | None:
+    """Until when a create that nobody heard of may still happen; None when it was answered or never had a chance."""
+    if lease.activated_at is not None or CREATE_BY not in lease.handle.facts:
+        return None
+    return instant(int(lease.handle.facts[CREATE_BY])) + _MARGIN
+
+
+def with_deadline(deadline: datetime) -> dict[str, int]:
+    """The fact that keeps it."""
+    return {CREATE_BY: micros(deadline)}
+
+
+def backoff(attempts: int) -> timedelta:
+    """How long after the n-th failure the next try comes; it never gives up."""
+    return min(_LONGEST, _FIRST * (1 << min(attempts, 10)))

@@ -1,0 +1,62 @@
+"""What is said of a lease and a task: one receipt and one event for each step, in the same words everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from broker.lifecycle.world import World
+from broker.model.decision import Permit
+from broker.model.event import Event, EventKind
+from broker.model.ids import TaskId
+from broker.model.lease import Lease
+from broker.model.receipt import Receipt, ReceiptKind
+from broker.model.task import Task
+
+
+def decided(permit: Permit) -> Receipt:
+    """The decision a grant stands on."""
+    act, decision = permit.act, permit.decision
+    body = {
+        "action": str(act.action),
+        "resource": act.resource,
+        "sensitivity": str(act.effective_sensitivity),
+        "destination": act.destination,
+        "decision": decision.id,
+        "effect": str(decision.effect),
+        "policies": list(decision.policies),
+        "policy_version": decision.policy_version,
+        "reason": decision.reason,
+    }
+    return Receipt(
+        kind=ReceiptKind.DECIDED, at=decision.decided_at, actor=str(permit.caller), task=permit.task.id, body=body
+    )
+
+
+def receipt(kind: ReceiptKind, lease: Lease, actor: str, now: datetime, **more: Any) -> Receipt:
+    """A step of a lease."""
+    body: Mapping[str, Any] = {
+        "role": lease.role,
+        "principal": lease.handle.name,
+        "target": lease.handle.target,
+        "generation": lease.generation,
+        **more,
+    }
+    return Receipt(kind=kind, at=now, actor=actor, task=lease.task, lease=lease.id, body=body)
+
+
+def event(kind: EventKind, lease: Lease, root: TaskId, now: datetime, **more: Any) -> Event:
+    """A step of a lease, as told to enforcement points, agents and operators."""
+    return Event(kind=kind, at=now, task=lease.task, root=root, lease=lease.id, body={"role": lease.role, **more})
+
+
+def task_event(kind: EventKind, task: Task, now: datetime, **more: Any) -> Event:
+    """A step of a task."""
+    body = {"state": str(task.state), "version": task.version, **more}
+    return Event(kind=kind, at=now, task=task.id, root=task.root, body=body)
+
+
+def us(world: World) -> str:
+    """The actor of what the broker does by itself."""
+    return f"broker:{world.broker}"

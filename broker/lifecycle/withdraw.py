@@ -1,0 +1,205 @@
+"""A secret's end: access ended and verified, then nothing left; for as long as it takes.
+
+    begin        active → revoking                      the decision to end it, durable
+    drain        revoking → revoked | expired           disabled, cut, looked at; then cleaned up
+    end          both
+
+Ending never waits for a record (law 3): when the store can't take the first line, the outside is ended all the same and
+recorded after. Every step is safe to repeat, at any point, by any process. Creates that went wrong: `doubt.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from broker.engines.protocol import AccessEnded
+from broker.lifecycle import told
+from broker.lifecycle.schedule import Course, backoff, may_still_appear_until
+from broker.lifecycle.world import World
+from broker.model.event import EventKind
+from broker.model.ids import LeaseId
+from broker.model.lease import CloseReason, Lease, LeaseEvent, LeaseState
+from broker.model.receipt import ReceiptKind
+from broker.store import events, leases, receipts, tasks
+from ca.errors import Problem, Unavailable
+from ca.runtime import failpoint, log
+from ca.runtime.database import Transaction, Unit
+
+_log = log.get(__name__)
+
+
+async def begin(
+    world: World,
+    lease: LeaseId,
+    reason: CloseReason,
+    now: datetime,
+    *,
+    actor: str | None = None,
+    trouble: str | None = None,
+) -> Lease:
+    """Decide that a lease ends; one that is ending or over stays as it is. The draining follows by itself.
+
+    Raises:
+        NotFound: there is no such lease.
+    """
+
+    async def unit(tx: Transaction) -> Lease:
+        found = await leases.get(tx, lease)
+        if found.state is not LeaseState.ACTIVE:
+            return found
+        changes: dict[str, Any] = {"close_reason": reason, "revoking_at": now, "due_at": now, "trouble": trouble}
+        following = step(world, found, LeaseEvent.REVOKE, now, actor=actor, reason=str(reason), **changes)
+        return await following(tx)
+
+    failpoint.reach("withdraw.begin.before")
+    begun = await world.database.write(unit, ending=True)
+    failpoint.reach("withdraw.begin.after")
+    tell(world)
+    return begun
+
+
+async def end(world: World, lease: Lease, reason: CloseReason, now: datetime, *, trouble: str | None = None) -> Lease:
+    """Begin and drain. When the store can't take it, access is ended first and the failure raised after."""
+    course = Course.of(world.clock, now)
+    try:
+        begun = await begin(world, lease.id, reason, now, trouble=trouble)
+    except Unavailable:
+        await cut_unrecorded(world, lease)
+        raise
+    return await drain(world, begun, course.now) if begun.state is LeaseState.REVOKING else begun
+
+
+async def cut_unrecorded(world: World, lease: Lease) -> None:
+    """End access to a lease without a word to the store, full or gone; it is done again once it can be told."""
+    engine, calls = world.at(lease.handle.target)
+    failpoint.reach("withdraw.cut_unrecorded.before")
+    await calls.call(engine.end_access(lease.handle), ending=True)
+    failpoint.reach("withdraw.cut_unrecorded.after")
+
+
+async def drain(world: World, lease: Lease, now: datetime) -> Lease:
+    """Do what is left to do for a revoking lease: end access, verify, clean up. Put off what can't be done now."""
+    course = Course.of(world.clock, now)
+    if not lease.guarantee.revocable:
+        return await _run_out(world, lease, now)
+    try:
+        if lease.access_ended_at is None:
+            lease = await _end_access(world, lease, course)
+        held = may_still_appear_until(lease)
+        if held is not None and course.now < held:
+            return await _wait(world, lease, held)
+        return await _clean_up(world, lease, course)
+    except Problem as problem:
+        return await put_off(world, lease, problem, course.now)
+
+
+async def _end_access(world: World, lease: Lease, course: Course) -> Lease:
+    engine, calls = world.at(lease.handle.target)
+    failpoint.reach("withdraw.end_access.before")
+    ended: AccessEnded = await calls.call(engine.end_access(lease.handle), ending=True)
+    failpoint.reach("withdraw.end_access.after")
+    now = course.now
+
+    async def unit(tx: Transaction) -> Lease:
+        changed = await leases.keep(tx, lease, access_ended_at=now, trouble=None, broker=world.broker)
+        facts = {"sessions_cut": ended.sessions_cut, "endpoints": ended.endpoints}
+        said = told.receipt(ReceiptKind.LEASE_ACCESS_ENDED, changed, told.us(world), now, **facts)
+        await receipts.append(tx, world.broker, said)
+        root = (await tasks.get(tx, lease.task)).root
+        await events.append(tx, told.event(EventKind.LEASE_ACCESS_ENDED, changed, root, now, **facts))
+        return changed
+
+    failpoint.reach("withdraw.access_ended.before")
+    changed = await world.database.write(unit, ending=True)
+    failpoint.reach("withdraw.access_ended.after")
+    tell(world)
+    return changed
+
+
+async def _clean_up(world: World, lease: Lease, course: Course) -> Lease:
+    engine, calls = world.at(lease.handle.target)
+    failpoint.reach("withdraw.clean_up.before")
+    await calls.call(engine.clean_up(lease.handle), ending=True)
+    failpoint.reach("withdraw.clean_up.after")
+    unit = step(world, lease, LeaseEvent.GONE, course.now, closed_at=course.now, trouble=None)
+    failpoint.reach("withdraw.gone.before")
+    closed = await world.database.write(unit, ending=True)
+    failpoint.reach("withdraw.gone.after")
+    tell(world)
+    return closed
+
+
+async def _run_out(world: World, lease: Lease, now: datetime) -> Lease:
+    """What can't be taken back lives until its own last second, and closes as expired (law 5)."""
+    if now < lease.until:
+        return await _wait(world, lease, lease.until)
+    unit = step(world, lease, LeaseEvent.RAN_OUT, now, access_ended_at=lease.until, closed_at=now)
+    failpoint.reach("withdraw.ran_out.before")
+    closed = await world.database.write(unit, ending=True)
+    failpoint.reach("withdraw.ran_out.after")
+    tell(world)
+    return closed
+
+
+async def _wait(world: World, lease: Lease, until: datetime) -> Lease:
+    failpoint.reach("withdraw.wait.before")
+    waiting = await world.database.write(lambda tx: leases.keep(tx, lease, due_at=until), ending=True)
+    failpoint.reach("withdraw.wait.after")
+    return waiting
+
+
+async def put_off(world: World, lease: Lease, problem: Problem, now: datetime) -> Lease:
+    """Note that an ending could not be done yet, why, and when it is tried again: for ever, at growing intervals."""
+    _log.warning("an ending is tried again", lease=lease.id, target=lease.handle.target, error=problem)
+    later = now + backoff(lease.attempts)
+
+    async def unit(tx: Transaction) -> Lease:
+        changes: dict[str, Any] = {"attempts": lease.attempts + 1, "due_at": later, "trouble": str(problem)}
+        return await leases.move(tx, lease, LeaseEvent.REFUSED, **changes)
+
+    failpoint.reach("withdraw.put_off.before")
+    refused = await world.database.write(unit, ending=True)
+    failpoint.reach("withdraw.put_off.after")
+    return refused
+
+
+_SAID = {
+    LeaseEvent.REVOKE: (ReceiptKind.LEASE_REVOKING, EventKind.LEASE_REVOKING),
+    LeaseEvent.LOST: (ReceiptKind.LEASE_IN_DOUBT, EventKind.LEASE_REVOKING),
+    LeaseEvent.OCCUPIED: (ReceiptKind.LEASE_REVOKING, EventKind.LEASE_REVOKING),
+    LeaseEvent.ABANDONED: (ReceiptKind.LEASE_REVOKING, EventKind.LEASE_REVOKING),
+    LeaseEvent.GONE: (ReceiptKind.LEASE_CLOSED, EventKind.LEASE_CLOSED),
+    LeaseEvent.RAN_OUT: (ReceiptKind.LEASE_CLOSED, EventKind.LEASE_CLOSED),
+}
+
+
+def step(
+    world: World,
+    lease: Lease,
+    event: LeaseEvent,
+    now: datetime,
+    *,
+    actor: str | None = None,
+    reason: str | None = None,
+    **changes: Any,
+) -> Unit[Lease]:
+    """One move of a lease with what is said of it."""
+    recorded, announced = _SAID[event]
+
+    async def unit(tx: Transaction) -> Lease:
+        moved = await leases.move(tx, lease, event, **changes)
+        why = {"reason": reason or (None if moved.close_reason is None else str(moved.close_reason))}
+        said = told.receipt(recorded, moved, actor or told.us(world), now, state=str(moved.state), **why)
+        await receipts.append(tx, world.broker, said)
+        root = (await tasks.get(tx, moved.task)).root
+        await events.append(tx, told.event(announced, moved, root, now, state=str(moved.state), **why))
+        return moved
+
+    return unit
+
+
+def tell(world: World) -> None:
+    """Wake who waits for what was just committed."""
+    world.feed.set()
+    world.reaper.set()

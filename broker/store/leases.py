@@ -1,0 +1,217 @@
+"""Leases: moved only along their table, compare-and-swap; found by due time, by task, by target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from broker.model.ids import LeaseId, TaskId
+from broker.model.lease import CloseReason, Handle, Lease, LeaseEvent, LeaseState, after
+from broker.model.role import Guarantee
+from broker.store.values import mapping_of, moment_of, text_of, time_of
+from ca.errors import NotFound, Stale
+from ca.runtime.clock import instant, micros
+from ca.runtime.database import Row, Transaction
+
+
+async def insert(tx: Transaction, lease: Lease) -> None:
+    """Write an intent. Its transaction began with `tasks.touch`."""
+    await tx.execute(
+        "INSERT INTO leases (id, task, role, target, engine, name, facts, guarantee, intended_at, last, broker,"
+        " task_version, state, version, generation, until, ack_by, due_at, attempts)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0)",
+        lease.id,
+        lease.task,
+        lease.role,
+        lease.handle.target,
+        lease.handle.engine,
+        lease.handle.name,
+        text_of(lease.handle.facts),
+        text_of(lease.guarantee.to_json()),
+        micros(lease.intended_at),
+        micros(lease.last),
+        lease.broker,
+        lease.task_version,
+        lease.state,
+        lease.version,
+        lease.generation,
+        micros(lease.until),
+        micros(lease.ack_by),
+        micros(lease.due_at),
+    )
+
+
+async def get(tx: Transaction, lease: LeaseId) -> Lease:
+    """One lease. Raises NotFound."""
+    row = await tx.fetchrow("SELECT * FROM leases WHERE id = $1", lease)
+    if row is None:
+        raise NotFound("there is no such lease")
+    return lease_of(row)
+
+
+async def move(tx: Transaction, lease: Lease, event: LeaseEvent, **changes: Any) -> Lease:
+    """Let `event` happen to `lease` as it was read; `changes` are fields of it. Answers the lease as it stands now.
+
+    Raises:
+        NotPossible: the table has no such move.
+        Stale: somebody moved it since it was read.
+    """
+    return await put(tx, lease, replace(lease, state=after(lease.state, event), **changes))
+
+
+async def keep(tx: Transaction, lease: Lease, **changes: Any) -> Lease:
+    """Change fields of `lease` as it was read, within its state. Raises Stale."""
+    return await put(tx, lease, replace(lease, **changes))
+
+
+async def put(tx: Transaction, lease: Lease, changed: Lease) -> Lease:
+    """Write what changed about a lease within its state. Raises Stale."""
+    changed = replace(changed, version=lease.version + 1)
+    count = await tx.execute(
+        "UPDATE leases SET task_version = $3, state = $4, version = $5, generation = $6, until = $7, ack_by = $8,"
+        " due_at = $9, broker = $10, attempts = $11, acknowledged_at = $12, activated_at = $13, revoking_at = $14,"
+        " close_reason = $15, access_ended_at = $16, closed_at = $17, trouble = $18 WHERE id = $1 AND version = $2",
+        lease.id,
+        lease.version,
+        changed.task_version,
+        changed.state,
+        changed.version,
+        changed.generation,
+        micros(changed.until),
+        micros(changed.ack_by),
+        micros(changed.due_at),
+        changed.broker,
+        changed.attempts,
+        time_of(changed.acknowledged_at),
+        time_of(changed.activated_at),
+        time_of(changed.revoking_at),
+        changed.close_reason,
+        time_of(changed.access_ended_at),
+        time_of(changed.closed_at),
+        changed.trouble,
+    )
+    if count != 1:
+        raise Stale("the lease changed meanwhile")
+    return changed
+
+
+async def by_task(tx: Transaction, task: TaskId) -> Sequence[Lease]:
+    """Every lease a task was given, oldest first."""
+    return _all(await tx.fetch("SELECT * FROM leases WHERE task = $1 ORDER BY id", task))
+
+
+async def open_of(tx: Transaction, task: TaskId) -> Sequence[Lease]:
+    """Those of a task of which something may be left outside."""
+    return _all(await tx.fetch("SELECT * FROM leases WHERE task = $1 AND closed_at IS NULL ORDER BY id", task))
+
+
+async def count(tx: Transaction, task: TaskId) -> int:
+    """How many leases a task was ever given; a budget counts those."""
+    row = await tx.fetchrow("SELECT COUNT(*) AS n FROM leases WHERE task = $1", task)
+    return 0 if row is None else int(row["n"])
+
+
+async def due(tx: Transaction, target: str, now: datetime, limit: int) -> Sequence[Lease]:
+    """The leases of one target that something is due for, the most overdue first."""
+    rows = await tx.fetch(
+        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL AND due_at <= $2 ORDER BY due_at, id LIMIT $3",
+        target,
+        micros(now),
+        limit,
+    )
+    return _all(rows)
+
+
+async def of_ended_tasks(tx: Transaction, target: str, limit: int) -> Sequence[Lease]:
+    """Active leases at one target whose task has ended: they have no authority any more, and still a principal."""
+    rows = await tx.fetch(
+        "SELECT l.* FROM tasks t JOIN leases l ON l.task = t.id WHERE t.ended_at IS NOT NULL AND t.drained_at IS NULL"
+        " AND l.closed_at IS NULL AND l.state = 'active' AND l.target = $1 ORDER BY t.ended_at, l.id LIMIT $2",
+        target,
+        limit,
+    )
+    return _all(rows)
+
+
+async def half_made(tx: Transaction, broker: str, limit: int) -> Sequence[Lease]:
+    """Intents of every broker process but `broker`."""
+    rows = await tx.fetch(
+        "SELECT * FROM leases WHERE state = 'intended' AND broker <> $1 ORDER BY broker, id LIMIT $2", broker, limit
+    )
+    return _all(rows)
+
+
+async def targets(tx: Transaction) -> Sequence[str]:
+    """The targets at which something may be left, also those no longer configured."""
+    rows = await tx.fetch("SELECT DISTINCT target FROM leases WHERE closed_at IS NULL ORDER BY target")
+    return [row["target"] for row in rows]
+
+
+async def by_name(tx: Transaction, target: str, name: str) -> Lease | None:
+    """The lease a principal belongs to, closed or not."""
+    row = await tx.fetchrow("SELECT * FROM leases WHERE target = $1 AND name = $2", target, name)
+    return None if row is None else lease_of(row)
+
+
+async def open_names(tx: Transaction, target: str) -> frozenset[str]:
+    """The names at a target that an open lease stands for."""
+    rows = await tx.fetch("SELECT name FROM leases WHERE target = $1 AND closed_at IS NULL ORDER BY name", target)
+    return frozenset(row["name"] for row in rows)
+
+
+async def active_at(tx: Transaction, target: str) -> Sequence[Lease]:
+    """The active leases of one target: each has a principal there, or something is wrong."""
+    return _all(await tx.fetch("SELECT * FROM leases WHERE target = $1 AND state = 'active' ORDER BY id", target))
+
+
+async def page(
+    tx: Transaction, *, after: LeaseId | None, limit: int, task: TaskId | None = None, open_only: bool = False
+) -> Sequence[Lease]:
+    """Leases in the order of their birth, those after `after`; of one task, or only open ones, when asked for."""
+    rows = await tx.fetch(
+        "SELECT * FROM leases WHERE id > $1 AND (task = $2 OR $3 = 1) AND (closed_at IS NULL OR $4 = 0)"
+        " ORDER BY id LIMIT $5",
+        after or "",
+        task or "",
+        int(task is None),
+        int(open_only),
+        limit,
+    )
+    return _all(rows)
+
+
+def lease_of(row: Row) -> Lease:
+    """A row as a value."""
+    handle = Handle(target=row["target"], engine=row["engine"], name=row["name"], facts=mapping_of(row["facts"]))
+    reason = row["close_reason"]
+    return Lease(
+        id=LeaseId(row["id"]),
+        task=TaskId(row["task"]),
+        task_version=row["task_version"],
+        role=row["role"],
+        handle=handle,
+        guarantee=Guarantee.from_json(mapping_of(row["guarantee"])),
+        state=LeaseState(row["state"]),
+        version=row["version"],
+        generation=row["generation"],
+        intended_at=instant(row["intended_at"]),
+        until=instant(row["until"]),
+        last=instant(row["last"]),
+        ack_by=instant(row["ack_by"]),
+        due_at=instant(row["due_at"]),
+        broker=row["broker"],
+        attempts=row["attempts"],
+        acknowledged_at=moment_of(row["acknowledged_at"]),
+        activated_at=moment_of(row["activated_at"]),
+        revoking_at=moment_of(row["revoking_at"]),
+        close_reason=None if reason is None else CloseReason(reason),
+        access_ended_at=moment_of(row["access_ended_at"]),
+        closed_at=moment_of(row["closed_at"]),
+        trouble=row["trouble"],
+    )
+
+
+def _all(rows: Sequence[Row]) -> list[Lease]:
+    return [lease_of(row) for row in rows]

@@ -1,0 +1,297 @@
+"""Tasks: the fence, the ending of a tree, and how they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from broker.errors import Fenced
+from broker.model.ids import InstanceId, TaskId
+from broker.model.scope import Scope
+from broker.model.task import LIVE, EndReason, Task, TaskEvent, TaskState, after
+from broker.store.values import length_of, mapping_of, moment_of, span_of, text_of, time_of
+from ca.errors import NotFound, Stale
+from ca.runtime.clock import instant, micros
+from ca.runtime.database import Row, Transaction
+from ca.spiffe.id import SpiffeId
+
+_BEATS_MISSED = 3
+
+
+async def insert(tx: Transaction, task: Task) -> None:
+    """Write a new task. A child's transaction begins with `touch` of its parent. Raises Duplicate."""
+    await tx.execute(
+        "INSERT INTO tasks (id, root, parent, state, version, touched, owner, instance, purpose, scope, opened_at,"
+        " deadline, heartbeat, heard_at, due_at, key)"
+        " VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+        task.id,
+        task.root,
+        task.parent,
+        task.state,
+        task.version,
+        str(task.owner),
+        task.instance,
+        task.purpose,
+        text_of(task.scope.to_json()),
+        micros(task.opened_at),
+        time_of(task.deadline),
+        span_of(task.heartbeat),
+        micros(task.heard_at),
+        _due(task.deadline, task.heartbeat, task.heard_at),
+        task.key,
+    )
+
+
+async def get(tx: Transaction, task: TaskId) -> Task:
+    """One task. Raises NotFound."""
+    row = await tx.fetchrow("SELECT * FROM tasks WHERE id = $1", task)
+    if row is None:
+        raise NotFound("there is no such task")
+    return task_of(row)
+
+
+async def chain(tx: Transaction, task: TaskId) -> Sequence[Task]:
+    """The task and every task above it, root first, whatever their states. Raises NotFound."""
+    rows = await tx.fetch(
+        "WITH RECURSIVE line (id, parent, depth) AS ("
+        " SELECT id, parent, 0 FROM tasks WHERE id = $1"
+        " UNION ALL SELECT t.id, t.parent, line.depth + 1 FROM tasks t JOIN line ON t.id = line.parent)"
+        " SELECT t.* FROM tasks t JOIN line ON line.id = t.id ORDER BY line.depth DESC",
+        task,
+    )
+    if not rows:
+        raise NotFound("there is no such task")
+    return [task_of(row) for row in rows]
+
+
+async def get_live_chain(tx: Transaction, task: TaskId) -> Sequence[Task]:
+    """The chain, root first, when every task of it lives. Raises NotFound, Fenced."""
+    line = await chain(tx, task)
+    for link in line:
+        if not link.is_live:
+            raise Fenced("the task ended" if link.id == task else "a task above this one ended")
+    return line
+
+
+async def touch(
+    tx: Transaction, task: TaskId, version: int, now: datetime | None = None, *, states: frozenset[TaskState] = LIVE
+) -> Sequence[Task]:
+    """The fence: the first statement of every transaction that adds authority to a task; answers its chain, root first.
+
+    It writes the row, so on a store with many writers an ending and a grant wait for each other instead of passing one
+    another by (traps 6). Then liveness is derived up to the root; with `now`, time that ran out counts as an ending
+    that has not been written yet.
+
+    Raises:
+        Fenced: the task, or one above it, ended, changed since `version`, or its time is up; or its state is not one
+            of `states`.
+    """
+    changed = await tx.execute(
+        "UPDATE tasks SET touched = touched + 1 WHERE id = $1 AND version = $2 AND ended_at IS NULL", task, version
+    )
+    if changed != 1:
+        raise Fenced("the task ended or changed since this was decided")
+    line = await get_live_chain(tx, task)
+    if line[-1].state not in states:
+        raise Fenced(f"the task is `{line[-1].state}`")
+    for link in line:
+        if now is None:
+            break
+        if link.is_past_deadline(now) or link.is_silent(now):
+            raise Fenced("the task's time is up, or it has gone silent")
+    return line
+
+
+async def end_tree(
+    tx: Transaction, task: TaskId, event: TaskEvent, *, reason: EndReason, words: str | None, now: datetime
+) -> list[Task]:
+    """End a task and everything below it; answers those that this call ended, parents first; none if it had ended.
+
+    The step downwards is repeated until it changes no row, so a child that was being written meanwhile is found.
+    """
+    ended = _sorted(await tx.fetch(_END_ONE, _ended(event), micros(now), reason, task, words))
+    while True:
+        below = _sorted(await tx.fetch(_END_BELOW, TaskState.CANCELLED, micros(now), EndReason.PARENT_ENDED, task))
+        if not below:
+            return ended
+        ended += below
+
+
+_END_ONE = """
+UPDATE tasks SET state = $1, version = version + 1, ended_at = $2, end_reason = $3, end_words = $5, due_at = NULL
+WHERE ended_at IS NULL AND id = $4 RETURNING *"""
+_END_BELOW = """
+UPDATE tasks SET state = $1, version = version + 1, ended_at = $2, end_reason = $3, due_at = NULL
+WHERE ended_at IS NULL AND parent IN (
+    SELECT id FROM tasks WHERE ended_at IS NOT NULL AND root = (SELECT root FROM tasks WHERE id = $4)
+) RETURNING *"""
+
+
+def _ended(event: TaskEvent) -> TaskState:
+    (state,) = {after(live, event) for live in LIVE}  # an ending leads to one state, from wherever
+    return state
+
+
+def _sorted(rows: Sequence[Row]) -> list[Task]:
+    return sorted((task_of(row) for row in rows), key=lambda task: task.id)
+
+
+async def beat(tx: Transaction, task: TaskId, now: datetime) -> None:
+    """It was heard of; never moves backwards, never revives. Raises NotFound, Fenced."""
+    known = await get(tx, task)
+    if not known.is_live:
+        raise Fenced("the task ended")
+    heard = max(now, known.heard_at)
+    await tx.execute(
+        "UPDATE tasks SET heard_at = $2, due_at = $3 WHERE id = $1 AND ended_at IS NULL",
+        task,
+        micros(heard),
+        _due(known.deadline, known.heartbeat, heard),
+    )
+
+
+async def pardon(tx: Transaction, now: datetime) -> int:
+    """Count the silence of every live task from now on; how many had been silent for too long."""
+    return await tx.execute(
+        "UPDATE tasks SET heard_at = $1, due_at = CASE WHEN deadline < $1 + $2 * heartbeat THEN deadline"
+        " ELSE $1 + $2 * heartbeat END"
+        " WHERE ended_at IS NULL AND heartbeat IS NOT NULL AND heard_at + $2 * heartbeat <= $1",
+        micros(now),
+        _BEATS_MISSED,
+    )
+
+
+async def update(tx: Transaction, task: Task, version: int) -> None:
+    """Write a live task's new state, scope and version; its leases fall due, to be re-stamped or revoked.
+
+    Raises:
+        Stale: it is no longer at `version`, or ended.
+    """
+    changed = await tx.execute(
+        "UPDATE tasks SET state = $3, version = $4, scope = $5, deadline = $6, heartbeat = $7, heard_at = $8,"
+        " due_at = $9 WHERE id = $1 AND version = $2 AND ended_at IS NULL",
+        task.id,
+        version,
+        task.state,
+        task.version,
+        text_of(task.scope.to_json()),
+        time_of(task.deadline),
+        span_of(task.heartbeat),
+        micros(task.heard_at),
+        _due(task.deadline, task.heartbeat, task.heard_at),
+    )
+    if changed != 1:
+        raise Stale("the task changed meanwhile")
+    await tx.execute("UPDATE leases SET due_at = 0 WHERE task = $1 AND closed_at IS NULL AND state = 'active'", task.id)
+
+
+async def due(tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
+    """Live tasks past their deadline or silent, the most overdue first."""
+    rows = await tx.fetch(
+        "SELECT * FROM tasks WHERE ended_at IS NULL AND due_at <= $1 ORDER BY due_at, id LIMIT $2", micros(now), limit
+    )
+    return [task_of(row) for row in rows]
+
+
+async def by_instance(tx: Transaction, instance: InstanceId) -> Sequence[Task]:
+    """The live tasks bound to one instance."""
+    rows = await tx.fetch("SELECT * FROM tasks WHERE instance = $1 AND ended_at IS NULL ORDER BY id", instance)
+    return [task_of(row) for row in rows]
+
+
+async def live_instances(tx: Transaction) -> Sequence[InstanceId]:
+    """Every instance that has a live task: what the attestor is asked to watch."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT instance FROM tasks WHERE instance IS NOT NULL AND ended_at IS NULL ORDER BY instance"
+    )
+    return [InstanceId(row["instance"]) for row in rows]
+
+
+async def live(tx: Transaction) -> Sequence[Task]:
+    """Every live task, for the snapshot of a stream and for ending them all."""
+    return [task_of(row) for row in await tx.fetch("SELECT * FROM tasks WHERE ended_at IS NULL ORDER BY id")]
+
+
+async def count_live(tx: Transaction, owner: SpiffeId) -> int:
+    """How many live tasks one SPIFFE ID has."""
+    row = await tx.fetchrow("SELECT COUNT(*) AS n FROM tasks WHERE owner = $1 AND ended_at IS NULL", str(owner))
+    return 0 if row is None else int(row["n"])
+
+
+async def tree(tx: Transaction, root: TaskId) -> Sequence[Task]:
+    """Every task of one tree, oldest first."""
+    return [task_of(row) for row in await tx.fetch("SELECT * FROM tasks WHERE root = $1 ORDER BY id", root)]
+
+
+async def children(tx: Transaction, parent: TaskId) -> Sequence[Task]:
+    """The tasks directly below one, oldest first."""
+    return [task_of(row) for row in await tx.fetch("SELECT * FROM tasks WHERE parent = $1 ORDER BY id", parent)]
+
+
+async def page(
+    tx: Transaction, *, after: TaskId | None, limit: int, root: TaskId | None = None, live: bool = False
+) -> Sequence[Task]:
+    """Tasks in the order of their birth, those after `after`; of one tree, or only live ones, when asked for."""
+    rows = await tx.fetch(
+        "SELECT * FROM tasks WHERE id > $1 AND (root = $2 OR $3 = 1) AND (ended_at IS NULL OR $4 = 0)"
+        " ORDER BY id LIMIT $5",
+        after or "",
+        root or "",
+        int(root is None),
+        int(live),
+        limit,
+    )
+    return [task_of(row) for row in rows]
+
+
+async def drained_unsaid(tx: Transaction, limit: int) -> Sequence[Task]:
+    """Ended tasks of which nothing is left outside, though nobody has said so, the longest ended first."""
+    rows = await tx.fetch(
+        "SELECT * FROM tasks WHERE ended_at IS NOT NULL AND drained_at IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM leases WHERE leases.task = tasks.id AND leases.closed_at IS NULL)"
+        " ORDER BY ended_at, id LIMIT $1",
+        limit,
+    )
+    return [task_of(row) for row in rows]
+
+
+async def say_drained(tx: Transaction, task: TaskId, now: datetime) -> bool:
+    """Say that nothing of an ended task is left outside, if that is so; whether this call said it."""
+    return (
+        await tx.execute(
+            "UPDATE tasks SET drained_at = $2 WHERE id = $1 AND ended_at IS NOT NULL AND drained_at IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.task = tasks.id AND leases.closed_at IS NULL)",
+            task,
+            micros(now),
+        )
+        == 1
+    )
+
+
+def task_of(row: Row) -> Task:
+    """A row as a value."""
+    return Task(
+        id=TaskId(row["id"]),
+        root=TaskId(row["root"]),
+        parent=None if row["parent"] is None else TaskId(row["parent"]),
+        state=TaskState(row["state"]),
+        version=row["version"],
+        owner=SpiffeId.parse(row["owner"]),
+        instance=None if row["instance"] is None else InstanceId(row["instance"]),
+        purpose=row["purpose"],
+        scope=Scope.from_json(mapping_of(row["scope"])),
+        opened_at=instant(row["opened_at"]),
+        deadline=moment_of(row["deadline"]),
+        heartbeat=length_of(row["heartbeat"]),
+        heard_at=instant(row["heard_at"]),
+        key=row["key"],
+        ended_at=moment_of(row["ended_at"]),
+        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
+        end_words=row["end_words"],
+    )
+
+
+def _due(deadline: datetime | None, heartbeat: timedelta | None, heard: datetime) -> int | None:
+    silent = None if heartbeat is None else heard + _BEATS_MISSED * heartbeat
+    moments = [moment for moment in (deadline, silent) if moment is not None]
+    return time_of(min(moments)) if moments else None
