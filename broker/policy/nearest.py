@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -72,6 +73,7 @@ def _changes(policies: PolicySet, asked: Question) -> Iterator[Change]:
     yield from _scope(asked)
     yield from _strength(asked)
     yield from _sensitivity(asked)
+    yield from _lasts(policies, asked)
     yield from _confidence(policies, asked)
     yield from _destination(policies, asked)
     yield from _tool(policies, asked)
@@ -118,6 +120,18 @@ def _sensitivity(asked: Question) -> Iterator[Change]:
         yield _act(
             asked, "sensitivity", "no higher sensitivity than the role's own is claimed", claimed_sensitivity=None
         )
+
+
+def _lasts(policies: PolicySet, asked: Question) -> Iterator[Change]:
+    if asked.act.action is not Action.OPEN:
+        return
+    now = asked.facts.lasts
+    for seconds in sorted({value for value in _literals(policies, asked, int) if 0 < value < 1 << 31}, reverse=True)[
+        :8
+    ]:
+        length = timedelta(seconds=seconds)
+        if now is None or length < now:
+            yield _facts(asked, "lasts", f"the task ends by itself within {seconds} seconds", lasts=length)
 
 
 def _confidence(policies: PolicySet, asked: Question) -> Iterator[Change]:
