@@ -149,29 +149,25 @@ class DiskKeyStore:
         self._check_folder()
         path, aside = self._path(name), self._folder / f"{name}{_ASIDE}"
         try:
-            aside.unlink(missing_ok=True)
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o600)
-                file.write(content)
-                file.flush()
-                os.fsync(descriptor)
-            os.link(aside, path)
+            try:
+                aside.unlink(missing_ok=True)
+                _write_new(aside, content)
+                os.link(aside, path)
+            finally:
+                aside.unlink(missing_ok=True)
+            self._sync()
         except FileExistsError as error:
             raise KeyExists(f"there is a key file `{path}` already") from error
         except OSError as error:
             raise Unavailable(f"can't write the key file `{path}`: {error.strerror}") from error
-        finally:
-            aside.unlink(missing_ok=True)
-        self._sync()
 
     def _delete(self, name: str) -> None:
         self._check_folder()
         try:
             self._path(name).unlink(missing_ok=True)
+            self._sync()
         except OSError as error:
             raise Unavailable(f"can't remove the key file `{self._path(name)}`: {error.strerror}") from error
-        self._sync()
 
     def _sync(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -179,6 +175,15 @@ class DiskKeyStore:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _context(name: str, purpose: Purpose) -> bytes:

@@ -110,5 +110,5 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 def check_name(name: str) -> str:
     """Give `name` back when it can name a key everywhere, in a folder as on a token. Raises Malformed."""
     if not _NAME.fullmatch(name):
-        raise Malformed(f"`{name[:80]!a}` can't name a key: expected up to 64 of `a-z`, `0-9` and inner `-`")
+        raise Malformed(f"`{ascii(name[:80])[1:-1]}` can't name a key: expected up to 64 of `a-z`, `0-9` and inner `-`")
     return name

@@ -52,7 +52,7 @@ def _read_certificate(prepared: Prepared, issuer: Issuer) -> X509Case:
         parsed = x509.load_der_x509_certificate(certificate(prepared.tbs, b""))
         extensions = {extension.oid: extension for extension in parsed.extensions}
         parsed.public_key()
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension) as error:
         raise Unfit("the certificate can't be read back", rule="RFC 5280, 4.1") from error
     return X509Case(prepared=prepared, certificate=parsed, extensions=extensions, issuer=issuer)
 

@@ -84,7 +84,7 @@ def has_its_dns_names(case: X509Case) -> str | None:
         return f"has a DNS name twice, or more than {LONGEST_LIST} of them"
     for name in names:
         if len(name) > 253 or not _DNS_NAME.fullmatch(name) or _ADDRESS.fullmatch(name):
-            return f"has `{name[:80]!a}` among its DNS names: expected a lower-case name without wildcard"
+            return f"has `{ascii(name[:80])[1:-1]}` among its DNS names: expected a lower-case name without wildcard"
     return None
 
 

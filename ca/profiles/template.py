@@ -52,6 +52,7 @@ def moment(value: datetime) -> bytes:
 
 
 _ALGORITHM = tlv(SEQUENCE, tlv(OBJECT, _ECDSA_SHA256))
+_VERSION_3 = tlv(_VERSION, integer(2))
 
 
 def certificate(tbs: bytes, signature: bytes) -> bytes:
@@ -59,13 +60,18 @@ def certificate(tbs: bytes, signature: bytes) -> bytes:
     return tlv(SEQUENCE, tbs, _ALGORITHM, tlv(BIT_STRING, b"\x00", signature))
 
 
+def begins_with(tbs: bytes, serial: int) -> bool:
+    """Whether `tbs` begins as all of ours do: version 3, this serial, ECDSA-SHA256."""
+    header = 2 if len(tbs) < 2 or tbs[1] < _SHORT else 2 + (tbs[1] & ~_SHORT)
+    return tbs[header:].startswith(_VERSION_3 + integer(serial) + _ALGORITHM)
+
+
 class LeafTemplate:
     """The leaf of one issuer, with holes."""
 
-    __slots__ = ("_after_issuer", "_before_serial", "_fixed_extensions", "_subject")
+    __slots__ = ("_after_issuer", "_fixed_extensions", "_subject")
 
     def __init__(self, *, issuer_subject: bytes, issuer_key_id: bytes, country: str, organisation: str) -> None:
-        self._before_serial = tlv(_VERSION, integer(2))
         self._after_issuer = _ALGORITHM + issuer_subject
         self._subject = b"".join(
             (
@@ -105,7 +111,7 @@ class LeafTemplate:
         )
         return tlv(
             SEQUENCE,
-            self._before_serial,
+            _VERSION_3,
             integer(serial),
             self._after_issuer,
             tlv(SEQUENCE, moment(not_before), moment(not_after)),
