@@ -11,55 +11,13 @@ Problem                  ca/errors.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from attestor.wire.answers import Unreachable, Unsupported
+from ca.errors import Denied
 
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
-
-from ca.errors import Conflict, Denied, Exhausted, Malformed, NotFound, Problem, Unauthenticated, Unavailable
+__all__ = ["NoIdentity", "Unreachable", "Unsupported"]
 
 
 class NoIdentity(Denied):
     """The Workload API has no identity for this process, or has withdrawn it."""
 
     code = "no-identity"
-
-
-class Unsupported(Malformed):
-    """The other end doesn't offer this call."""
-
-    code = "unsupported"
-
-
-class Unreachable(Unavailable):
-    """Nothing listens there, or the connection broke."""
-
-    code = "unreachable"
-
-
-_PROBLEMS: dict[Status, type[Problem]] = {
-    Status.INVALID_ARGUMENT: Malformed,
-    Status.UNIMPLEMENTED: Unsupported,
-    Status.PERMISSION_DENIED: Denied,
-    Status.UNAUTHENTICATED: Unauthenticated,
-    Status.NOT_FOUND: NotFound,
-    Status.ALREADY_EXISTS: Conflict,
-    Status.FAILED_PRECONDITION: Conflict,
-    Status.RESOURCE_EXHAUSTED: Exhausted,
-}
-
-
-@contextmanager
-def answers_from(whom: str) -> Iterator[None]:
-    """Turn what a gRPC call raises into the Problem it stands for; `whom` is named where nobody answered."""
-    try:
-        yield
-    except GRPCError as error:
-        kind = _PROBLEMS.get(error.status, Unavailable)
-        raise kind(error.message or f"{whom} answered {error.status.name.lower()}") from error
-    except (StreamTerminatedError, ProtocolError) as error:
-        raise Unreachable(f"the connection to {whom} broke") from error
-    except OSError as error:  # nothing there, refused, or a handshake that one end refused
-        reason = error.__cause__ if isinstance(error.__cause__, Problem) else (error.strerror or error)
-        raise Unreachable(f"can't reach {whom}: {reason}") from error

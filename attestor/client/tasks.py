@@ -19,11 +19,12 @@ from grpclib.const import Cardinality
 from attestor._proto import task_pb2 as pb
 from attestor.client.backoff import Backoff
 from attestor.client.beside import beside
-from attestor.client.errors import Unreachable, answers_from
+from attestor.client.errors import Unreachable
 from attestor.client.source import X509Material
 from attestor.client.tls import ClientContexts, Refused
 from attestor.instance import State
 from attestor.wire import task as wire
+from attestor.wire.answers import answers_from
 from attestor.wire.node import SERVER_PATH
 from attestor.wire.task import Beat, Bound, InstanceChange, Snapshot, Watched
 from ca.errors import Malformed, Problem, Unavailable

@@ -17,8 +17,9 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality
 
 from attestor._proto import workload_pb2 as pb
-from attestor.client.errors import NoIdentity, answers_from
+from attestor.client.errors import NoIdentity
 from attestor.wire import workload as wire
+from attestor.wire.answers import answers_from
 from ca.errors import Denied, Malformed
 from ca.spiffe import endpoint, jwtsvid
 from ca.spiffe.bundle import Bundle, BundleSet

@@ -109,7 +109,6 @@ class Holdings:
         self._held: dict[ProcessName, Held] = {}
         self._by_instance: dict[str, Held] = {}
         self._counter = 0
-        self.bundles = Change()
 
     def restore(self) -> None:
         """Take up again what the journal names and still runs; the rest is reported as gone by its absence."""
@@ -168,6 +167,19 @@ class Holdings:
                 held.leaves.clear()
                 held.tokens.clear()
                 held.change.announce()
+
+    def drop_all(self) -> None:
+        """This node was sent away and its instances ended: nobody keeps anything, and who calls again begins anew."""
+        for held in self:
+            held.barred = True
+            self._journal.end(held.instance)
+            self._remove(held)
+            held.change.announce()
+
+    def announce(self) -> None:
+        """Something that concerns everybody changed."""
+        for held in self:
+            held.change.announce()
 
     def lineage(self, pairs: Iterable[tuple[int, int]]) -> tuple[str, ...]:
         """The instances among these processes, each by number and start time."""

@@ -23,7 +23,7 @@ from attestor.errors import InstanceEnded, NotEntitled
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.holdings import Held, Holdings, Leaf, Token
 from attestor.node_agent.peer import Peer
-from attestor.node_agent.upstream import Upstream
+from attestor.node_agent.upstream import Issuer
 from attestor.wire.node import JwtItem, Refusal, Signed, SignItem
 from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime import log
@@ -41,10 +41,10 @@ _log = log.get(__name__)
 class Renewal:
     """Gives the processes of this machine their identities."""
 
-    def __init__(self, holdings: Holdings, attestor: Attestor, upstream: Upstream, clock: Clock) -> None:
+    def __init__(self, holdings: Holdings, attestor: Attestor, issuer: Issuer, clock: Clock) -> None:
         self._holdings = holdings
         self._attestor = attestor
-        self._upstream = upstream
+        self._issuer = issuer
         self._clock = clock
 
     @asynccontextmanager
@@ -56,22 +56,25 @@ class Renewal:
             NotEntitled: no rule gives it an identity, or its instance was ended.
             Unavailable: the server or the journal does not answer, and what is held is not enough.
         """
-        findings = await self._attestor.attest(peer)
-        with self._holdings.holding(peer) as held:
-            async with held.admitting:
-                held.check()
-                lineage = self._holdings.lineage(findings.lineage)
-                if (held.findings, held.ancestors) != (findings, lineage):
-                    held.findings, held.ancestors, held.rules_version = findings, lineage, ""
-                await self._provide(held)
-            yield held
+        try:
+            findings = await self._attestor.attest(peer)
+            with self._holdings.holding(peer) as held:
+                async with held.admitting:
+                    held.check()
+                    lineage = self._holdings.lineage(findings.lineage)
+                    if (held.findings, held.ancestors) != (findings, lineage):
+                        held.findings, held.ancestors, held.rules_version = findings, lineage, ""
+                    await self._provide(held)
+                yield held
+        finally:
+            peer.close()  # nothing is done when it is held
 
     async def tick(self, now: datetime) -> None:
         """Drop what has run out, then ask the server for what is due. Raises Unavailable when it doesn't answer."""
         used = [held for held in self._holdings if held.users and held.counter and held.findings]
         for held in used:
             self._drop_expired(held, now)
-        await self._entitle([held for held in used if held.rules_version != self._upstream.rules_version])
+        await self._entitle([held for held in used if held.rules_version != self._issuer.rules_version])
         await self._sign(used, now)
 
     async def token(self, held: Held, spiffe_id: SpiffeId, audience: tuple[str, ...]) -> str:
@@ -87,7 +90,7 @@ class Renewal:
         known = held.tokens.get(key)
         if known is not None and now < known.half_life:
             return known.text
-        text = await self._upstream.sign_jwt(JwtItem(attestation=held.attestation(), id=spiffe_id, audience=audience))
+        text = await self._issuer.sign_jwt(JwtItem(attestation=held.attestation(), id=spiffe_id, audience=audience))
         svid = jwtsvid.parse_unverified(text)
         if svid.id != spiffe_id or set(svid.audience) != set(audience):
             raise Malformed("the attestor server signed another token than the one asked for")
@@ -102,7 +105,7 @@ class Renewal:
         now = self._clock.now()
         self._drop_expired(held, now)
         try:
-            if held.rules_version != self._upstream.rules_version:
+            if held.rules_version != self._issuer.rules_version:
                 await self._entitle([held])
             if not held.identities:
                 raise NotEntitled("no identity rule of this node matches the calling process")
@@ -118,8 +121,8 @@ class Renewal:
 
     async def _entitle(self, helds: Sequence[Held]) -> None:
         """Ask what they are entitled to; what is no longer theirs goes at once."""
-        version = self._upstream.rules_version
-        answers = await self._upstream.resolve([held.attestation() for held in helds])
+        version = self._issuer.rules_version
+        answers = await self._issuer.resolve([held.attestation() for held in helds])
         for held, entitlement in zip(helds, answers, strict=True):
             if entitlement.instance != held.instance:
                 raise Malformed("the attestor server answered for another instance than the one asked for")
@@ -142,7 +145,7 @@ class Renewal:
             SignItem(attestation=held.attestation(), id=spiffe_id, public_key=_spki(key))
             for held, spiffe_id, key in wanted
         ]
-        for (held, spiffe_id, key), result in zip(wanted, await self._upstream.sign(items), strict=True):
+        for (held, spiffe_id, key), result in zip(wanted, await self._issuer.sign(items), strict=True):
             if isinstance(result, Refusal):
                 self._refused(held, spiffe_id, result)
             elif held.is_alive() and held.entitled(spiffe_id) is not None:
@@ -150,7 +153,7 @@ class Renewal:
                 held.change.announce()
 
     def _is_due(self, leaf: Leaf | None, now: datetime) -> bool:
-        return leaf is None or now >= leaf.half_life or leaf.authority in self._upstream.withdrawn
+        return leaf is None or now >= leaf.half_life or leaf.authority in self._issuer.withdrawn
 
     def _refused(self, held: Held, spiffe_id: SpiffeId, refusal: Refusal) -> None:
         _log.warning(

@@ -52,15 +52,13 @@ class Caller:
         assert self.process.stdout.read(1)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill -9, and wait until it is gone."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(60)
 
 
 @contextlib.contextmanager
-def caller(
-    folder: Path, then: str = WAIT, *, user: int | None = None, groups: Sequence[int] = ()
-) -> Iterator[Caller]:
+def caller(folder: Path, then: str = WAIT, *, user: int | None = None, groups: Sequence[int] = ()) -> Iterator[Caller]:
     """A process that connected to a socket in `folder` and now does `then`."""
     folder.chmod(0o755)
     path = folder / f"socket-{os.urandom(4).hex()}"

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ from attestor.node_agent import journal as module
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.peer import ProcessName
 from ca.errors import Conflict, Unavailable
+from fakes.disk import full_disk
 
 NAME = ProcessName(pid=4242, start_time=77, boot_id="0f0f", inode=9)
 
@@ -114,19 +111,6 @@ async def test_it_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyP
     again = Journal(path)
     assert lives in again.live
     again.close()
-
-
-@contextmanager
-def full_disk(path: Path, room: int) -> Iterator[None]:
-    """Files can't grow beyond `room` bytes more than `path` has now: the kernel refuses as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, heard)
 
 
 async def test_a_full_disk_refuses_a_beginning_and_leaves_no_torn_line(path: Path) -> None:

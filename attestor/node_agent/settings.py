@@ -1,0 +1,65 @@
+"""What the operator of a node agent may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from attestor.methods.workload.unix import HASH_LIMIT
+from ca.runtime.settings import SecretReference, Settings, parsed_by
+from ca.spiffe.id import TrustDomain
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Uid = Annotated[int, Field(ge=0, lt=2**32 - 1)]
+
+
+class ServerAddress(Settings):
+    """Where the attestor server listens for node agents."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8081
+
+
+class UnixSourceSettings(Settings):
+    """How far a process is looked at."""
+
+    path: bool = True
+    """Whether to say `unix:path` and `unix:sha256`."""
+    hash_limit: Annotated[int, Field(ge=0)] = HASH_LIMIT
+    """Executables of more bytes get no `unix:sha256`."""
+    shared_uids: tuple[Uid, ...] = ()
+    """Users whose processes are no better kept apart than those of the node agent's own user: `shared-uid`."""
+
+
+class Limits(Settings):
+    """How much of this machine the Workload API may use; the rest of the descriptors is left for everything else."""
+
+    connections: Annotated[int, Field(ge=1)] = 4096
+    processes: Annotated[int, Field(ge=1)] = 4096
+
+
+class HealthListen(Settings):
+    """Where health and metrics are answered; port 0 lets the system choose."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class NodeAgentSettings(Settings):
+    """A whole node agent."""
+
+    trust_domain: Annotated[TrustDomain, parsed_by(TrustDomain.parse)]
+    server: ServerAddress = ServerAddress()
+    state: Path
+    """The folder of its identity and of the journal of instances; survives restarts."""
+    workload_socket: Path
+    admin_socket: Path
+    admin_uids: tuple[Uid, ...] = ()
+    """Who may use the admin socket besides this process's own uid."""
+    join_token: SecretReference | None = None
+    """Needed once; afterwards the node's own SVID is enough as long as it is valid."""
+    unix: UnixSourceSettings = UnixSourceSettings()
+    limits: Limits = Limits()
+    health: HealthListen | None = None

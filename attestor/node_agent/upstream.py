@@ -1,0 +1,284 @@
+"""The stream to the attestor server: follow, report, come back.
+
+One connection carries the held stream and the calls beside it. The stream is level-triggered both ways: the server says
+its whole state on every change, we say the complete live set, and both beat. When it breaks, what is held stays as it
+is and the connection is tried again, a little later each time; nothing is given meanwhile that needs a signature.
+
+When the server says that this node was sent away, nothing is held any more: every stream ends, the node's key is
+forgotten, and only a new join token helps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
+from grpclib.client import Channel, Stream
+from grpclib.const import Cardinality
+
+from attestor._proto import node_pb2 as pb
+from attestor.node_agent import admission
+from attestor.node_agent.admission import SERVER, Address
+from attestor.node_agent.batch import Batch
+from attestor.node_agent.holdings import Holdings
+from attestor.node_agent.identity import IdentityFile, NodeIdentity
+from attestor.wire import node as wire
+from attestor.wire.answers import Unreachable, answers_from
+from attestor.wire.attestation import Attestation, Entitlement
+from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, Update
+from ca.errors import Denied, Malformed, Problem, Unavailable
+from ca.runtime import log
+from ca.runtime.clock import Clock
+from ca.runtime.process import Part, Wake
+from ca.runtime.secret import Reference
+from ca.spiffe.bundle import Bundle, BundleSet
+
+M = TypeVar("M", bound=Message)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+PATIENCE = 30.0
+"""Seconds a call may take."""
+QUICKEST_BEAT = 0.5
+MISSED_BEATS = 6
+"""So many beats of silence, and the server is taken for gone."""
+
+_log = log.get(__name__)
+
+
+class Issuer(Protocol):
+    """What the parts that serve processes need of the server."""
+
+    bundles: BundleSet
+    rules_version: str
+    withdrawn: frozenset[bytes]
+
+    @property
+    def initialised(self) -> bool:
+        """Whether the server has spoken since this process began: before that nothing can be served."""
+
+    async def resolve(self, attestations: Sequence[Attestation]) -> list[Entitlement]:
+        """What these instances are entitled to. Raises Unavailable."""
+
+    async def sign(self, items: Sequence[SignItem]) -> list[Signed | Refusal]:
+        """Leaves, each signed or refused by itself. Raises Unavailable."""
+
+    async def sign_jwt(self, item: JwtItem) -> str:
+        """A token. Raises NotEntitled, Unavailable."""
+
+
+class Upstream:
+    """The node agent's side of the link; `run` holds it. It is an `Issuer`."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        identity_file: IdentityFile,
+        join_token: Reference | None,
+        holdings: Holdings,
+        clock: Clock,
+        wake: Wake,
+        part: Part,
+    ) -> None:
+        self._address = address
+        self._file = identity_file
+        self._join_token = join_token
+        self._holdings = holdings
+        self._clock = clock
+        self._wake = wake
+        self._part = part
+        self._identity: NodeIdentity | None = None
+        self._saved: NodeIdentity | None = None
+        self._channel: Channel | None = None
+        self._report = Wake()
+        self._pause = FIRST_PAUSE
+        self._resolve = Batch(self._ask_resolve, wire.MOST_ITEMS)
+        self._sign = Batch(self._ask_sign, wire.MOST_ITEMS)
+        self.bundles = BundleSet.of()
+        self.rules_version = ""
+        self.withdrawn: frozenset[bytes] = frozenset()
+
+    @property
+    def identity(self) -> NodeIdentity | None:
+        """The node's own, if it was admitted."""
+        return self._identity
+
+    @property
+    def initialised(self) -> bool:
+        """Whether the server has spoken since this process began."""
+        return bool(self.rules_version)
+
+    def report(self) -> None:
+        """The live set changed: say so at once."""
+        self._report.set()
+
+    async def run(self) -> None:
+        """Hold the link for ever."""
+        self._identity = self._saved = self._file.load(self._clock.now())
+        if self._identity is not None:
+            self.bundles = BundleSet.of(self._identity.bundle)
+        while True:
+            try:
+                await self._connect()
+            except Problem as problem:
+                self._part.waiting(f"the attestor server: {problem}")
+                _log.warning("no link to the attestor server", error=problem)
+            await self._clock.sleep(self._pause * (0.5 + secrets.randbelow(1000) / 1000))
+            self._pause = min(LONGEST_PAUSE, self._pause * 2)
+
+    async def tick(self, now: datetime) -> None:
+        """Replace the node's own SVID when it is past half its life, and keep on disk what changed.
+
+        Raises:
+            Unavailable: the server or the disk doesn't answer; what there is stays in use.
+        """
+        identity, channel = self._identity, self._channel
+        if identity is not None and channel is not None and now >= identity.half_life:
+            self._identity = await admission.renew(channel, self._address.trust_domain)
+            _log.info("the node's identity was renewed", until=self._identity.svid.not_after)
+            channel.close()  # the stream ends, and the next connection shows the new one
+        if self._identity is not None and self._identity is not self._saved:
+            saved = self._identity
+            await asyncio.to_thread(self._file.save, saved)
+            self._saved = saved
+
+    async def resolve(self, attestations: Sequence[Attestation]) -> list[Entitlement]:
+        """What these instances are entitled to. Raises Unavailable."""
+        return await self._resolve(attestations)
+
+    async def sign(self, items: Sequence[SignItem]) -> list[Signed | Refusal]:
+        """Leaves, each signed or refused by itself. Raises Unavailable."""
+        return await self._sign(items)
+
+    async def sign_jwt(self, item: JwtItem) -> str:
+        """A token. Raises NotEntitled, Unavailable."""
+        return (await self._call(wire.SIGN_JWT, wire.encode_sign_jwt(item), pb.SignJwtResponse)).token
+
+    async def _connect(self) -> None:
+        identity = self._identity
+        if identity is None or self._clock.now() >= identity.svid.not_after:
+            identity = self._identity = await self._admitted()
+            self._wake.set()  # to be kept: the token is used up
+        try:
+            with answers_from(SERVER):
+                async with self._address.known_by(identity, self._clock.now) as channel:
+                    self._channel = channel
+                    await self._follow(channel)
+        except Denied as problem:
+            self._sent_away(problem)
+            raise
+        finally:
+            self._channel = None
+
+    async def _admitted(self) -> NodeIdentity:
+        if self._join_token is None:
+            raise Unavailable("this node has no valid identity: give it a join token from `sojourn token create`")
+        identity = await admission.attest(self._address, self._join_token, self._clock.now)
+        _log.info("this node was admitted", identity=str(identity.svid.id), until=identity.svid.not_after)
+        return identity
+
+    def _sent_away(self, problem: Problem) -> None:
+        _log.error("the attestor server sent this node away", error=problem)
+        self._identity = self._saved = None
+        self._file.forget()
+        self._holdings.drop_all()
+
+    async def _follow(self, channel: Channel) -> None:
+        call = channel.request(wire.FOLLOW, Cardinality.STREAM_STREAM, pb.FollowRequest, pb.FollowResponse)
+        async with call as stream:
+            await stream.send_request()
+            first = await self._next(stream, PATIENCE)
+            if not isinstance(first, Update):
+                raise Malformed("the attestor server's first message was not its state")
+            self._holdings.count_from(first.live_counter)
+            self._apply(first)
+            self._pause = FIRST_PAUSE
+            self._part.ready()
+            await self._converse(stream, first)
+
+    async def _converse(self, stream: Stream[pb.FollowRequest, pb.FollowResponse], first: Update) -> None:
+        """Report and hear until it breaks."""
+        self._report.set()
+
+        async def beat() -> None:
+            while True:
+                await self._clock.sleep(max(first.beat.total_seconds(), QUICKEST_BEAT))
+                self._report.set()
+
+        async def speak() -> None:
+            while True:
+                await self._report.wait()
+                await stream.send_message(wire.encode_live(self._holdings.live()))
+
+        async def hear() -> None:
+            while True:
+                step = await self._next(stream, max(first.beat.total_seconds(), QUICKEST_BEAT) * MISSED_BEATS)
+                if isinstance(step, Update):
+                    self._apply(step)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in (beat, speak, hear):
+                    group.create_task(part())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors.exceptions[0].__cause__
+
+    async def _next(self, stream: Stream[pb.FollowRequest, pb.FollowResponse], patience: float) -> Update | wire.Beat:
+        try:
+            async with asyncio.timeout(patience):
+                message = await stream.recv_message()
+        except TimeoutError as error:
+            raise Unreachable("the attestor server has fallen silent") from error
+        if message is None:
+            raise Unreachable("the attestor server ended the stream")
+        return wire.decode_followed(message)
+
+    def _apply(self, update: Update) -> None:
+        """Take the server's state over."""
+        bundles = BundleSet.of(*(Bundle.from_jwks(one.trust_domain, one.document) for one in update.bundles))
+        changed, own = bundles != self.bundles, bundles.get(self._address.trust_domain)
+        if own is None:
+            raise Malformed("the attestor server sent no bundle of its own trust domain")
+        self.bundles, self.rules_version = bundles, update.rules_version
+        self.withdrawn = update.withdrawn_authorities
+        self._holdings.bar(update.ended)
+        if self._identity is not None and own != self._identity.bundle:
+            self._identity = replace(self._identity, bundle=own)
+        if changed:
+            self._holdings.announce()
+        self._wake.set()
+
+    async def _ask_resolve(self, attestations: Sequence[Attestation]) -> Sequence[Entitlement]:
+        answer = await self._call(wire.RESOLVE, wire.encode_resolve(attestations), pb.ResolveResponse)
+        entitlements, _ = wire.decode_entitlements(answer)
+        return _as_many(entitlements, attestations)
+
+    async def _ask_sign(self, items: Sequence[SignItem]) -> Sequence[Signed | Refusal]:
+        answer = await self._call(wire.SIGN, wire.encode_sign(items), pb.SignResponse)
+        return _as_many(wire.decode_signed(answer), items)
+
+    async def _call(self, path: str, request: Message, answer: type[M]) -> M:
+        if self._channel is None or not self.initialised:
+            raise Unavailable("the attestor server can't be reached at the moment")
+        with answers_from(SERVER):
+            call = self._channel.request(path, Cardinality.UNARY_UNARY, type(request), answer, timeout=PATIENCE)
+            async with call as stream:
+                await stream.send_message(request, end=True)
+                message = await stream.recv_message()
+        if message is None:
+            raise Unavailable("the attestor server answered nothing")
+        return message
+
+
+A = TypeVar("A")
+
+
+def _as_many(answers: Sequence[A], questions: Sequence[object]) -> Sequence[A]:
+    if len(answers) != len(questions):
+        raise Unavailable("the attestor server answered another number of questions than it was asked")
+    return answers

@@ -1,0 +1,97 @@
+"""An attestor server as a node agent's parts see it: signs for whom the test says, fails when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from cryptography.hazmat.primitives import serialization
+
+from attestor.errors import NotEntitled
+from attestor.instance import Binding
+from attestor.wire.attestation import Attestation, Entitlement, Identity
+from attestor.wire.node import JwtItem, Refusal, Signed, SignItem
+from ca.errors import Unavailable
+from ca.runtime.clock import Clock
+from ca.spiffe.bundle import BundleSet
+from ca.spiffe.id import SpiffeId
+from fakes.pki import Oddities, TestAuthority
+
+
+def identity(spiffe_id: SpiffeId, hint: str = "") -> Identity:
+    """An identity as a rule gives it."""
+    return Identity(
+        id=spiffe_id,
+        rule="rule",
+        hint=hint,
+        x509_ttl=timedelta(hours=1),
+        jwt_ttl=timedelta(minutes=5),
+        bind=Binding.NONE,
+    )
+
+
+class FakeIssuer:
+    """`given` says what an attestation is entitled to; `down` makes it unreachable."""
+
+    def __init__(self, authority: TestAuthority, clock: Clock) -> None:
+        self.authority = authority
+        self._clock = clock
+        self.bundles = BundleSet.of(authority.bundle())
+        self.rules_version = "1"
+        self.withdrawn: frozenset[bytes] = frozenset()
+        self.initialised = True
+        self.down = False
+        self.given: Callable[[Attestation], tuple[Identity, ...]] = lambda _: (identity(authority.id("/agent")),)
+        self.refusal: Refusal | None = None
+        self.ttl = timedelta(hours=1)
+        self.resolved: list[Attestation] = []
+        self.signed: list[SignItem] = []
+        self.tokens = 0
+        self.before_signing: Callable[[], object] = lambda: None
+        self.disguise: Callable[[SignItem], SignItem] = lambda item: item
+
+    async def resolve(self, attestations: Sequence[Attestation]) -> list[Entitlement]:
+        """As a server does."""
+        self._reach()
+        self.resolved += attestations
+        return [Entitlement(instance=one.instance, identities=self.given(one)) for one in attestations]
+
+    async def sign(self, items: Sequence[SignItem]) -> list[Signed | Refusal]:
+        """As a server does."""
+        if items:
+            self._reach()
+            self.before_signing()
+        self.signed += items
+        return [self.refusal or Signed(chain=self._chain(self.disguise(item))) for item in items]
+
+    async def sign_jwt(self, item: JwtItem) -> str:
+        """As a server does."""
+        self._reach()
+        if item.id not in {one.id for one in self.given(item.attestation)}:
+            raise NotEntitled("no")
+        self.tokens += 1
+        return self.authority.token(
+            item.id.path, item.audience, now=self._clock.now(), claims={"jti": str(self.tokens)}
+        )
+
+    def _reach(self) -> None:
+        if self.down:
+            raise Unavailable("the attestor server can't be reached at the moment")
+
+    def _chain(self, item: SignItem) -> bytes:
+        leaf = self.authority.certificate(
+            item.id.path,
+            instance=item.attestation.instance,
+            ttl=self.ttl,
+            now=self._clock.now(),
+            odd=Oddities(key=_Public(item.public_key)),  # type: ignore[arg-type]  # only its public half is asked for
+        )
+        return b"".join(one.public_bytes(serialization.Encoding.DER) for one in self.authority.chain(leaf))
+
+
+class _Public:
+    def __init__(self, spki: bytes) -> None:
+        self._key = serialization.load_der_public_key(spki)
+
+    def public_key(self) -> object:
+        return self._key
