@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
 
 from broker.model.scope import Budget, Scope, Sensitivity, patterns
 from broker.model.task import EndReason, Task, TaskEvent, TaskState
@@ -137,22 +137,30 @@ class Heartbeat(Asked):
     leases: Annotated[list[LeaseName], Field(max_length=1000, default_factory=list)]
 
 
+_MOVES = {str(event): event for event in (TaskEvent.START, TaskEvent.WAIT, TaskEvent.RESUME, TaskEvent.NARROW)}
+
+
+def _move(value: object) -> TaskEvent:
+    found = _MOVES.get(value) if isinstance(value, str) else None
+    if found is None:
+        raise fault(f"expected one of `{'`, `'.join(_MOVES)}`")
+    return found
+
+
+_MOVE = Annotated[TaskEvent, PlainValidator(_move), WithJsonSchema({"type": "string", "enum": list(_MOVES)})]
+
+
 class StateChange(Asked):
     """Wait, go on, or narrow the scope; narrowing can't be undone."""
 
-    event: Literal["start", "wait", "resume", "narrow"]
+    event: _MOVE
     scope: ScopeBody | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.scope is not None) != (self.event == "narrow"):
+        if (self.scope is not None) != (self.event is TaskEvent.NARROW):
             raise fault("`scope` goes with `narrow`, and only with it")
         return self
-
-    @property
-    def task_event(self) -> TaskEvent:
-        """The event of the task's table."""
-        return TaskEvent(self.event)
 
 
 _OUTCOMES = {"done": TaskEvent.FINISH, "failed": TaskEvent.FAIL, "cancelled": TaskEvent.CANCEL}
@@ -165,7 +173,7 @@ class EndTask(Asked):
     words: body.Line | None = None
 
     @property
-    def task_event(self) -> TaskEvent:
+    def event(self) -> TaskEvent:
         """The event of the task's table."""
         return _OUTCOMES[self.outcome]
 
