@@ -1,0 +1,142 @@
+"""The attestor server's parts on a real store and a real authority, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from attestor.conversation import pipe
+from attestor.instance import Strength, new_id
+from attestor.methods.node.join_token import JoinToken, Prover
+from attestor.rules.model import Rule
+from attestor.rules.read import Terms
+from attestor.selector import parse_all
+from attestor.server.admission import Admission
+from attestor.server.changes import Changes
+from attestor.server.instances import Instances
+from attestor.server.issuance.leaves import Leaves
+from attestor.server.issuance.workloads import Workloads
+from attestor.server.rule_source import RuleSource
+from attestor.server.store import MIGRATIONS, nodes
+from attestor.server.store.nodes import Node
+from attestor.wire.attestation import Attestation
+from attestor.wire.node import Admission as Admitted
+from attestor.wire.node import SignItem
+from ca.authority import Authority, AuthoritySettings
+from ca.keys.memory import MemoryKeyStore
+from ca.rotation import open_authority
+from ca.runtime.database import Database, migrate
+from ca.runtime.metrics import Metrics
+from ca.runtime.sqlite import open_sqlite
+from ca.spiffe import der
+from ca.spiffe.bundle import BundleSet
+from ca.spiffe.id import SpiffeId, TrustDomain
+from ca.spiffe.x509svid import X509Peer, verify
+from fakes.clock import ManualClock
+
+DOMAIN = TrustDomain.parse("example.org")
+GRACE = timedelta(seconds=15)
+LIMIT = timedelta(seconds=60)
+TERMS = Terms(trust_domain=DOMAIN, longest_x509=timedelta(days=5), longest_jwt=timedelta(hours=1))
+KEY = ec.generate_private_key(ec.SECP256R1())
+SPKI = KEY.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+@dataclass
+class Parts:
+    """One server, taken apart."""
+
+    database: Database
+    authority: Authority
+    leaves: Leaves
+    rules: RuleSource
+    changes: Changes
+    instances: Instances
+    workloads: Workloads
+    admission: Admission
+    clock: ManualClock
+
+    async def join(self, name: str) -> Node:
+        """Admit a node called `name`, by a token, as a node agent does."""
+        return await self.node((await self.admit(name)).id)
+
+    async def admit(self, name: str | None) -> Admitted:
+        """What a node that joins is given."""
+        issued = await self.admission.issue_token(name, timedelta(minutes=10), self.clock.now())
+        return await self.prove(issued.token)
+
+    async def prove(self, token: JoinToken) -> Admitted:
+        """Present a token."""
+        ours, theirs = pipe()
+        await Prover(token).prove(ours)
+        return await self.admission.attest("join_token", csr(), theirs, self.clock.now())
+
+    async def node(self, spiffe_id: SpiffeId) -> Node:
+        """What the store says of a node."""
+        found = await self.database.read(lambda tx: nodes.get(tx, spiffe_id.path.rpartition("/")[2]))
+        assert found is not None
+        return found
+
+    def peer_id(self, name: str) -> SpiffeId:
+        """What a node of that name is called."""
+        return DOMAIN.member(f"/sojourn/node/{name}")
+
+    def peer(self, chain: bytes) -> X509Peer:
+        """Who a chain proves to be, now."""
+        bundle = self.authority.bundle(self.clock.now())
+        return verify(der.split(chain, "a chain", 8), BundleSet.of(bundle), self.clock.now())
+
+
+@asynccontextmanager
+async def parts(
+    folder: Path, rules: str = "rules: []", *, own: Sequence[Rule] = (), terms: Terms = TERMS
+) -> AsyncIterator[Parts]:
+    """A server with these rules in `rules.yaml`, at a time that stands still."""
+    clock, metrics = ManualClock(), Metrics()
+    (folder / "rules.yaml").write_text(rules)
+    async with (
+        open_sqlite(folder / "server.db") as database,
+        open_authority(AuthoritySettings(trust_domain=DOMAIN), database, MemoryKeyStore(), clock) as authority,
+    ):
+        await migrate(database, "attestor.server", MIGRATIONS)
+        changes, source = Changes(), RuleSource([folder / "rules.yaml"], terms, own)
+        instances = Instances(database, changes, grace=GRACE, limit=LIMIT, started=clock.now())
+        leaves = Leaves(authority, database)
+        workloads = Workloads(database, leaves, source, instances, metrics)
+        admission = Admission(database, leaves, instances, changes, metrics, node_ttl=timedelta(hours=1))
+        yield Parts(database, authority, leaves, source, changes, instances, workloads, admission, clock)
+
+
+def csr(key: ec.EllipticCurvePrivateKey = KEY) -> bytes:
+    """A certificate request for `key`."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def attestation(
+    *selectors: str,
+    instance: str | None = None,
+    counter: int = 1,
+    strength: Strength = Strength.OWN_UID,
+    ancestors: Sequence[str] = (),
+) -> Attestation:
+    """What a node agent says of a process."""
+    return Attestation(
+        instance=instance or new_id(),
+        selectors=parse_all(selectors),
+        strength=strength,
+        counter=counter,
+        ancestors=tuple(ancestors),
+    )
+
+
+def wants(path: str, of: Attestation, public_key: bytes = SPKI) -> SignItem:
+    """A leaf asked for."""
+    return SignItem(attestation=of, id=DOMAIN.member(path), public_key=public_key)
