@@ -126,7 +126,7 @@ TABLE: tuple[Metric, ...] = (
            {"code": ("1xx", "2xx", "3xx", "4xx", "5xx")}),
     Metric("sojourn_http_seconds", _H, "Time to answer an HTTP request", "seconds", buckets=_SECONDS),
     Metric("sojourn_grpc_calls_total", _C, "Ended gRPC calls by status", "calls", {"code": _GRPC}),
-    Metric("sojourn_grpc_streams", _G, "gRPC streams held open", "streams"),
+    Metric("sojourn_grpc_streams", _G, "Streams of gRPC held open", "streams"),
     # the process
     Metric("sojourn_loop_ticks_total", _C, "Ticks of background loops", "ticks",
            {"loop": _LOOP, "outcome": ("done", "retried")}),
@@ -151,19 +151,19 @@ class Metrics:
                 self._make(row)
         ProcessCollector(registry=self._registry)
 
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add `amount` to a counter."""
         self._series(name, Counter, labels).inc(amount)
 
-    def set(self, name: str, value: float, **labels: str) -> None:
+    def set(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge."""
         self._series(name, Gauge, labels).set(value)
 
-    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+    def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Move a gauge up, or down."""
         self._series(name, Gauge, labels).inc(amount)
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Add one observation to a histogram."""
         self._series(name, Histogram, labels).observe(value)
 
@@ -171,7 +171,7 @@ class Metrics:
         """What `background(count=…)` wants for the loop `loop`."""
         return lambda outcome: self.count("sojourn_loop_ticks_total", loop=loop, outcome=outcome)
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name: str, /, **labels: str) -> float | None:
         """What a counter or gauge stands at; None when it was never set."""
         self._check(name, labels)
         return self._registry.get_sample_value(name, labels)
