@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from broker.events.confirmations import confirm as confirm_epoch
 from broker.model.caller import Operator, Verb
 from broker.model.event import Epoch
 from broker.model.ids import TaskId
@@ -11,7 +12,6 @@ from broker.model.receipt import Entry
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
 from broker.store import confirmations, events, receipts
-from ca.errors import Conflict
 
 
 async def page(gate: Gate, asked: Asked, after: tuple[str, int] | None, limit: int) -> Sequence[Entry]:
@@ -48,19 +48,17 @@ async def epoch(gate: Gate) -> Epoch:
     return await gate.world.database.read(events.epoch)
 
 
-async def confirm(gate: Gate, asked: Asked, said: Epoch) -> None:
-    """Keep an enforcement point's own claim of what it has applied.
+async def confirm(gate: Gate, asked: Asked, said: Epoch) -> str:
+    """Keep an enforcement point's own claim of what it has applied; answers who it is.
 
     Raises:
-        Conflict: an event that doesn't exist yet, or one of another incarnation: read `GET /v1/events` again.
+        Stale: there is no such event, or it is of another incarnation: begin anew with `GET /v1/events`.
     """
-    newest = await epoch(gate)
-    if said.incarnation != newest.incarnation or said.n > newest.n:
-        raise Conflict(f"there is no epoch `{said}`, the newest is `{newest}`", newest=str(newest))
     if isinstance(asked.caller, Operator):
         asked.demand(Verb.CONFIRM_EPOCHS)
     point = str(asked.caller)
-    await gate.world.database.write(lambda tx: confirmations.confirm(tx, point, said, asked.now))
+    await confirm_epoch(gate.world.database, point, said, asked.now)
+    return point
 
 
 async def confirmed(gate: Gate, asked: Asked) -> Sequence[confirmations.Said]:

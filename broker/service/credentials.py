@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 
 from broker.engines.protocol import Engine
 from broker.lifecycle.obtain import HandOver, obtain
-from broker.model.act import Act, Action
 from broker.model.decision import Decision
 from broker.model.ids import TaskId
 from broker.model.role import Guarantee, Role
-from broker.model.scope import Sensitivity
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
+from broker.wire.credentials import AskCredential
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a task asks for; `sensitivity`, `destination` and `confidence` are claims and can only make it stricter."""
-
-    role: str
-    ttl: timedelta | None = None
-    sensitivity: Sensitivity | None = None
-    destination: str | None = None
-    confidence: int = 0
-    idempotency_key: str | None = None
-    digest: str = ""
-
-
-async def ask(gate: Gate, asked: Asked, task: TaskId, wish: Wish) -> tuple[HandOver, Decision]:
-    """Decide, record, make and hand over one secret.
+async def ask(
+    gate: Gate, asked: Asked, task: TaskId, wish: AskCredential, key: str | None
+) -> tuple[HandOver, Decision]:
+    """Decide, record, make and hand over one secret; `key` is the request's idempotency key.
 
     Raises:
         NotFound: not the caller's task.
@@ -42,13 +29,13 @@ async def ask(gate: Gate, asked: Asked, task: TaskId, wish: Wish) -> tuple[HandO
     chain = await gate.proven(asked, task)
     observed = gate.usable(chain, asked.now)
     role = gate.role(wish.role)
-    permit = await gate.permit(asked.workload, chain, _act(role, wish), gate.facts(observed, role), asked.now)
+    permit = await gate.permit(asked.workload, chain, wish.to_act(role), gate.facts(observed, role), asked.now)
     made = await obtain(
         gate.world,
         permit,
         role,
-        idempotency_key=wish.idempotency_key,
-        body_digest=wish.digest,
+        idempotency_key=key,
+        body_digest=hashlib.sha256(wish.model_dump_json().encode()).hexdigest(),
         ttl=wish.ttl,
         now=asked.now,
     )
@@ -62,14 +49,3 @@ def offered(gate: Gate) -> Sequence[tuple[Role, Guarantee]]:
     return [
         (role, engines[role.target].guarantee(role)) for role in gate.world.roles.values() if role.target in engines
     ]
-
-
-def _act(role: Role, wish: Wish) -> Act:
-    return Act(
-        action=Action.OBTAIN,
-        resource=role.full_name,
-        sensitivity=role.sensitivity,
-        destination=wish.destination,
-        claimed_sensitivity=wish.sensitivity,
-        confidence=wish.confidence,
-    )

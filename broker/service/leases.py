@@ -26,6 +26,11 @@ async def received(gate: Gate, asked: Asked, lease: LeaseId) -> Lease:
     return await acknowledge(gate.world, held.task, held.id, str(asked.caller), asked.now)
 
 
+async def received_at_once(gate: Gate, asked: Asked, lease: Lease) -> Lease:
+    """The caller took the answer for received when it asked (`?ack=received`)."""
+    return await acknowledge(gate.world, lease.task, lease.id, str(asked.caller), asked.now)
+
+
 async def received_all(gate: Gate, task: Task, held: Sequence[LeaseId], now: datetime) -> Sequence[LeaseId]:
     """Acknowledge what a heartbeat lists; answers those that are not held any more, so that the agent forgets them."""
     gone: list[LeaseId] = []

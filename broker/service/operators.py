@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -15,28 +14,38 @@ from broker.service.gate import Gate
 from broker.service.proofs import Asked
 from broker.store import operators, receipts
 from ca.errors import Denied, Malformed
-from ca.runtime.database import Transaction
+from ca.runtime.database import Database, Transaction
 
 
-@dataclass(slots=True)
 class KnownOperators:
-    """Whose certificates the TLS handshake lets in, by fingerprint; read at start and after each change."""
+    """Whose certificates the TLS handshake lets in; read at start and after each change."""
 
-    by_fingerprint: dict[str, Operator]
-    anchors: tuple[bytes, ...] = ()
+    def __init__(self) -> None:
+        self._by_fingerprint: dict[str, Operator] = {}
+        self._certificates: tuple[bytes, ...] = ()
 
     def recognise(self, chain: Sequence[bytes]) -> Operator | None:
         """The operator whose very leaf this is."""
-        return self.by_fingerprint.get(hashlib.sha256(chain[0]).hexdigest()) if chain else None
+        return self._by_fingerprint.get(hashlib.sha256(chain[0]).hexdigest()) if chain else None
+
+    def anchors(self) -> Sequence[bytes]:
+        """The certificates themselves, so that a handshake lets them come as far as `recognise`."""
+        return self._certificates
+
+    def knows(self, operator: Operator) -> bool:
+        """Whether it still has these verbs."""
+        return operator in self._by_fingerprint.values()
+
+    async def refresh(self, database: Database) -> None:
+        """Read the store again."""
+        rows = await database.read(operators.all_of)
+        self._by_fingerprint = {row.fingerprint: row.operator for row in rows}
+        self._certificates = tuple(row.certificate for row in rows)
 
 
-async def known(gate: Gate) -> KnownOperators:
-    """What the store says now."""
-    rows = await gate.world.database.read(operators.all_of)
-    return KnownOperators({fingerprint: operator for operator, fingerprint in rows})
-
-
-async def add(gate: Gate, asked: Asked, name: str, certificate_pem: str, verbs: Sequence[Verb]) -> Operator:
+async def add(  # noqa: PLR0917 - who asks, then the operator's name, proof and verbs, then who must hear of it
+    gate: Gate, asked: Asked, name: str, certificate_pem: str, verbs: Sequence[Verb], known: KnownOperators
+) -> Operator:
     """Bind a certificate to verbs.
 
     Raises:
@@ -47,19 +56,21 @@ async def add(gate: Gate, asked: Asked, name: str, certificate_pem: str, verbs: 
     by = asked.demand(Verb.MANAGE_OPERATORS)
     if missing := set(verbs) - by.verbs:
         raise Denied(f"`{by.name}` can't give the verb `{min(missing)}`, which it has not")
-    fingerprint = _fingerprint(certificate_pem)
+    certificate = _certificate(certificate_pem)
+    fingerprint = hashlib.sha256(certificate).hexdigest()
     operator = Operator(name=name, verbs=frozenset(verbs))
     receipt = _receipt(asked, {"added": name, "verbs": sorted(verbs), "fingerprint": fingerprint})
 
     async def write(tx: Transaction) -> None:
-        await operators.add(tx, operator, fingerprint, by.name, asked.now)
+        await operators.add(tx, operator, certificate, by.name, asked.now)
         await receipts.append(tx, gate.world.broker, receipt)
 
     await gate.world.database.write(write)
+    await known.refresh(gate.world.database)
     return operator
 
 
-async def remove(gate: Gate, asked: Asked, name: str) -> None:
+async def remove(gate: Gate, asked: Asked, name: str, known: KnownOperators) -> None:
     """Take an operator's verbs away. Raises Denied, NotFound."""
     asked.demand(Verb.MANAGE_OPERATORS)
 
@@ -68,9 +79,10 @@ async def remove(gate: Gate, asked: Asked, name: str) -> None:
         await receipts.append(tx, gate.world.broker, _receipt(asked, {"removed": name}))
 
     await gate.world.database.write(write, ending=True)
+    await known.refresh(gate.world.database)
 
 
-async def listed(gate: Gate, asked: Asked) -> Sequence[tuple[Operator, str]]:
+async def listed(gate: Gate, asked: Asked) -> Sequence[operators.Known]:
     """Every operator with the fingerprint of its certificate. Raises Denied."""
     asked.demand(Verb.MANAGE_OPERATORS)
     return await gate.world.database.read(operators.all_of)
@@ -80,7 +92,7 @@ def _receipt(asked: Asked, body: dict[str, object]) -> Receipt:
     return Receipt(kind=ReceiptKind.OPERATOR_CHANGED, at=asked.now, actor=str(asked.caller), body=body)
 
 
-def _fingerprint(pem: str) -> str:
+def _certificate(pem: str) -> bytes:
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -91,4 +103,4 @@ def _fingerprint(pem: str) -> str:
         raise Malformed("expected one X.509 certificate in PEM") from error
     if any(uri.startswith("spiffe:") for uri in uris):
         raise Malformed("an operator's certificate must not be an SVID: those are issued to workloads, not to people")
-    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+    return certificate.public_bytes(Encoding.DER)

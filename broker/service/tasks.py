@@ -198,7 +198,7 @@ async def change(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, scope
     return changed
 
 
-async def end(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, words: str | None) -> Sequence[Task]:
+async def end(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, words: str | None) -> Task:
     """End a task and everything below it; idempotent. The draining follows by itself. Raises NotFound."""
     if isinstance(asked.caller, Workload):
         await gate.proven(asked, task)
@@ -206,6 +206,7 @@ async def end(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, words: s
     else:
         asked.demand(Verb.END_TASKS)
         reason, event = EndReason.OPERATOR, TaskEvent.CANCEL
-    return await end_task.end(
+    await end_task.end(
         gate.world, task, reason=reason, event=event, words=words, actor=str(asked.caller), now=asked.now
     )
+    return await gate.world.database.read(lambda tx: tasks.get(tx, task))

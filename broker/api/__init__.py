@@ -1,0 +1,16 @@
+"""The REST surface: one table of routes. A handler parses, calls `service`, renders; nothing else."""
+
+from __future__ import annotations
+
+from broker.api import audit, credentials, decisions, events, leases, operators, tasks
+from ca.runtime.web import Route
+
+ROUTES: tuple[Route, ...] = (
+    *tasks.ROUTES,
+    *credentials.ROUTES,
+    *leases.ROUTES,
+    *decisions.ROUTES,
+    *events.ROUTES,
+    *audit.ROUTES,
+    *operators.ROUTES,
+)

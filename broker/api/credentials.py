@@ -1,0 +1,72 @@
+"""/v1/tasks/{id}/credentials: the one answer that holds a secret; /v1/roles: what may be asked for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from broker.api.door import asked, gate
+from broker.model.ids import parse_task
+from broker.service import credentials, leases
+from broker.wire.credentials import AskCredential, CredentialTold
+from broker.wire.roles import RolePage, RoleTold
+from ca.errors import Malformed
+from ca.runtime.web import Call, Reply, Route
+
+_KEY_HEADER = "Idempotency-Key"
+_LONGEST_KEY = 128
+
+
+class AskQuery(BaseModel):
+    """`ack=received`: reading the answer to its end acknowledges it; for clients without our library."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    ack: Literal["received"] | None = None
+
+
+async def ask(call: Call) -> Reply:
+    """Obtain a secret. A retry with the same `Idempotency-Key` re-issues it until it is acknowledged."""
+    wish: AskCredential = call.body
+    query: AskQuery = call.parameters
+    who = asked(call)
+    made, decision = await credentials.ask(gate(call), who, parse_task(call.path("id")), wish, _key(call))
+    lease = made.lease
+    if query.ack == "received":
+        lease = await leases.received_at_once(gate(call), who, lease)
+    told = CredentialTold.of(
+        lease,
+        made.issued.fields,
+        made.issued.secret,
+        decision=decision,
+    )
+    return Reply(body=told, status=201)
+
+
+async def roles(call: Call) -> RolePage:
+    """Every role, with its guarantee."""
+    offered = credentials.offered(gate(call))
+    return RolePage(items=[RoleTold.of(role, guarantee) for role, guarantee in offered])
+
+
+def _key(call: Call) -> str | None:
+    key: str | None = call.request.headers.get(_KEY_HEADER)
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise Malformed(f"`{_KEY_HEADER}` is 1 to {_LONGEST_KEY} printable characters")
+    return key
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/tasks/{id}/credentials",
+        ask,
+        summary="Obtain a secret",
+        body=AskCredential,
+        query=AskQuery,
+        answer=CredentialTold,
+        status=201,
+    ),
+    Route("GET", "/v1/roles", roles, summary="List what may be asked for", answer=RolePage),
+)

@@ -1,0 +1,60 @@
+"""What every handler needs: the gate, the clock, and a request turned into an `Asked`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from broker.events.feed import Feed
+from broker.model.caller import Caller
+from broker.service.gate import Gate
+from broker.service.operators import KnownOperators
+from broker.service.proofs import Asked, Shown
+from broker.wire.proof import HEADER
+from ca.runtime.web import Call
+
+IDEMPOTENCY_KEY = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What the handlers of one listener share."""
+
+    gate: Gate
+    feed: Feed
+    operators: KnownOperators
+
+
+DOOR = web.AppKey("door", Door)
+
+
+class PageQuery(BaseModel):
+    """Which part of a list: what comes after a cursor, and how much of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    after: Annotated[str, StringConstraints(max_length=200)] | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+def door(call: Call) -> Door:
+    """The door this request came through."""
+    return call.request.app[DOOR]
+
+
+def gate(call: Call) -> Gate:
+    """The gate behind it."""
+    return call.request.app[DOOR].gate
+
+
+def asked(call: Call) -> Asked:
+    """Who asks, what was shown, and the moment it is judged by."""
+    caller: Caller = call.caller
+    return Asked(
+        caller=caller,
+        shown=Shown(header=call.request.headers.get(HEADER), method=call.request.method, path=call.request.path),
+        now=gate(call).world.clock.now(),
+    )
