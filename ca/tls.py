@@ -25,10 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Never, TypeAlias
 
-from cryptography import x509
-
 from ca.errors import Malformed, Problem, Unauthenticated
-from ca.spiffe import leaf
+from ca.spiffe import der, leaf
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.x509svid import X509Svid
 
@@ -271,6 +269,6 @@ def _claimed(chain: Sequence[bytes]) -> str:
     if not chain:
         return "no certificate"
     try:
-        return leaf.claimed_id(x509.load_der_x509_certificate(chain[0]))
-    except (ValueError, TypeError):
+        return leaf.claimed_id(der.certificate(chain[0], "the peer's chain"))
+    except Malformed:
         return "an unreadable certificate"

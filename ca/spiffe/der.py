@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from ca.errors import Malformed
 
 LONGEST_CERTIFICATE = 16 * 1024
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    Warning,
+)
+"""What the library raises for a part of a certificate it can't read, or reads with a warning where those are errors."""
 
 _SEQUENCE = 0x30
 
@@ -38,7 +50,7 @@ def certificate(data: bytes, what: str) -> x509.Certificate:
         raise Malformed(f"{what} holds a certificate longer than {LONGEST_CERTIFICATE} bytes")
     try:
         return x509.load_der_x509_certificate(data)
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise Malformed(f"{what} holds something that is not a certificate") from error
 
 

@@ -75,7 +75,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
         extensions = certificate.extensions
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
-    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (x509.ExtensionNotFound, *der.UNREADABLE):
         return False
     return constraints.ca and usage.key_cert_sign
 

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ca.errors import Malformed
+from ca.spiffe.der import UNREADABLE
 from ca.spiffe.errors import Untrusted
 from ca.spiffe.id import SpiffeId
 
@@ -35,7 +36,7 @@ def read(certificate: x509.Certificate) -> Leaf:
     """
     try:
         extensions, subject = certificate.extensions, certificate.subject
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise Untrusted("the certificate's names or extensions can't be read") from error
     spiffe_id = _only_id(extensions, empty_subject=not subject.rdns)
     _no_authority(extensions)
@@ -49,7 +50,7 @@ def claimed_id(certificate: x509.Certificate) -> str:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return "no readable URI name"
     return " ".join(uris)[:200].encode("unicode_escape").decode("ascii") or "no URI name"
 

@@ -364,7 +364,16 @@ def test_a_damaged_leaf_is_untrusted(position: int, byte: int, damage: str) -> N
         verify([bad, *_CHAIN[1:]], BUNDLES, NOON)
     except Untrusted:
         return
-    assert bad == good
+    signed = [x509.load_der_x509_certificate(each).tbs_certificate_bytes for each in (bad, good)]
+    assert signed[0] == signed[1]
+
+
+def test_a_certificate_of_no_known_version_is_untrusted() -> None:
+    """The library has an exception of its own for it."""
+    version = _CHAIN[0].index(b"\xa0\x03\x02\x01\x02") + 4
+    for value in (0, 1, 22):
+        with pytest.raises(Untrusted):
+            verify([_CHAIN[0][:version] + bytes([value]) + _CHAIN[0][version + 1 :], *_CHAIN[1:]], BUNDLES, NOON)
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
