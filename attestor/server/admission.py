@@ -115,7 +115,7 @@ class Admission:
         if now >= peer.not_after:
             raise Unauthenticated(f"the certificate of `{peer.id}` has expired since the connection was opened")
         name = peer.id.path.removeprefix(NODE_PATH)
-        if peer.id != self._id(name) or not name or "/" in name:
+        if peer.id != self.spiffe_id(name) or not name or "/" in name:
             raise Unauthenticated(f"`{peer.id}` is not a node of this trust domain")
         node = await self._database.read(lambda tx: nodes.get(tx, name))
         if node is None:
@@ -177,12 +177,13 @@ class Admission:
         return await self._admitted(node, key, now)
 
     async def _admitted(self, node: Node, key: LeafKey, now: datetime) -> Admitted:
-        spiffe_id = self._id(node.id)
+        spiffe_id = self.spiffe_id(node.id)
         request = LeafRequest(id=spiffe_id, public_key=key, instance=node.admission, ttl=self._node_ttl)
         (chain,) = await self._leaves.sign([request], now)
         authority = self._leaves.authority
         bundle = BundleDocument(trust_domain=authority.trust_domain, document=authority.bundle(now).to_jwks())
         return Admitted(id=spiffe_id, chain=chain, bundle=bundle, selectors=node.selectors)
 
-    def _id(self, name: str) -> SpiffeId:
+    def spiffe_id(self, name: str) -> SpiffeId:
+        """What a node of that name is called."""
         return SpiffeId(self._leaves.authority.trust_domain, NODE_PATH + name)

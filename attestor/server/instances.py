@@ -112,6 +112,11 @@ class Instances:
             return Bound(state=State.UNKNOWN, strength=None)
         return Bound(state=found.state, strength=found.strength)
 
+    async def state(self, instance: str) -> State:
+        """What is known of one."""
+        found = await self._database.read(lambda tx: store.get(tx, instance))
+        return found.state if found else State.UNKNOWN
+
     async def snapshot(self, instances: Iterable[str]) -> Snapshot:
         """Those of `instances` that are not simply live, and the number of the newest change."""
         asked = sorted(instances)

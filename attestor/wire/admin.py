@@ -65,7 +65,6 @@ class RuleView(Body):
     name: str
     nodes: list[str]
     when: list[str]
-    any: list[list[str]]
     spiffe_id: str
     hint: str
     bind: str
@@ -150,7 +149,7 @@ class InstanceView(Body):
 
 
 class InstanceList(Body):
-    """`GET /v1/instances`, newest first; `next` goes into `?after=`."""
+    """`GET /v1/instances`, in the order of ids; `next` goes into `?after=`."""
 
     instances: list[InstanceView]
     next: str | None

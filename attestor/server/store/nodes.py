@@ -17,7 +17,7 @@ _COLUMNS = "id, state, admission, method, selectors, admitted_at, seen_at, live_
 
 
 class NodeState(StrEnum):
-    """`evicted` may come back with a new token, `banned` may not until an operator lets it."""
+    """`evicted` may come back with a new token, `banned` may not."""
 
     ADMITTED = "admitted"
     EVICTED = "evicted"
