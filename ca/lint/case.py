@@ -9,8 +9,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from ca.errors import Malformed
 from ca.profiles.prepared import Issuer, Prepared
-from ca.spiffe.id import LONGEST_ID
+from ca.spiffe.id import SpiffeId
 
 LONGEST_LIST = 64
 """The most DNS names of a leaf, and the most audiences of a token."""
@@ -48,10 +49,14 @@ class JwtCase:
 
 
 def own_member(prepared: Prepared, issuer: Issuer) -> str | None:
-    """The SPIFFE ID is one the issuer may name."""
-    if not prepared.subject.member_of(issuer.trust_domain):
-        return f"names `{prepared.subject}`, which is not in the trust domain `{issuer.trust_domain}`"
-    return f"has a SPIFFE ID longer than {LONGEST_ID} bytes" if len(str(prepared.subject)) > LONGEST_ID else None
+    """The SPIFFE ID is to the letter of the standard, and one the issuer may name."""
+    try:
+        subject = SpiffeId.parse(str(prepared.subject))
+    except Malformed as error:
+        return f"has no SPIFFE ID: {error}"
+    if not subject.member_of(issuer.trust_domain) or subject != prepared.subject:
+        return f"names `{subject}`, which is not in the trust domain `{issuer.trust_domain}`"
+    return None
 
 
 def usages(case: X509Case) -> set[str] | None:

@@ -60,10 +60,10 @@ def prepare(request: LeafRequest, issuer: Issuer, now: datetime) -> Prepared:
     """The leaf for `request`, ready to be signed by `issuer`.
 
     Raises:
-        Malformed: a DNS name is not ASCII.
+        Malformed: a name can't be written into a certificate.
     """
-    if not all(name.isascii() for name in request.dns_names):
-        raise Malformed("a DNS name in a certificate must be ASCII")
+    if not all(name.isascii() for name in (str(request.id), *request.dns_names)):
+        raise Malformed("a SPIFFE ID or DNS name in a certificate must be ASCII")
     begin, end = window(issuer, now, request.ttl)
     serial = new_serial()
     tbs = _template(issuer).fill(
