@@ -81,7 +81,7 @@ class Receipt:
 
 
 _KEYS = frozenset({"kind", "at", "actor", "task", "lease", "body"})
-_WRITTEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_WRITTEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 
 
 def written(moment: datetime) -> str:
