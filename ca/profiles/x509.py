@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -47,10 +48,8 @@ def read_public_key(spki: bytes) -> LeafKey:
     """
     try:
         key = serialization.load_der_public_key(spki)
-    except (ValueError, TypeError) as error:
-        raise Malformed("this is not a DER SubjectPublicKeyInfo") from error
-    except Exception as error:  # an algorithm the library does not know has an exception of its own
-        raise Malformed("this public key's algorithm is not known") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Malformed("this is not a DER SubjectPublicKeyInfo of a known algorithm") from error
     if not isinstance(key, LeafKey):
         raise Malformed("a leaf's public key must be of EC, RSA or Ed25519")
     return key

@@ -89,6 +89,12 @@ def test_only_the_authority_asks_for_an_identity_purpose() -> None:
     }
 
 
+def test_nobody_outside_ca_reaches_the_ring_that_holds_the_keys() -> None:
+    """The attestor server asks the authority; the ring behind it is for `ca.rotation`."""
+    outside = (file for file in SOURCES if not file.is_relative_to(ROOT / "ca"))
+    assert relative(file for file in outside if uses(file, "ring", "Ring")) == set()
+
+
 class Disguised(Prepared):
     """A subclass that would answer anything."""
 
