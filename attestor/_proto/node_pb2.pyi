@@ -12,9 +12,7 @@ class AttestRequest(_message.Message):
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     begin: AttestBegin
     answer: bytes
-    def __init__(
-        self, begin: _Optional[_Union[AttestBegin, _Mapping]] = ..., answer: _Optional[bytes] = ...
-    ) -> None: ...
+    def __init__(self, begin: _Optional[_Union[AttestBegin, _Mapping]] = ..., answer: _Optional[bytes] = ...) -> None: ...
 
 class AttestBegin(_message.Message):
     __slots__ = ("method", "csr")
@@ -30,9 +28,7 @@ class AttestResponse(_message.Message):
     ADMISSION_FIELD_NUMBER: _ClassVar[int]
     challenge: bytes
     admission: Admission
-    def __init__(
-        self, challenge: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, challenge: _Optional[bytes] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ...) -> None: ...
 
 class Admission(_message.Message):
     __slots__ = ("spiffe_id", "chain", "bundle", "selectors")
@@ -44,13 +40,7 @@ class Admission(_message.Message):
     chain: bytes
     bundle: Bundle
     selectors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        spiffe_id: _Optional[str] = ...,
-        chain: _Optional[bytes] = ...,
-        bundle: _Optional[_Union[Bundle, _Mapping]] = ...,
-        selectors: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, spiffe_id: _Optional[str] = ..., chain: _Optional[bytes] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., selectors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("csr",)
@@ -86,20 +76,10 @@ class FollowResponse(_message.Message):
     BEAT_FIELD_NUMBER: _ClassVar[int]
     update: Update
     beat: Beat
-    def __init__(
-        self, update: _Optional[_Union[Update, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, update: _Optional[_Union[Update, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = (
-        "bundles",
-        "rules_version",
-        "live_counter",
-        "ended",
-        "withdrawn_authorities",
-        "beat_seconds",
-        "grace_seconds",
-    )
+    __slots__ = ("bundles", "rules_version", "live_counter", "ended", "withdrawn_authorities", "beat_seconds", "grace_seconds")
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     RULES_VERSION_FIELD_NUMBER: _ClassVar[int]
     LIVE_COUNTER_FIELD_NUMBER: _ClassVar[int]
@@ -114,16 +94,7 @@ class Update(_message.Message):
     withdrawn_authorities: _containers.RepeatedScalarFieldContainer[bytes]
     beat_seconds: int
     grace_seconds: int
-    def __init__(
-        self,
-        bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ...,
-        rules_version: _Optional[str] = ...,
-        live_counter: _Optional[int] = ...,
-        ended: _Optional[_Iterable[str]] = ...,
-        withdrawn_authorities: _Optional[_Iterable[bytes]] = ...,
-        beat_seconds: _Optional[int] = ...,
-        grace_seconds: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., rules_version: _Optional[str] = ..., live_counter: _Optional[int] = ..., ended: _Optional[_Iterable[str]] = ..., withdrawn_authorities: _Optional[_Iterable[bytes]] = ..., beat_seconds: _Optional[int] = ..., grace_seconds: _Optional[int] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("live_counter",)
@@ -143,14 +114,7 @@ class Attestation(_message.Message):
     strength: str
     ancestors: _containers.RepeatedScalarFieldContainer[str]
     counter: int
-    def __init__(
-        self,
-        instance: _Optional[str] = ...,
-        selectors: _Optional[_Iterable[str]] = ...,
-        strength: _Optional[str] = ...,
-        ancestors: _Optional[_Iterable[str]] = ...,
-        counter: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., strength: _Optional[str] = ..., ancestors: _Optional[_Iterable[str]] = ..., counter: _Optional[int] = ...) -> None: ...
 
 class ResolveRequest(_message.Message):
     __slots__ = ("attestations",)
@@ -164,11 +128,7 @@ class ResolveResponse(_message.Message):
     RULES_VERSION_FIELD_NUMBER: _ClassVar[int]
     entitlements: _containers.RepeatedCompositeFieldContainer[Entitlement]
     rules_version: str
-    def __init__(
-        self,
-        entitlements: _Optional[_Iterable[_Union[Entitlement, _Mapping]]] = ...,
-        rules_version: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, entitlements: _Optional[_Iterable[_Union[Entitlement, _Mapping]]] = ..., rules_version: _Optional[str] = ...) -> None: ...
 
 class Entitlement(_message.Message):
     __slots__ = ("instance", "identities", "unmatched")
@@ -178,12 +138,7 @@ class Entitlement(_message.Message):
     instance: str
     identities: _containers.RepeatedCompositeFieldContainer[Identity]
     unmatched: _containers.RepeatedCompositeFieldContainer[Unmatched]
-    def __init__(
-        self,
-        instance: _Optional[str] = ...,
-        identities: _Optional[_Iterable[_Union[Identity, _Mapping]]] = ...,
-        unmatched: _Optional[_Iterable[_Union[Unmatched, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., identities: _Optional[_Iterable[_Union[Identity, _Mapping]]] = ..., unmatched: _Optional[_Iterable[_Union[Unmatched, _Mapping]]] = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("spiffe_id", "rule", "hint", "x509_ttl_seconds", "jwt_ttl_seconds", "bind", "dns_names", "audiences")
@@ -203,17 +158,7 @@ class Identity(_message.Message):
     bind: str
     dns_names: _containers.RepeatedScalarFieldContainer[str]
     audiences: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        spiffe_id: _Optional[str] = ...,
-        rule: _Optional[str] = ...,
-        hint: _Optional[str] = ...,
-        x509_ttl_seconds: _Optional[int] = ...,
-        jwt_ttl_seconds: _Optional[int] = ...,
-        bind: _Optional[str] = ...,
-        dns_names: _Optional[_Iterable[str]] = ...,
-        audiences: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, spiffe_id: _Optional[str] = ..., rule: _Optional[str] = ..., hint: _Optional[str] = ..., x509_ttl_seconds: _Optional[int] = ..., jwt_ttl_seconds: _Optional[int] = ..., bind: _Optional[str] = ..., dns_names: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Unmatched(_message.Message):
     __slots__ = ("rule", "reason")
@@ -237,12 +182,7 @@ class SignItem(_message.Message):
     attestation: Attestation
     spiffe_id: str
     public_key: bytes
-    def __init__(
-        self,
-        attestation: _Optional[_Union[Attestation, _Mapping]] = ...,
-        spiffe_id: _Optional[str] = ...,
-        public_key: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, attestation: _Optional[_Union[Attestation, _Mapping]] = ..., spiffe_id: _Optional[str] = ..., public_key: _Optional[bytes] = ...) -> None: ...
 
 class SignResponse(_message.Message):
     __slots__ = ("results",)
@@ -274,12 +214,7 @@ class SignJwtRequest(_message.Message):
     attestation: Attestation
     spiffe_id: str
     audience: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        attestation: _Optional[_Union[Attestation, _Mapping]] = ...,
-        spiffe_id: _Optional[str] = ...,
-        audience: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, attestation: _Optional[_Union[Attestation, _Mapping]] = ..., spiffe_id: _Optional[str] = ..., audience: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SignJwtResponse(_message.Message):
     __slots__ = ("token",)

@@ -34,12 +34,7 @@ class WatchResponse(_message.Message):
     snapshot: Snapshot
     change: InstanceChange
     beat: Beat
-    def __init__(
-        self,
-        snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...,
-        change: _Optional[_Union[InstanceChange, _Mapping]] = ...,
-        beat: _Optional[_Union[Beat, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., change: _Optional[_Union[InstanceChange, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("cursor", "changes")
@@ -47,9 +42,7 @@ class Snapshot(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     cursor: int
     changes: _containers.RepeatedCompositeFieldContainer[InstanceChange]
-    def __init__(
-        self, cursor: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[InstanceChange, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, cursor: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[InstanceChange, _Mapping]]] = ...) -> None: ...
 
 class InstanceChange(_message.Message):
     __slots__ = ("instance", "state", "reason", "cursor")
@@ -61,13 +54,7 @@ class InstanceChange(_message.Message):
     state: str
     reason: str
     cursor: int
-    def __init__(
-        self,
-        instance: _Optional[str] = ...,
-        state: _Optional[str] = ...,
-        reason: _Optional[str] = ...,
-        cursor: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, instance: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., cursor: _Optional[int] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("cursor",)

@@ -20,19 +20,13 @@ class X509SVIDResponse(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
-
     SVIDS_FIELD_NUMBER: _ClassVar[int]
     CRL_FIELD_NUMBER: _ClassVar[int]
     FEDERATED_BUNDLES_FIELD_NUMBER: _ClassVar[int]
     svids: _containers.RepeatedCompositeFieldContainer[X509SVID]
     crl: _containers.RepeatedScalarFieldContainer[bytes]
     federated_bundles: _containers.ScalarMap[str, bytes]
-    def __init__(
-        self,
-        svids: _Optional[_Iterable[_Union[X509SVID, _Mapping]]] = ...,
-        crl: _Optional[_Iterable[bytes]] = ...,
-        federated_bundles: _Optional[_Mapping[str, bytes]] = ...,
-    ) -> None: ...
+    def __init__(self, svids: _Optional[_Iterable[_Union[X509SVID, _Mapping]]] = ..., crl: _Optional[_Iterable[bytes]] = ..., federated_bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class X509SVID(_message.Message):
     __slots__ = ("spiffe_id", "x509_svid", "x509_svid_key", "bundle", "hint")
@@ -46,14 +40,7 @@ class X509SVID(_message.Message):
     x509_svid_key: bytes
     bundle: bytes
     hint: str
-    def __init__(
-        self,
-        spiffe_id: _Optional[str] = ...,
-        x509_svid: _Optional[bytes] = ...,
-        x509_svid_key: _Optional[bytes] = ...,
-        bundle: _Optional[bytes] = ...,
-        hint: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, spiffe_id: _Optional[str] = ..., x509_svid: _Optional[bytes] = ..., x509_svid_key: _Optional[bytes] = ..., bundle: _Optional[bytes] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class X509BundlesRequest(_message.Message):
     __slots__ = ()
@@ -68,14 +55,11 @@ class X509BundlesResponse(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
-
     CRL_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     crl: _containers.RepeatedScalarFieldContainer[bytes]
     bundles: _containers.ScalarMap[str, bytes]
-    def __init__(
-        self, crl: _Optional[_Iterable[bytes]] = ..., bundles: _Optional[_Mapping[str, bytes]] = ...
-    ) -> None: ...
+    def __init__(self, crl: _Optional[_Iterable[bytes]] = ..., bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class JWTSVIDRequest(_message.Message):
     __slots__ = ("audience", "spiffe_id")
@@ -99,9 +83,7 @@ class JWTSVID(_message.Message):
     spiffe_id: str
     svid: str
     hint: str
-    def __init__(
-        self, spiffe_id: _Optional[str] = ..., svid: _Optional[str] = ..., hint: _Optional[str] = ...
-    ) -> None: ...
+    def __init__(self, spiffe_id: _Optional[str] = ..., svid: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class JWTBundlesRequest(_message.Message):
     __slots__ = ()
@@ -116,7 +98,6 @@ class JWTBundlesResponse(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
-
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     bundles: _containers.ScalarMap[str, bytes]
     def __init__(self, bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
@@ -135,6 +116,4 @@ class ValidateJWTSVIDResponse(_message.Message):
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: str
     claims: _struct_pb2.Struct
-    def __init__(
-        self, spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
