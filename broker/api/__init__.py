@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.api import audit, credentials, decisions, events, leases, operators, tasks
+from broker.api import audit, credentials, decisions, events, leases, operators, targets, tasks
 from ca.runtime.web import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -13,4 +13,5 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     *audit.ROUTES,
     *operators.ROUTES,
+    *targets.ROUTES,
 )

@@ -13,6 +13,7 @@ from broker.model.caller import Caller
 from broker.service.gate import Gate
 from broker.service.operators import KnownOperators
 from broker.service.proofs import Asked, Shown
+from broker.service.targets import Reload
 from broker.wire.proof import HEADER
 from ca.runtime.web import Call
 
@@ -26,6 +27,7 @@ class Door:
     gate: Gate
     feed: Feed
     operators: KnownOperators
+    reload_targets: Reload
 
 
 DOOR = web.AppKey("door", Door)

@@ -1,4 +1,4 @@
-"""How the demo is told: a line per fact, with the milliseconds since its part began, and whether it is as promised.
+"""How the demo is told: a line per fact, with the milliseconds since its part began, and if it is as promised."""
 
 from __future__ import annotations
 

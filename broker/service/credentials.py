@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from broker.engines.protocol import Engine
 from broker.lifecycle.obtain import HandOver, obtain
 from broker.model.decision import Decision
 from broker.model.ids import TaskId
@@ -45,7 +44,7 @@ async def ask(
 
 def offered(gate: Gate) -> Sequence[tuple[Role, Guarantee]]:
     """Every role there is, with what taking it back means; whether a task may have it is decided when it asks."""
-    engines: dict[str, Engine] = dict(gate.world.engines)
+    engines = gate.world.engines
     return [
         (role, engines[role.target].guarantee(role)) for role in gate.world.roles.values() if role.target in engines
     ]

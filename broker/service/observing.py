@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from attestor.client.tasks import TaskLink
+from attestor.wire.task import InstanceChange
 from broker.model.ids import InstanceId
 from broker.model.observed import Observation, Observed
 
@@ -28,6 +29,11 @@ class LinkObserver:
         """The newest word; `unobserved` while the link is down."""
         state = Observation(str(self._link.state(instance)))
         return Observed(state=state, strength=self._strengths.get(instance, _NO_STRENGTH))
+
+    async def changes(self) -> AsyncIterator[InstanceChange]:
+        """Each change of an instance, once."""
+        async for change in self._link.changes():
+            yield change
 
     async def hold(self, instances: Iterable[InstanceId]) -> None:
         """Bind again what this process has not bound yet (it was restarted), and forget the rest."""

@@ -48,6 +48,7 @@ class TargetTold(Told):
     name: str
     engine: str
     state: Literal["up", "down", "unknown"]
+    roles: list[str] = []
     since: Moment | None = None
     trouble: str | None = None
 

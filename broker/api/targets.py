@@ -1,0 +1,67 @@
+"""/v1/targets: what secrets are made in; checking one proves it with a probe user."""
+
+from __future__ import annotations
+
+from broker.api.door import asked, door, gate
+from broker.service import targets
+from broker.wire.body import Told
+from broker.wire.roles import TargetPage, TargetTold
+from ca.runtime.web import Call, Route
+
+
+class FindingTold(Told):
+    """One thing a check looked at."""
+
+    name: str
+    well: bool
+    detail: str
+    fix: str | None = None
+
+
+class FindingsTold(Told):
+    """What a check found; `well` when nothing has to be done."""
+
+    target: str
+    well: bool
+    findings: list[FindingTold]
+
+
+class Reloaded(Told):
+    """The targets that changed."""
+
+    changed: list[str]
+
+
+async def list_targets(call: Call) -> TargetPage:
+    """Every target, by name."""
+    return TargetPage(
+        items=[
+            TargetTold(
+                name=one.name,
+                engine=one.engine,
+                state="down" if one.down else "up" if one.claimed else "unknown",
+                roles=list(one.roles),
+            )
+            for one in targets.listed(gate(call))
+        ]
+    )
+
+
+async def check(call: Call) -> FindingsTold:
+    """Prove a target."""
+    name = call.path("name")
+    found = await targets.check(gate(call), asked(call), name)
+    told = [FindingTold(name=one.name, well=one.well, detail=one.detail, fix=one.fix) for one in found]
+    return FindingsTold(target=name, well=all(one.well for one in found), findings=told)
+
+
+async def reload(call: Call) -> Reloaded:
+    """Read the settings of targets again."""
+    return Reloaded(changed=list(await targets.read_again(asked(call), door(call).reload_targets)))
+
+
+ROUTES = (
+    Route("GET", "/v1/targets", list_targets, summary="List targets", answer=TargetPage),
+    Route("POST", "/v1/targets/reload", reload, summary="Read the targets' settings again", answer=Reloaded),
+    Route("POST", "/v1/targets/{name}/check", check, summary="Prove a target with a probe user", answer=FindingsTold),
+)

@@ -1,0 +1,90 @@
+"""The targets this broker works with: opened when they are configured, replaced whole, closed at the end.
+
+`engines`, `targets` and `roles` are the very mappings `World` holds, so a target that is added while the broker runs is
+there for the next request. A target that is taken out of the settings keeps its engine until the broker stops: what was
+made there must still be ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.engines import load
+from broker.engines.protocol import Checkable, Engine, Finding
+from broker.lifecycle.world import World
+from broker.model.role import Role
+from broker.targets.target import Target, open_target
+from ca.errors import NotFound
+from ca.runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """One target as an operator wants it: `engine` is the settings value of its kind."""
+
+    engine: Any
+    roles: Mapping[str, Role]
+
+
+@dataclass(slots=True)
+class Configured:
+    """What is configured now; made by `open_configured`."""
+
+    clock: Clock
+    _stack: AsyncExitStack = field(repr=False)
+    engines: dict[str, Engine] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+    _known: dict[str, Configuration] = field(default_factory=dict)
+
+    async def become(self, wanted: Mapping[str, Configuration]) -> Sequence[str]:
+        """Open what is new or changed, offer exactly the roles of `wanted`; answers the names that changed.
+
+        Raises:
+            Malformed: a role's settings are not of its engine; nothing has changed then.
+        """
+        changed = [name for name, said in wanted.items() if self._known.get(name) != said]
+        fresh = {name: await self._open(wanted[name]) for name in changed}
+        for name in changed:
+            for role in wanted[name].roles.values():
+                fresh[name].plan(role, "sj_00000000_probe")
+        for name, engine in fresh.items():
+            if name not in self.targets:
+                self.targets[name] = await self._stack.enter_async_context(open_target(name, self.clock))
+            self.engines[name] = engine
+        self.roles.clear()
+        for said in wanted.values():
+            self.roles.update(said.roles)
+        gone = [name for name in self._known if name not in wanted]
+        self._known = dict(wanted)
+        return sorted([*changed, *gone])
+
+    async def _open(self, said: Configuration) -> Engine:
+        module = load(said.engine.kind)
+        engine: Engine = await self._stack.enter_async_context(module.open_engine(said.engine, self.clock))
+        return engine
+
+
+@asynccontextmanager
+async def open_configured(clock: Clock) -> AsyncIterator[Configured]:
+    """Nothing yet; left only when every call under way has ended."""
+    async with AsyncExitStack() as stack:
+        yield Configured(clock, stack)
+
+
+async def check(world: World, target: str) -> Sequence[Finding]:
+    """Prove that a target is set up right: made, logged in, ended, with a probe principal.
+
+    Raises:
+        NotFound: no such target.
+    """
+    engine = world.engines.get(target)
+    if engine is None:
+        raise NotFound(f"there is no target `{target[:60]}`")
+    if not isinstance(engine, Checkable):
+        return ()
+    roles = [role for role in world.roles.values() if role.target == target]
+    return await engine.check(roles, world.prefix)

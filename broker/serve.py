@@ -1,0 +1,243 @@
+"""The broker's process, read from top to bottom: what is entered first is left last.
+
+    store ▸ identity ▸ link to the attestor server ▸ targets ▸ policies ▸ world ▸ feed and loops ▸ doors
+
+On the way down the doors close first, then the loops, then what they stand on: a hand-over under way is finished or
+withdrawn, never dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+from attestor.client.source import X509Source
+from attestor.client.tasks import TaskLink
+from attestor.client.tls import server_context
+from broker.api import ROUTES
+from broker.api.door import DOOR, Door
+from broker.api.identify import by_certificate, by_socket, still
+from broker.events.feed import Feed
+from broker.lifecycle import end_task
+from broker.lifecycle.configured import Configuration, Configured, open_configured
+from broker.lifecycle.world import World, open_world
+from broker.loops.deadlines import Deadlines
+from broker.loops.processes import Processes
+from broker.loops.reaper import Reaper
+from broker.loops.sweep import Sweep
+from broker.model.observed import Observer, Unobserving
+from broker.model.task import EndReason
+from broker.policy.source import PolicyHolder, PolicySource
+from broker.service.gate import Gate, Limits
+from broker.service.observing import LinkObserver
+from broker.service.operators import KnownOperators
+from broker.service.proofs import Proofs
+from broker.settings import BrokerSettings
+from broker.store import installation, leases, tasks
+from ca.runtime import log
+from ca.runtime.clock import Clock
+from ca.runtime.database import Database, migrate, open_database
+from ca.runtime.health import serve_health
+from ca.runtime.metrics import Metrics
+from ca.runtime.process import Readiness, Wake, background, task
+from ca.runtime.web import application, listen, listen_unix
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningBroker:
+    """A broker that answers; `address` is where agents reach it."""
+
+    address: tuple[str, int]
+    admin_socket: Path
+    gate: Gate
+    configured: Configured
+
+    async def end_everything(self, reason: EndReason) -> int:
+        """End every live task and return when nothing of them is left outside; answers how many there were.
+
+        It waits for as long as a target does not answer: whoever can't wait kills the process, and the next start goes
+        on where this one was.
+        """
+        world = self.gate.world
+        live = await world.database.read(tasks.live)
+        for task in live:
+            await end_task.end(world, task.id, reason=reason, now=world.clock.now())
+        while await world.database.read(lambda tx: leases.page(tx, after=None, limit=1, open_only=True)):
+            world.reaper.set()
+            await world.clock.sleep(0.05)
+        return len(live)
+
+
+@asynccontextmanager
+async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) -> AsyncIterator[RunningBroker]:
+    """A whole broker; ready when entered, gone when left.
+
+    Raises:
+        BadSettings, BadPolicy, Malformed: something the operator said can't be meant.
+        StoreLocked: another broker holds the store.
+    """
+    async with AsyncExitStack() as stack:
+        enter, metrics = stack.enter_async_context, Metrics()
+        if settings.health is not None:
+            await enter(serve_health(readiness, metrics, settings.health.host, settings.health.port))
+        database = await enter(open_database(settings.database))
+        await migrate(database, "broker", files("broker.migrations"))
+        source = await enter(_identity(settings, clock, readiness))
+        observer, link = await _observer(stack, settings, source, database)
+        configured = await enter(open_configured(clock))
+        await configured.become(_wanted(settings))
+        gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics)
+        feed = await _loops(stack, settings, gate, link)
+        operators = KnownOperators()
+        await operators.refresh(database)
+        door = Door(
+            gate=gate, feed=feed, operators=operators, reload_targets=lambda: configured.become(_wanted(settings))
+        )
+        address = await _doors(stack, settings, door, source)
+        readiness.part("broker").ready()
+        _log.info("the broker answers", host=address[0], port=address[1], identity=str(source.svid.id))
+        yield RunningBroker(address=address, admin_socket=settings.admin_socket, gate=gate, configured=configured)
+
+
+@asynccontextmanager
+async def _identity(settings: BrokerSettings, clock: Clock, readiness: Readiness) -> AsyncIterator[X509Source]:
+    part = readiness.part("identity")
+    part.waiting(f"an identity from {settings.workload_api}")
+    async with X509Source.open(
+        settings.workload_api, clock, waiting=lambda problem: part.waiting(f"{settings.workload_api}: {problem}")
+    ) as source:
+        part.ready()
+        yield source
+
+
+async def _observer(
+    stack: AsyncExitStack, settings: BrokerSettings, source: X509Source, database: Database
+) -> tuple[Observer, LinkObserver | None]:
+    if settings.attestor is None:
+        return Unobserving(), None
+    watched = await database.read(tasks.live_instances)
+    link = await stack.enter_async_context(
+        TaskLink.open(source, settings.attestor.host, settings.attestor.port, watched=watched)
+    )
+    observer = LinkObserver(link)
+    return observer, observer
+
+
+async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it was
+    stack: AsyncExitStack,
+    settings: BrokerSettings,
+    clock: Clock,
+    database: Database,
+    observer: Observer,
+    configured: Configured,
+    source: X509Source,
+    metrics: Metrics,
+) -> Gate:
+    policies = PolicyHolder(PolicySource.of(*settings.policies) if settings.policies else None)
+    now = clock.now()
+    world: World = await stack.enter_async_context(
+        open_world(
+            database=database,
+            engines=configured.engines,
+            targets=configured.targets,
+            roles=configured.roles,
+            policy_version=lambda: policies.current.version,
+            broker=f"b{secrets.token_hex(8)}",
+            installation=await database.write(lambda tx: installation.settle(tx, now)),
+            observer=observer,
+            clock=clock,
+        )
+    )
+    bounds = settings.tasks
+    limits = Limits(
+        longest_task=bounds.longest,
+        longest_heartbeat=bounds.longest_heartbeat,
+        deepest_tree=bounds.deepest_tree,
+        most_live_tasks=bounds.most_live,
+    )
+    return Gate(
+        world=world,
+        policies=policies,
+        proofs=Proofs(),
+        limits=limits,
+        metrics=metrics,
+        trust_domain=source.svid.id.trust_domain,
+    )
+
+
+async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, link: LinkObserver | None) -> Feed:
+    """Every reconciler; the first tick of each is the recovery."""
+    world, clock = gate.world, gate.world.clock
+    feed, reaper, sweep = Feed(world.database), Reaper(world), Sweep(world)
+    processes = Processes(world, settings.tasks.observe_grace.total_seconds())
+    deadlines, ended = Deadlines(world), Wake()
+    await feed.tick(clock.now())
+
+    async def watch(now: datetime) -> None:
+        if link is not None:
+            await link.hold(await world.database.read(tasks.live_instances))
+            await processes.tick(now)
+
+    if link is not None:
+        await stack.enter_async_context(_woken_by(link, ended))
+    rows = (
+        ("feed", feed.tick, 1.0, world.feed),
+        ("reaper", reaper.tick, settings.reap_every.total_seconds(), world.reaper),
+        ("deadlines", deadlines.tick, 1.0, None),
+        ("sweep", sweep.tick, settings.sweep_every.total_seconds(), None),
+        ("processes", watch, 1.0, ended),
+    )
+    for loop, tick, every, wake in rows:
+        count = gate.metrics.ticks(loop)
+        await stack.enter_async_context(background(loop, tick, every=every, clock=clock, wake=wake, count=count))
+    return feed
+
+
+@asynccontextmanager
+async def _woken_by(link: LinkObserver, ended: Wake) -> AsyncIterator[None]:
+    """A change of any instance makes the reconciler of processes run at once."""
+
+    async def follow() -> None:
+        async for _ in link.changes():
+            ended.set()
+
+    async with task("instances", follow):
+        yield
+
+
+async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, source: X509Source) -> tuple[str, int]:
+    world, operators = door.gate.world, door.operators
+    outside = application(
+        ROUTES,
+        identify=by_certificate,
+        recheck=still(world.clock, world.observer, operators),
+        metrics=door.gate.metrics,
+    )
+    inside = application(ROUTES, identify=by_socket, metrics=door.gate.metrics)
+    outside[DOOR] = inside[DOOR] = door
+    context = server_context(
+        source,
+        extra_anchors=operators.anchors,
+        recognise=operators.recognise,
+        refused=lambda _: door.gate.metrics.count("sojourn_handshakes_refused_total", reason="untrusted"),
+    )
+    uids = {os.geteuid(), *settings.admin_uids}
+    await stack.enter_async_context(listen_unix(inside, settings.admin_socket, allow_uids=uids))
+    return await stack.enter_async_context(
+        listen(outside, host=settings.listen.host, port=settings.listen.port, ssl=context)
+    )
+
+
+def _wanted(settings: BrokerSettings) -> Mapping[str, Configuration]:
+    return {
+        name: Configuration(engine=target.engine, roles=target.to_roles(name))
+        for name, target in settings.all_targets().items()
+    }

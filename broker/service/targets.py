@@ -1,0 +1,63 @@
+"""The systems secrets are made in: listed, checked, read again; for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from broker.lifecycle import configured
+from broker.model.caller import Verb
+from broker.service.gate import Gate
+from broker.service.proofs import Asked
+
+Reload = Callable[[], Awaitable[Sequence[str]]]
+"""Read the settings' targets again; answers the names that changed. A bad file changes nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One thing a check looked at."""
+
+    name: str
+    well: bool
+    detail: str
+    fix: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A target as the broker meets it."""
+
+    name: str
+    engine: str
+    down: bool
+    claimed: bool
+    roles: tuple[str, ...]
+
+
+def listed(gate: Gate) -> Sequence[Standing]:
+    """Every target that is configured, by name."""
+    world = gate.world
+    return [
+        Standing(
+            name=name,
+            engine=world.engines[name].kind,
+            down=target.breaker.is_open,
+            claimed=name in world.claimed,
+            roles=tuple(sorted(role.full_name for role in world.roles.values() if role.target == name)),
+        )
+        for name, target in sorted(world.targets.items())
+    ]
+
+
+async def check(gate: Gate, asked: Asked, target: str) -> Sequence[Found]:
+    """Prove a target with a probe principal. Raises Denied, NotFound."""
+    asked.demand(Verb.MANAGE_TARGETS)
+    found = await configured.check(gate.world, target)
+    return [Found(name=one.name, well=one.well, detail=one.detail, fix=one.fix) for one in found]
+
+
+async def read_again(asked: Asked, reload: Reload) -> Sequence[str]:
+    """Read the targets' settings again. Raises Denied, BadSettings, Malformed."""
+    asked.demand(Verb.MANAGE_TARGETS)
+    return await reload()
