@@ -61,8 +61,8 @@ _END = (
     "said-so", "deadline", "silent", "process-ended", "node-silent", "parent-ended", "operator", "shutdown",
 )  # fmt: skip
 _LOOP = (
-    "reaper", "deadlines", "processes", "outbox", "sweep", "events", "heartbeat", "rotation", "renewal", "rules",
-    "policies", "nodes", "instances", "tasks", "bundles", "clock", "retention", "other",
+    "reaper", "deadlines", "processes", "outbox", "sweep", "feed", "events", "heartbeat", "beat", "gauges", "identity",
+    "rotation", "renewal", "rules", "policies", "nodes", "instances", "tasks", "bundles", "clock", "retention", "other",
 )  # fmt: skip
 _GRPC = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -168,7 +168,8 @@ class Metrics:
         self._series(name, Histogram, labels).observe(value)
 
     def ticks(self, loop: str) -> Callable[[str], None]:
-        """What `background(count=…)` wants for the loop `loop`."""
+        """What `background(count=…)` wants for the loop `loop`; an unknown one fails here, not at its first tick."""
+        self._check("sojourn_loop_ticks_total", {"loop": loop, "outcome": "done"})
         return lambda outcome: self.count("sojourn_loop_ticks_total", loop=loop, outcome=outcome)
 
     def value(self, name: str, /, **labels: str) -> float | None:

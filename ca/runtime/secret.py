@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
 
 from ca.errors import Malformed
 
-_DOTS = "••••"
+DOTS = "••••"
+"""What stands where a secret would."""
+
 _LONGEST = 64 * 1024
+_SECRET_NAME = re.compile(
+    r"(pass(word|wd|phrase)?|pgpass|secret|token|credential|authorization|cookie|key_der|private_?key|api_?key)s?$",
+    re.IGNORECASE,
+)
+
+
+def sounds_secret(name: str) -> bool:
+    """Whether what is called `name` is to be hidden whatever its type: the second wall behind `Secret`."""
+    return _SECRET_NAME.search(name) is not None
 
 
 class Secret:
@@ -36,12 +48,12 @@ class Secret:
         return hmac.compare_digest(self.__value.encode(), other.encode())
 
     def __repr__(self) -> str:
-        return f"Secret({_DOTS})"
+        return f"Secret({DOTS})"
 
     __str__ = __repr__
 
     def __format__(self, spec: str) -> str:
-        return _DOTS
+        return DOTS
 
     def __bool__(self) -> bool:
         return bool(self.__value)
@@ -50,9 +62,12 @@ class Secret:
         return isinstance(other, Secret) and self.matches(other.reveal())
 
     def __hash__(self) -> int:
-        return id(self)
+        return hash(self.__value)
 
     def __reduce__(self) -> Never:
+        raise TypeError("a Secret is not to be pickled or copied")
+
+    def __getstate__(self) -> Never:
         raise TypeError("a Secret is not to be pickled or copied")
 
 
@@ -90,10 +105,10 @@ class Reference:
         return Secret(value)
 
     def _environment(self) -> str:
-        value = os.environ.get(self.name)
+        value = os.environb.get(self.name.encode())
         if value is None:
             raise Malformed(f"the environment has no `{self.name}`")
-        return value
+        return self._text(value)
 
     def _file(self) -> str:
         path = Path(self.name)
@@ -101,13 +116,19 @@ class Reference:
             with path.open("rb") as file:
                 content = file.read(_LONGEST + 1)
         except OSError as error:
-            raise Malformed(f"can't read the secret file `{path}`: {error.strerror}") from error
+            reason = (error.strerror or "unknown reason").lower()
+            raise Malformed(f"can't read the secret file `{path}`: {reason}") from error
         if len(content) > _LONGEST:
             raise Malformed(f"the secret file `{path}` is longer than {_LONGEST} bytes")
-        try:
-            return content.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise Malformed(f"the secret file `{path}` is not UTF-8") from error
+        content = content.removesuffix(b"\n")
+        return self._text(content.removesuffix(b"\r"))
+
+    def _text(self, content: bytes) -> str:
+        """`content` as text; a decoding error would carry the secret in its arguments, so none is chained."""
+        text = content.decode(errors="replace")
+        if text.encode() != content:
+            raise Malformed(f"the secret `{self}` is not UTF-8")
+        return text
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"

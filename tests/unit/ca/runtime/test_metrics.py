@@ -74,6 +74,12 @@ def test_what_is_not_in_the_table_is_a_mistake_of_ours(name: str, labels: dict[s
         Metrics().count(name, **labels)
 
 
+def test_an_unknown_loop_fails_when_it_starts() -> None:
+    """Not at its first tick, which would end the process."""
+    with pytest.raises(RuntimeError, match="nonsense"):
+        Metrics().ticks("nonsense")
+
+
 def test_the_rendering_is_what_prometheus_reads() -> None:
     """By its own parser."""
     metrics = Metrics()
