@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from ca.errors import Conflict, Denied, Exhausted, Malformed, NotFound, Problem, Unauthenticated, Unavailable
+from ca.errors import Conflict, Denied, Exhausted, Malformed, NotFound, Problem, Stale, Unauthenticated, Unavailable
 
 
 class Unsupported(Malformed):
@@ -31,6 +31,7 @@ _PROBLEMS: dict[Status, type[Problem]] = {
     Status.NOT_FOUND: NotFound,
     Status.ALREADY_EXISTS: Conflict,
     Status.FAILED_PRECONDITION: Conflict,
+    Status.ABORTED: Stale,
     Status.RESOURCE_EXHAUSTED: Exhausted,
 }
 

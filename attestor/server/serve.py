@@ -1,0 +1,261 @@
+"""The attestor server: its composition root. Read top to bottom it is the order of the start, backwards of the stop.
+
+async with serve(settings, clock, readiness) as server:
+    token = await server.issue_token("web-1", timedelta(minutes=10))
+    await until_stopped()
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from attestor.errors import BadRules
+from attestor.methods.node.join_token import JoinToken
+from attestor.server.admin_api import AdminApi
+from attestor.server.admission import Admission
+from attestor.server.changes import Changes
+from attestor.server.instances import Instances
+from attestor.server.issuance.leaves import Leaves
+from attestor.server.issuance.own import OwnSvid
+from attestor.server.issuance.workloads import Workloads
+from attestor.server.node_api import NodeApi
+from attestor.server.public_api import PublicApi
+from attestor.server.rule_source import RuleSource
+from attestor.server.settings import ServerSettings
+from attestor.server.store import MIGRATIONS, nodes
+from attestor.server.task_api import TaskApi
+from ca.authority import Authority
+from ca.errors import Problem
+from ca.keys import open_key_store
+from ca.keys.protocol import KeyStore
+from ca.rotation import Rotation, open_authority
+from ca.runtime import grpc, log, web
+from ca.runtime.clock import Clock
+from ca.runtime.database import Database, migrate, open_database
+from ca.runtime.document import BadSettings
+from ca.runtime.health import serve_health
+from ca.runtime.metrics import Metrics
+from ca.runtime.process import Readiness, Wake, background
+from ca.seal import AesSeal
+from ca.spiffe.bundle import BundleSet
+from ca.spiffe.id import TrustDomain
+from ca.spiffe.x509svid import X509Peer, verify
+from ca.tls import server_context
+
+_log = log.get(__name__)
+_REFUSED = frozenset({"untrusted", "malformed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers; what whoever started it in this process may ask of it directly."""
+
+    address: tuple[str, int]
+    admin_socket: Path
+    trust_domain: TrustDomain
+    warnings: tuple[str, ...]
+    public_address: tuple[str, int] | None
+    _parts: _Parts
+
+    @property
+    def root_key_hash(self) -> str:
+        """What a node that joins is told to expect."""
+        return self._parts.authority.root_key_hash(self._parts.clock.now())
+
+    async def issue_token(self, node: str | None, ttl: timedelta = timedelta(minutes=10)) -> JoinToken:
+        """A join token, without a detour over the admin socket."""
+        return (await self._parts.admission.issue_token(node, ttl, self._parts.clock.now())).token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a server is made of."""
+
+    settings: ServerSettings
+    clock: Clock
+    metrics: Metrics
+    database: Database
+    authority: Authority
+    rules: RuleSource
+    changes: Changes
+    instances: Instances
+    leaves: Leaves
+    workloads: Workloads
+    admission: Admission
+    own: OwnSvid
+
+
+@asynccontextmanager
+async def serve(
+    settings: ServerSettings, clock: Clock, readiness: Readiness, metrics: Metrics | None = None
+) -> AsyncIterator[Server]:
+    """Ready when entered, gone when left.
+
+    Raises:
+        BadSettings: the rules, or where keys rest, can't be used.
+        StoreLocked: another server has this store.
+    """
+    part = readiness.part("attestor server")
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings.database))
+        await migrate(database, "attestor.server", MIGRATIONS)
+        authority = await stack.enter_async_context(
+            open_authority(settings.authority(), database, _key_store(settings), clock)
+        )
+        parts = _assemble(settings, clock, metrics or Metrics(), database, authority)
+        await parts.own.tick(clock.now())
+        await _loops(stack, parts)
+        server = await _listeners(stack, parts)
+        if settings.health is not None:
+            await stack.enter_async_context(
+                serve_health(readiness, parts.metrics, settings.health.host, settings.health.port)
+            )
+        part.ready()
+        _log.info("attestor server ready", address=server.address, trust_domain=str(server.trust_domain))
+        yield server
+        part.waiting("its stop")
+
+
+def _key_store(settings: ServerSettings) -> KeyStore:
+    keys = settings.keys
+    seal = AesSeal.from_reference(keys.seal) if keys.seal is not None else None
+    return open_key_store(keys.store, folder=keys.folder or Path(), seal=seal)
+
+
+def _assemble(
+    settings: ServerSettings, clock: Clock, metrics: Metrics, database: Database, authority: Authority
+) -> _Parts:
+    try:
+        rules = RuleSource(settings.rules, settings.terms(), settings.own_rules())
+    except BadRules as error:
+        raise BadSettings(error.errors) from error
+    changes, leaves = Changes(), Leaves(authority, database)
+    instances = Instances(
+        database, changes, grace=settings.observe_grace, limit=settings.observe_limit, started=clock.now()
+    )
+    rules.subscribe(changes.notify)
+    authority.subscribe(changes.notify)
+    return _Parts(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
+        database=database,
+        authority=authority,
+        rules=rules,
+        changes=changes,
+        instances=instances,
+        leaves=leaves,
+        workloads=Workloads(database, leaves, rules, instances, metrics),
+        admission=Admission(database, leaves, instances, changes, metrics, node_ttl=settings.lives.node),
+        own=OwnSvid(leaves, settings.lives.node),
+    )
+
+
+async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
+    """Everything that is due by itself."""
+    woken, clock = Wake(), parts.clock
+    parts.authority.subscribe(woken.set)
+
+    async def gauges(now: datetime) -> None:
+        await _gauges(parts, now)
+
+    for name, tick, every, wake in (
+        ("rotation", Rotation(parts.authority).tick, 10.0, None),
+        ("own svid", parts.own.tick, 5.0, woken),
+        ("rules", parts.rules.tick, 1.0, None),
+        ("instances", parts.instances.tick, 1.0, None),
+        ("beat", parts.changes.beat, parts.settings.beat.total_seconds(), None),
+        ("gauges", gauges, 5.0, None),
+    ):
+        await stack.enter_async_context(background(name, tick, every=every, clock=clock, wake=wake))
+
+
+async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
+    """Everything that can be asked."""
+    settings, clock = parts.settings, parts.clock
+    node_api = NodeApi(
+        admission=parts.admission,
+        workloads=parts.workloads,
+        instances=parts.instances,
+        leaves=parts.leaves,
+        changes=parts.changes,
+        clock=clock,
+        beat=settings.beat,
+    )
+    task_api = TaskApi(
+        trust_domain=settings.trust_domain, instances=parts.instances, changes=parts.changes, clock=clock
+    )
+    address = await stack.enter_async_context(
+        grpc.listen_tls(
+            (*node_api.methods(), *task_api.methods()),
+            host=settings.listen.host,
+            port=settings.listen.port,
+            ssl=_tls(parts, "h2"),
+            options=grpc.Options(metrics=parts.metrics),
+        )
+    )
+    public = None
+    if settings.public is not None:
+        app = web.application(PublicApi(parts.authority, clock).routes(), metrics=parts.metrics)
+        where = settings.public
+        public = await stack.enter_async_context(
+            web.listen(app, host=where.host, port=where.port, ssl=_tls(parts, "http/1.1"))
+        )
+    await _admin(stack, parts)
+    return Server(
+        address=address,
+        admin_socket=settings.admin_socket,
+        trust_domain=settings.trust_domain,
+        warnings=(*parts.authority.warnings, *parts.rules.current.warnings),
+        public_address=public,
+        _parts=parts,
+    )
+
+
+async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
+    api = AdminApi(
+        admission=parts.admission,
+        instances=parts.instances,
+        rules=parts.rules,
+        authority=parts.authority,
+        database=parts.database,
+        clock=parts.clock,
+    )
+    path, more = parts.settings.admin_socket, parts.settings.admin_uids
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    app = web.application(api.routes(), metrics=parts.metrics)
+    mode = 0o666 if more else 0o600  # with others allowed it is the kernel's word about their uid that decides
+    await stack.enter_async_context(web.listen_unix(app, path, mode=mode, allow_uids={os.getuid(), *more}))
+
+
+def _tls(parts: _Parts, protocol: str) -> ssl.SSLContext:
+    def judge(chain: Sequence[bytes]) -> X509Peer:
+        now = parts.clock.now()
+        return verify(chain, BundleSet.of(parts.authority.bundle(now)), now)
+
+    def refused(problem: Problem) -> None:
+        reason = problem.code if problem.code in _REFUSED else "other"
+        parts.metrics.count("sojourn_handshakes_refused_total", reason=reason)
+        _log.warning("handshake refused", error=problem)
+
+    return server_context(parts.own.material, judge, on_refusal=refused, client_certificate=False, alpn=[protocol])
+
+
+async def _gauges(parts: _Parts, now: datetime) -> None:
+    found = await parts.database.read(nodes.admitted)
+    silent = sum(parts.instances.is_silent(node, now) for node in found)
+    metrics, bundle = parts.metrics, parts.authority.bundle(now)
+    metrics.set("sojourn_nodes", len(found) - silent, state="connected")
+    metrics.set("sojourn_nodes", silent, state="silent")
+    metrics.set("sojourn_rules", len(parts.rules.current.rules))
+    metrics.set("sojourn_bundle_sequence", bundle.sequence or 0)
+    metrics.set("sojourn_bundle_authorities", len(bundle.x509_authorities), kind="x509")
+    metrics.set("sojourn_bundle_authorities", len(bundle.jwt_authorities), kind="jwt")
+    expiry = parts.authority.issuer(now).not_after.timestamp()
+    metrics.set("sojourn_ca_authority_expiry_timestamp_seconds", expiry, kind="x509")

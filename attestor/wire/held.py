@@ -1,0 +1,65 @@
+"""Bodies of the operators' verbs of a node agent: what is held for whom, and why a process gets what it gets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from attestor.wire.admin import Body, IdentityView, UnmatchedView
+
+
+class HeldIdentity(Body):
+    """One identity of a process; `expires_at` is empty while no certificate is held for it."""
+
+    spiffe_id: str
+    rule: str
+    hint: str
+    expires_at: str
+
+
+class HeldView(Body):
+    """One line of `GET /v1/held`: an instance; never a key."""
+
+    instance: str
+    pid: int
+    uid: int | None
+    strength: str
+    calls: int
+    ended: bool
+    identities: list[HeldIdentity]
+
+
+class HeldList(Body):
+    """`GET /v1/held`: the live set, and the counter it is reported under."""
+
+    counter: int
+    held: list[HeldView]
+
+
+class ExplainProcess(Body):
+    """`POST /v1/explain`: what would this process get, and why."""
+
+    pid: Annotated[int, Field(ge=1)]
+
+
+class ProcessExplained(Body):
+    """What was found out about it, which identities that gives, and why no other."""
+
+    pid: int
+    instance: str
+    selectors: list[str]
+    strength: str
+    identities: list[IdentityView]
+    unmatched: list[UnmatchedView]
+
+
+class NodeHealth(Body):
+    """`GET /v1/health`."""
+
+    ready: bool
+    waiting_for: str
+    spiffe_id: str
+    expires_at: str
+    rules_version: str
+    processes: int
