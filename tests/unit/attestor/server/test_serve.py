@@ -87,7 +87,7 @@ async def test_from_a_token_to_a_leaf(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         admitted = await join(server)
         async with as_node(server.address, admitted) as channel, following(channel) as stream:
-            first = wire.decode_followed(await stream.recv_message())
+            first = await until(stream, wire.decode_followed, lambda _: True)
             assert isinstance(first, wire.Update)
             of = attestation("unix:uid:7", counter=first.live_counter + 1)
             live = LiveSet(counter=of.counter, instances=frozenset({of.instance}))
@@ -110,7 +110,7 @@ async def test_from_a_token_to_a_leaf(tmp_path: Path) -> None:
 async def test_changed_rules_are_pushed(tmp_path: Path) -> None:
     """The node hears of another version on the stream it holds, without asking."""
     async with running(tmp_path) as server, held(server) as (channel, stream):
-        first = wire.decode_followed(await stream.recv_message())
+        first = await until(stream, wire.decode_followed, lambda _: True)
         (tmp_path / "rules.yaml").write_text(RULE.replace("/agent", "/other"))
         pushed = await until(stream, wire.decode_followed, lambda step: isinstance(step, wire.Update))
         assert isinstance(first, wire.Update)
@@ -150,7 +150,7 @@ async def test_a_broker_hears_of_ends(tmp_path: Path) -> None:
                 bound = await ask(link, task.BIND, task.encode_bind(agent.instance), task_pb2.BindResponse)
                 assert task.decode_bound(bound).state is State.LIVE
                 await watch.send_message(task.encode_watch([agent.instance, new_id()]), end=True)
-                snapshot = task.decode_watched(await watch.recv_message())
+                snapshot = await until(watch, task.decode_watched, lambda _: True)
                 assert isinstance(snapshot, task.Snapshot)
                 assert [one.state for one in snapshot.changes] == [State.UNKNOWN]
                 only_broker = LiveSet(counter=2, instances=frozenset({broker.instance}))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from attestor._proto import workload_pb2 as pb
 from attestor.wire import workload
@@ -43,23 +46,24 @@ def test_values_survive_the_wire() -> None:
 def test_a_message_with_an_empty_mandatory_field_is_discarded(field: str) -> None:
     """WL-8."""
     message = workload.encode_x509(workload.X509Update(svids=(ENTRY,)))
-    message.svids[0].ClearField(field)  # type: ignore[arg-type]
+    message.svids[0].ClearField(field)
     with pytest.raises(Malformed, match=field):
         workload.decode_x509(message)
 
 
 def test_an_answer_without_anything_is_discarded() -> None:
     """WL-10, WL-13, WL-14."""
-    for decode, message in (
+    empty: list[tuple[Callable[[Any], object], Message]] = [
         (workload.decode_x509, pb.X509SVIDResponse()),
         (workload.decode_x509_bundles, pb.X509BundlesResponse()),
         (workload.decode_jwt, pb.JWTSVIDResponse()),
         (workload.decode_jwt_bundles, pb.JWTBundlesResponse()),
         (workload.decode_jwt_request, pb.JWTSVIDRequest()),
         (workload.decode_validate, pb.ValidateJWTSVIDRequest()),
-    ):
+    ]
+    for decode, message in empty:
         with pytest.raises(Malformed):
-            decode(message)  # type: ignore[operator]
+            decode(message)
 
 
 def test_of_two_entries_with_one_hint_the_first_is_kept() -> None:
