@@ -72,7 +72,10 @@ class Issuer(Protocol):
 
 
 class Upstream:
-    """The node agent's side of the link; `run` holds it. It is an `Issuer`."""
+    """The node agent's side of the link; `run` holds it. It is an `Issuer`.
+
+    `report` is set by whoever changes the live set, `wake` here when the server's word changed what is due.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Upstream:
         holdings: Holdings,
         clock: Clock,
         wake: Wake,
+        report: Wake,
         part: Part,
     ) -> None:
         self._address = address
@@ -95,7 +99,7 @@ class Upstream:
         self._identity: NodeIdentity | None = None
         self._saved: NodeIdentity | None = None
         self._channel: Channel | None = None
-        self._report = Wake()
+        self._report = report
         self._pause = FIRST_PAUSE
         self._resolve = Batch(self._ask_resolve, wire.MOST_ITEMS)
         self._sign = Batch(self._ask_sign, wire.MOST_ITEMS)
@@ -112,10 +116,6 @@ class Upstream:
     def initialised(self) -> bool:
         """Whether the server has spoken since this process began."""
         return bool(self.rules_version)
-
-    def report(self) -> None:
-        """The live set changed: say so at once."""
-        self._report.set()
 
     async def run(self) -> None:
         """Hold the link for ever."""

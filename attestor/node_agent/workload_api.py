@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from attestor._proto import workload_pb2 as pb
 from attestor.errors import NotEntitled
 from attestor.node_agent.holdings import Held
+from attestor.node_agent.limits import Place
 from attestor.node_agent.peer import peer_of
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.upstream import Issuer
@@ -105,6 +106,8 @@ class WorkloadApi:
                 await changed.wait()
 
     def _check(self, call: GrpcCall) -> None:
+        if isinstance(call.connection.identity, Place):
+            call.connection.identity.check()
         name, value = wire.SECURITY_HEADER
         if call.metadata.get(name) != value:
             raise Malformed(f"the header `{name}: {value}` is missing: this is not a client of the Workload API")
