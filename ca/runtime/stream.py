@@ -3,21 +3,24 @@
     async def events(call: Call) -> web.StreamResponse:
         async with event_stream(call) as stream:
             while True:
-                for event in await feed.after(cursor, or_by=...):
+                for event in await feed.after(stream.cursor):
                     await stream.send(str(event.epoch), event.kind, event.body)
-                await stream.beat(str(epoch))
+                await stream.beat(str(feed.epoch))
+        return stream.response
 
 The caller beats each second. Before each write the reader's identity is asked again (traps 35). What a reader has not
 taken yet is bounded: past the bound its connection is cut, and it comes back with the id of the last event it got
-(`Last-Event-ID`), so it loses nothing. `event_stream` ends quietly when the reader has left or the process stops.
+(`Last-Event-ID`), so it loses nothing. The block
+ends quietly when the reader has left or the process stops.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -52,19 +55,40 @@ class ReaderLeft(Unavailable):
 
 
 class EventStream:
-    """One reader; made by `event_stream`. Its methods raise what ends the stream."""
+    """One reader. Whatever Problem leaves the block is told to the reader and the log and goes no further."""
 
-    def __init__(self, call: Call, response: web.StreamResponse, bound: int) -> None:
+    def __init__(self, call: Call, *, bound: int = BOUND) -> None:
         self._call = call
-        self._response = response
         self._bound = bound
-        self._stopping = call.request.app[SERVICE].stopping
+        self._service = call.request.app[SERVICE]
+        self.response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         self.cursor = call.request.headers.get("Last-Event-ID")
 
-    @property
-    def response(self) -> web.StreamResponse:
-        """What the handler returns at the end."""
-        return self._response
+    async def __aenter__(self) -> Self:
+        request = self._call.request
+        await self.response.prepare(request)
+        request[STARTED] = self.response
+        if request.transport is not None:
+            # Writing must never wait for a reader; how far behind one is, is looked at before each write.
+            request.transport.set_write_buffer_limits(high=_NEVER_PAUSE)
+        self._gauge(1)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._gauge(-1)
+        if isinstance(error, ReaderLeft):
+            _log.debug("a reader left", cursor=self.cursor)
+        elif isinstance(error, SlowReader):
+            _log.warning("a slow reader was cut", error=error)
+            self._cut()
+        elif isinstance(error, Problem):
+            _log.info("a stream ended", error=error, cursor=self.cursor)
+            await self._farewell(error)
+        else:
+            return False
+        return True
 
     async def send(self, id: str | None, event: str, data: Mapping[str, Any] | str) -> None:  # noqa: A002
         """Tell one event; `id` becomes the reader's cursor."""
@@ -76,22 +100,8 @@ class EventStream:
         """Say that nothing happened; `data` is the newest cursor there is."""
         await self._write(encoded(None, "beat", data))
 
-    async def farewell(self, problem: Problem) -> None:
-        """Tell why the stream ends, as far as the reader still listens."""
-        transport = self._call.request.transport
-        if transport is None or transport.is_closing():
-            return
-        told = json.dumps(document(problem, self._call.id))
-        await self._response.write(encoded(None, "end", told))
-        await self._response.write_eof()
-
-    def cut(self) -> None:
-        """Drop the connection and what is still queued for it."""
-        if self._call.request.transport is not None:
-            self._call.request.transport.abort()
-
     async def _write(self, content: bytes) -> None:
-        if self._stopping.is_set():
+        if self._service.stopping.is_set():
             raise GoingAway("this process stops")
         await self._call.recheck()
         transport = self._call.request.transport
@@ -101,41 +111,35 @@ class EventStream:
         if behind > self._bound:
             raise SlowReader(f"the reader is {behind} bytes behind", cursor=self.cursor)
         try:
-            await self._response.write(content)
+            await self.response.write(content)
         except ConnectionError as error:
             raise ReaderLeft("the reader has left") from error
 
+    async def _farewell(self, problem: Problem) -> None:
+        """Tell why it ends, as far as the reader still listens."""
+        transport = self._call.request.transport
+        if transport is None or transport.is_closing():
+            return
+        told = json.dumps(document(problem, self._call.id))
+        with suppress(ConnectionError):  # it may leave at any moment
+            await self.response.write(encoded(None, "end", told))
+            await self.response.write_eof()
 
-@asynccontextmanager
-async def event_stream(call: Call, *, bound: int = BOUND) -> AsyncIterator[EventStream]:
-    """Begin a stream of events; whatever Problem ends it is told to the reader and to the log, not raised.
+    def _cut(self) -> None:
+        """Drop the connection and what is still queued for it."""
+        if self._call.request.transport is not None:
+            self._call.request.transport.abort()
+        if self._service.metrics is not None:
+            self._service.metrics.count("sojourn_event_streams_dropped_total")
 
-    The handler returns `stream.response` afterwards.
-    """
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
-    await response.prepare(call.request)
-    call.request[STARTED] = response
-    if call.request.transport is not None:
-        # Writing must never wait for a reader; how far behind one is, is looked at before each write.
-        call.request.transport.set_write_buffer_limits(high=_NEVER_PAUSE)
-    stream, metrics = EventStream(call, response, bound), call.request.app[SERVICE].metrics
-    if metrics is not None:
-        metrics.add("sojourn_event_streams", 1)
-    try:
-        yield stream
-    except ReaderLeft:
-        _log.debug("a reader left", cursor=stream.cursor)
-    except SlowReader as problem:
-        _log.warning("a slow reader was cut", error=problem)
-        if metrics is not None:
-            metrics.count("sojourn_event_streams_dropped_total")
-        stream.cut()
-    except Problem as problem:
-        _log.info("a stream ended", error=problem, cursor=stream.cursor)
-        await stream.farewell(problem)
-    finally:
-        if metrics is not None:
-            metrics.add("sojourn_event_streams", -1)
+    def _gauge(self, change: int) -> None:
+        if self._service.metrics is not None:
+            self._service.metrics.add("sojourn_event_streams", change)
+
+
+def event_stream(call: Call, *, bound: int = BOUND) -> EventStream:
+    """A stream of events to whoever made `call`; an async context manager."""
+    return EventStream(call, bound=bound)
 
 
 def encoded(id: str | None, event: str, data: str) -> bytes:  # noqa: A002
