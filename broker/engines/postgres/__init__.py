@@ -49,6 +49,7 @@ async def open_engine(settings: Settings, clock: Clock) -> AsyncIterator[Postgre
     finally:
         for reach in reaches:
             reach.close()
+        await clock.sleep(0)  # transports close in a turn of their own
 
 
 class Postgres:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from broker.engines.postgres.principal import identifier
-from broker.engines.postgres.reach import CONNECT_WITHIN, Connection, Reach
+from broker.engines.postgres.reach import CONNECT_WITHIN, FAILURES, Connection, Reach
 from broker.engines.postgres.settings import Settings, role_settings
 from broker.engines.protocol import Engine, Finding
 from broker.errors import TargetDown
@@ -120,7 +120,7 @@ class Examination:
             session.terminate()
             if await self._still_admits(name, password):
                 outcome = "it could log in after it was ended"
-        except (Problem, asyncpg.PostgresError, OSError) as error:
+        except (Problem, *FAILURES) as error:
             outcome = f"failed: {error}" if isinstance(error, Problem) else f"failed: {type(error).__name__}"
         finally:
             await self._engine.end_access(handle)
@@ -154,6 +154,6 @@ class Examination:
 async def _answers(session: Connection) -> bool:
     try:
         await session.fetchval("SELECT 1")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except FAILURES:
         return False
     return True

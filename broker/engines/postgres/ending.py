@@ -75,7 +75,10 @@ async def clean_up(primary: Reach, name: str) -> None:
     for database in burdened:
         await primary.elsewhere(database, lambda connection: _drop_owned(connection, name))
     if not await primary.run(lambda connection: _drop(connection, name)):
-        raise NotYet("something at the target still depends on the principal")
+        where = "`, `".join(burdened) or "the server itself"
+        raise NotYet(
+            f"nobody can log in, but something in `{where}` depends on the principal: revoke what it was given"
+        )
 
 
 async def _drop(connection: Connection, name: str) -> bool:

@@ -39,6 +39,9 @@ _GIVEN_UP = 45.0
 TOO_LATE = "SJ001"
 """The error code our own statements raise when they arrive after their deadline."""
 
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""Everything a call can raise; the internal one when the server's farewell arrives just before our statement leaves."""
+
 _BROKEN = frozenset({"57P01", "57P02", "57P03", "57P05"})
 
 
@@ -72,7 +75,7 @@ class Reach:
             connection = await self._take()
             try:
                 answer = await work(connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except FAILURES as error:
                 self._keep(connection, well=isinstance(error, asyncpg.PostgresError))
                 raise _refusal(error) from None
             except BaseException:
@@ -86,7 +89,7 @@ class Reach:
         connection = await connect(self.endpoint, database)
         try:
             return await work(connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise _refusal(error) from None
         finally:
             connection.terminate()
@@ -120,7 +123,7 @@ class Reach:
         connection = await connect(self.endpoint)
         try:
             await self.measure(connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except FAILURES:
             connection.terminate()
             raise TargetDown(f"the target at `{self.endpoint}` broke off while we greeted it") from None
         return connection
@@ -155,7 +158,7 @@ async def connect(endpoint: Endpoint, database: str | None = None) -> Connection
         )
     except asyncpg.PostgresError as error:
         raise TargetDown(f"the target at `{endpoint}` refused our own login ({_code(error)})") from None
-    except (asyncpg.InterfaceError, OSError, TimeoutError, ssl.SSLError) as error:
+    except FAILURES as error:
         raise TargetDown(f"the target at `{endpoint}` can't be reached ({type(error).__name__})") from None
 
 
