@@ -83,6 +83,7 @@ async def attest(address: Address, reference: Reference, now: Callable[[], datet
             async with call as stream:
                 await stream.send_message(wire.encode_begin(join_token.METHOD, csr_of(key)))
                 await join_token.Prover(token).prove(_Conversation(stream))
+                await stream.end()
                 answer = await stream.recv_message()
     if answer is None or answer.WhichOneof("step") != "admission":
         raise Malformed("the attestor server neither admitted this node nor said why not")
