@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, LiteralString, Protocol, TypeVar
 
 from ca.errors import Conflict, Malformed, Problem, Unavailable
+from ca.runtime.metrics import Metrics
 from ca.runtime.sql import statements
 
 Value = int | str | bytes | bool | None
@@ -97,7 +98,7 @@ DRIVERS: Mapping[str, str] = {"sqlite": "ca.runtime.sqlite:open_sqlite"}
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
+async def open_database(url: str, *, metrics: Metrics | None = None) -> AsyncIterator[Database]:
     """Open the store an operator named: `sqlite:/absolute/path`.
 
     Raises:
@@ -110,7 +111,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     if kind not in DRIVERS or not place.startswith("/"):
         raise Malformed(f"`{kind}:` does not name a store: expected `sqlite:/absolute/path`")
     module, _, name = DRIVERS[kind].partition(":")
-    async with getattr(importlib.import_module(module), name)(Path(place)) as database:
+    async with getattr(importlib.import_module(module), name)(Path(place), metrics=metrics) as database:
         yield database
 
 

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from ca.errors import Malformed, Unavailable
 from ca.runtime import failpoint, log
 from ca.runtime.database import Database, StoreFull, StoreLocked, Unit
+from ca.runtime.metrics import Metrics
 from ca.runtime.process import fatal
 from ca.runtime.reserve import Reserve, has_room
 from ca.runtime.sqlite_unit import SqliteTransaction, drive, primary_code, row_of, translated
@@ -49,7 +50,9 @@ OnFatal = Callable[[BaseException], object]
 
 
 @asynccontextmanager
-async def open_sqlite(path: Path, *, reserve: int = RESERVE, on_fatal: OnFatal = fatal) -> AsyncIterator[Database]:
+async def open_sqlite(
+    path: Path, *, reserve: int = RESERVE, metrics: Metrics | None = None, on_fatal: OnFatal = fatal
+) -> AsyncIterator[Database]:
     """Open the store at `path`, made with mode 0600 when it is new; leaving waits for every unit handed over.
 
     Raises:
@@ -58,7 +61,7 @@ async def open_sqlite(path: Path, *, reserve: int = RESERVE, on_fatal: OnFatal =
     """
     connection = _connect(path, max(8, reserve // 4 // _PAGE))
     spare = Reserve(path.with_name(path.name + ".reserve"), reserve)
-    store = SqliteDatabase(_Writer(connection, path, spare, on_fatal))
+    store = SqliteDatabase(_Writer(connection, path, spare, metrics, on_fatal))
     try:
         yield store
     finally:
@@ -144,14 +147,19 @@ class _Outcome:
 class _Writer:
     """The thread's side; only `queue` is touched from outside."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, spare: Reserve, on_fatal: OnFatal) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, spare: Reserve, metrics: Metrics | None, on_fatal: OnFatal
+    ) -> None:
         self.queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._connection = connection
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
         self._spare = spare
+        self._metrics = metrics
+        self._now = asyncio.get_running_loop().time  # only differences of it are used
         self._on_fatal = on_fatal
-        self._full = not spare.make()
+        self._full = False
+        self._set_full(not spare.make())
         self._lost = False
         self._committing = False
         self._last_try = False
@@ -206,7 +214,7 @@ class _Writer:
             self._fail(jobs, Unavailable("the store is lost"))
             return
         if self._full and self._spare.make():
-            self._full = False
+            self._set_full(False)
             _log.info("the store has room again", store=str(self._path))
         if self._full:
             self._only_endings(jobs)
@@ -244,8 +252,10 @@ class _Writer:
             outcomes.append(outcome)
         self._committing = True
         failpoint.reach("store.commit.before")
+        begun = self._now()
         run("COMMIT")
         failpoint.reach("store.commit.after")
+        self._count(outcomes, self._now() - begun)
         return outcomes
 
     def _recover(self, jobs: Sequence[_Job], error: sqlite3.Error) -> None:
@@ -267,7 +277,8 @@ class _Writer:
             return
         if not self._full:
             _log.warning("the store is full: only endings are written", store=str(self._path))
-        self._full = self._last_try = True
+        self._set_full(True)
+        self._last_try = True
         self._spare.drop()
         with suppress(sqlite3.Error):  # folding the log in may need room as well; then the reserve is all there is
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
@@ -277,6 +288,20 @@ class _Writer:
     def _no_room(self, error: sqlite3.Error) -> bool:
         code = primary_code(error)
         return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not has_room(self._wal))
+
+    def _set_full(self, full: bool) -> None:  # noqa: FBT001 - the fact itself
+        self._full = full
+        if self._metrics is not None:
+            self._metrics.set("sojourn_store_full", full)
+
+    def _count(self, outcomes: Sequence[_Outcome], seconds: float) -> None:
+        if self._metrics is None:
+            return
+        undone = sum(outcome.error is not None for outcome in outcomes)
+        self._metrics.count("sojourn_store_commits_total")
+        self._metrics.observe("sojourn_store_commit_seconds", seconds)
+        self._metrics.count("sojourn_store_units_total", len(outcomes) - undone, outcome="done")
+        self._metrics.count("sojourn_store_units_total", undone, outcome="undone")
 
     def _undo(self) -> None:
         if self._connection.in_transaction:

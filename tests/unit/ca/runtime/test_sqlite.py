@@ -16,7 +16,8 @@ import pytest
 
 from ca.errors import Malformed, Unavailable
 from ca.runtime import failpoint
-from ca.runtime.database import StoreFull, StoreLocked, Transaction
+from ca.runtime.database import Duplicate, StoreFull, StoreLocked, Transaction
+from ca.runtime.metrics import Metrics
 from ca.runtime.sqlite import GROUP, open_sqlite
 from fakes.stores import Elsewhere, create, ids, insert
 
@@ -197,3 +198,17 @@ async def test_a_unit_runs_in_the_context_of_its_caller(tmp_path: Path) -> None:
     async with open_sqlite(tmp_path / "store.db") as store, asyncio.TaskGroup() as group:
         asked = [group.create_task(ask(who)) for who in ("ada", "grace")]
     assert [task.result() for task in asked] == ["ada", "grace"]
+
+
+async def test_commits_and_units_are_counted(tmp_path: Path) -> None:
+    """An undone unit is no done one, and a store with room says so."""
+    metrics = Metrics()
+    async with open_sqlite(tmp_path / "store.db", metrics=metrics) as store:
+        await store.write(create)
+        await store.write(insert(1))
+        with pytest.raises(Duplicate):
+            await store.write(insert(1))
+    assert metrics.value("sojourn_store_commits_total") == 3
+    assert metrics.value("sojourn_store_units_total", outcome="done") == 2
+    assert metrics.value("sojourn_store_units_total", outcome="undone") == 1
+    assert metrics.value("sojourn_store_full") == 0
