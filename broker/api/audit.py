@@ -9,7 +9,7 @@ from pydantic import StringConstraints
 from broker.api.door import PageQuery, asked, gate
 from broker.model.ids import parse_task
 from broker.service import audit
-from broker.wire.audit import EntryPage, EntryTold
+from broker.wire.audit import EntryPage, EntryTold, HeadPage, HeadTold
 from ca.errors import Malformed
 from ca.runtime.web import Call, Route
 
@@ -31,6 +31,12 @@ async def entries(call: Call) -> EntryPage:
     return EntryPage(items=[EntryTold.of(entry) for entry in found], next=following)
 
 
+async def heads(call: Call) -> HeadPage:
+    """Where each writer's chain ends; kept elsewhere, it shows a tail that was cut."""
+    found = await audit.heads(gate(call), asked(call))
+    return HeadPage(items=[HeadTold(writer=head.writer, number=head.number, hash=head.hash) for head in found])
+
+
 def _cursor(text: str | None) -> tuple[str, int] | None:
     if text is None:
         return None
@@ -40,4 +46,7 @@ def _cursor(text: str | None) -> tuple[str, int] | None:
     return writer, int(number)
 
 
-ROUTES = (Route("GET", "/v1/audit", entries, summary="Read the audit", query=AuditQuery, answer=EntryPage),)
+ROUTES = (
+    Route("GET", "/v1/audit", entries, summary="Read the audit", query=AuditQuery, answer=EntryPage),
+    Route("GET", "/v1/audit/heads", heads, summary="Read where each chain ends", answer=HeadPage),
+)

@@ -4,32 +4,9 @@ from __future__ import annotations
 
 from broker.api.door import asked, door, gate
 from broker.service import targets
-from broker.wire.body import Told
 from broker.wire.roles import TargetPage, TargetTold
+from broker.wire.targets import FindingsTold, FindingTold, Reloaded
 from ca.runtime.web import Call, Route
-
-
-class FindingTold(Told):
-    """One thing a check looked at."""
-
-    name: str
-    well: bool
-    detail: str
-    fix: str | None = None
-
-
-class FindingsTold(Told):
-    """What a check found; `well` when nothing has to be done."""
-
-    target: str
-    well: bool
-    findings: list[FindingTold]
-
-
-class Reloaded(Told):
-    """The targets that changed."""
-
-    changed: list[str]
 
 
 async def list_targets(call: Call) -> TargetPage:

@@ -20,6 +20,12 @@ from broker.wire.tasks import (
 from ca.runtime.web import Call, Route
 
 
+class TaskQuery(PageQuery):
+    """Which tasks: all, or only those that live."""
+
+    live: bool = False
+
+
 async def open_task(call: Call) -> TaskOpened:
     """Open a task."""
     ask: OpenTask = call.body
@@ -41,9 +47,9 @@ async def open_task(call: Call) -> TaskOpened:
 
 async def list_tasks(call: Call) -> TaskPage:
     """Tasks in the order of their birth; a workload sees those of its own trees."""
-    query: PageQuery = call.parameters
+    query: TaskQuery = call.parameters
     after = parse_task(query.after) if query.after is not None else None
-    found = await reading.task_page(gate(call), asked(call), after, query.limit)
+    found = await reading.task_page(gate(call), asked(call), after, query.limit, live=query.live)
     following = found[-1].id if len(found) == query.limit else None
     return TaskPage(items=[TaskTold.of(task) for task in found], next=following)
 
@@ -97,7 +103,7 @@ def _task(call: Call) -> TaskId:
 
 ROUTES = (
     Route("POST", "/v1/tasks", open_task, summary="Open a task", body=OpenTask, answer=TaskOpened, status=201),
-    Route("GET", "/v1/tasks", list_tasks, summary="List tasks", query=PageQuery, answer=TaskPage),
+    Route("GET", "/v1/tasks", list_tasks, summary="List tasks", query=TaskQuery, answer=TaskPage),
     Route("GET", "/v1/tasks/{id}", show_task, summary="Show a task", answer=TaskTold),
     Route("GET", "/v1/tasks/{id}/tree", show_tree, summary="Show a task and those below it", answer=TaskTree),
     Route("GET", "/v1/tasks/{id}/report", show_report, summary="Show the closing report", answer=ReportTold),

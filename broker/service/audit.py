@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from broker.audit.chain import Head
 from broker.events.confirmations import confirm as confirm_epoch
 from broker.model.caller import Operator, Verb
 from broker.model.event import Epoch
@@ -18,6 +19,12 @@ async def page(gate: Gate, asked: Asked, after: tuple[str, int] | None, limit: i
     """A page of every writer's chain. Raises Denied."""
     asked.demand(Verb.READ_AUDIT)
     return await gate.world.database.read(lambda tx: receipts.page(tx, after=after, limit=limit))
+
+
+async def heads(gate: Gate, asked: Asked) -> Sequence[Head]:
+    """Where each writer's chain ends. Raises Denied."""
+    asked.demand(Verb.READ_AUDIT)
+    return await gate.world.database.read(receipts.heads)
 
 
 async def of_task(gate: Gate, asked: Asked, task: TaskId) -> Sequence[Entry]:

@@ -16,11 +16,13 @@ from broker.store import tasks
 from ca.errors import Denied
 
 
-async def task_page(gate: Gate, asked: Asked, after: TaskId | None, limit: int) -> Sequence[Task]:
+async def task_page(
+    gate: Gate, asked: Asked, after: TaskId | None, limit: int, *, live: bool = False
+) -> Sequence[Task]:
     """Tasks in the order of their birth: all for an operator, those bound to it for a process. Raises Denied."""
     if isinstance(asked.caller, Operator):
         asked.demand(Verb.READ_TASKS)
-        return await gate.world.database.read(lambda tx: tasks.page(tx, after=after, limit=limit))
+        return await gate.world.database.read(lambda tx: tasks.page(tx, after=after, limit=limit, live=live))
     instance = asked.workload.instance
     if instance is None:
         raise Denied("only a process our attestor knows has a list of its own, ask for a task by its id")

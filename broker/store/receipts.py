@@ -54,6 +54,15 @@ async def writers(tx: Transaction) -> Sequence[str]:
     return [row["writer"] for row in rows]
 
 
+async def heads(tx: Transaction) -> Sequence[Head]:
+    """Where each writer's chain ends."""
+    rows = await tx.fetch(
+        "SELECT writer, number, hash FROM receipts AS r WHERE number ="
+        " (SELECT MAX(number) FROM receipts WHERE writer = r.writer) ORDER BY writer"
+    )
+    return [Head(writer=row["writer"], number=row["number"], hash=row["hash"]) for row in rows]
+
+
 async def chain(tx: Transaction, writer: str, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
     """A piece of one writer's chain, from the entry after number `after`."""
     rows = await tx.fetch(

@@ -1,0 +1,28 @@
+"""Bodies of /v1/targets/…: what a check found, and what a reload changed."""
+
+from __future__ import annotations
+
+from broker.wire.body import Told
+
+
+class FindingTold(Told):
+    """One thing a check looked at."""
+
+    name: str
+    well: bool
+    detail: str
+    fix: str | None = None
+
+
+class FindingsTold(Told):
+    """What a check found; `well` when nothing has to be done."""
+
+    target: str
+    well: bool
+    findings: list[FindingTold]
+
+
+class Reloaded(Told):
+    """The targets that changed."""
+
+    changed: list[str]
