@@ -60,7 +60,10 @@ def evaluate(rules: RuleSet, facts: Facts) -> Outcome:
         if not rule.holds_on(facts.node):
             missed.append(Missed(rule.name, f"it does not hold on this node: {_elsewhere(rule, facts)}", here=False))
             continue
-        found = _apply(rule, facts)
+        part = next((one.rule.name for one in entitled.values() if one.rule.own), None)
+        found = (
+            _apply(rule, facts) if part is None else f"the process is a part of Sojourn, by `{part}`, and nothing else"
+        )
         if isinstance(found, str):
             missed.append(Missed(rule.name, found, here=True))
         elif found in entitled:

@@ -65,6 +65,8 @@ class Rule:
     dns_names: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
     strength: Strength = Strength.WEAK_PEER
+    own: bool = False
+    """Whether it names one of Sojourn's own parts; such a process gets no other identity."""
 
     def holds_on(self, node: Selectors) -> bool:
         """Whether it is meant for a node with the verified selectors `node`."""
@@ -106,4 +108,5 @@ def _plain(rule: Rule) -> list[object]:
         rule.dns_names,
         rule.audiences,
         rule.strength,
+        rule.own,
     ]

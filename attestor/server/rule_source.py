@@ -77,9 +77,14 @@ class RuleSource:
         return replace(read, rules=(*self._own, *read.rules))
 
     def _files(self) -> list[Path]:
-        return [
-            path for place in self._places for path in (sorted(place.glob("*.yaml")) if place.is_dir() else [place])
-        ]
+        return [path for place in self._places for path in self._listed(place)]
+
+    @staticmethod
+    def _listed(place: Path) -> list[Path]:
+        try:
+            return sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+        except OSError:  # whoever reads it will say why
+            return [place]
 
     def _look(self) -> _Seen:
         """What tells one state of the files from another, without reading them."""

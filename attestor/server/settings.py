@@ -123,6 +123,7 @@ class ServerSettings(Settings):
                 nodes=None if part.nodes == Condition.all_of([ANY_NODE]) else part.nodes,
                 when=part.when,
                 template=Template.parse(f"/sojourn/{part.name}", self.trust_domain, may_be_reserved=True),
+                own=True,
             )
             for part in self.parts
         ]

@@ -6,6 +6,7 @@ never reaches a decision. The node a message speaks for is not in it: the server
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -182,7 +183,7 @@ def encode_followed(step: Update | Beat) -> pb.FollowResponse:
         live_counter=step.live_counter,
         ended=sorted(step.ended),
         withdrawn_authorities=sorted(step.withdrawn_authorities),
-        beat_seconds=int(step.beat.total_seconds()),
+        beat_seconds=math.ceil(step.beat.total_seconds()),
         grace_seconds=int(step.grace.total_seconds()),
     )
     return pb.FollowResponse(update=update)

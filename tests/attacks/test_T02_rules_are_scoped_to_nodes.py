@@ -35,6 +35,7 @@ BROKER = Rule(
     nodes=Condition.all_of([Selector("node", "name:good")]),
     when=Condition.all_of([Selector("unix", "self:true")]),
     template=Template.parse("/sojourn/broker", DOMAIN, may_be_reserved=True),
+    own=True,
 )
 CLAIMS = ("unix:uid:0", "unix:self:true", "unix:path:/usr/bin/sojourn", "unix:user:root", "node:name:good")
 
@@ -68,8 +69,18 @@ async def test_the_good_node_gets_what_the_bad_one_asked_for(tmp_path: Path) -> 
     """So the refusals above are about the node and nothing else."""
     async with parts(tmp_path, RULES, own=[BROKER]) as server:
         await server.join("good")
-        for path in ("/agent/orders", "/sojourn/broker", "/on/good/root"):
-            assert isinstance(await ask(server, "good", path, attestation(*CLAIMS)), Signed)
+        assert isinstance(await ask(server, "good", "/sojourn/broker", attestation(*CLAIMS)), Signed)
+        agent = attestation("unix:uid:0", "unix:user:root")
+        for path in ("/agent/orders", "/on/good/root"):
+            assert isinstance(await ask(server, "good", path, agent), Signed)
+
+
+async def test_one_of_our_own_parts_is_nothing_else(tmp_path: Path) -> None:
+    """A broker whose uid also matches the rule of an agent does not become that agent."""
+    async with parts(tmp_path, RULES, own=[BROKER]) as server:
+        node = await server.join("good")
+        (told,), _ = await server.workloads.resolve(node, [attestation(*CLAIMS)])
+        assert [one.id.path for one in told.identities] == ["/sojourn/broker"]
 
 
 async def test_a_node_does_not_learn_of_rules_for_others(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from cryptography import x509 as certificates
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,6 +19,7 @@ from ca.runtime.database import Database
 from ca.store import State, everything
 
 LONGEST_CSR = 8 * 1024
+T = TypeVar("T")
 
 
 class Leaves:
@@ -44,18 +46,16 @@ class Leaves:
 
     async def sign(self, requests: Sequence[LeafRequest], now: datetime) -> list[bytes]:
         """Chains, concatenated DER, in the order asked; all or none. Raises Unfit, Malformed, Unavailable."""
-        try:
+
+        async def attempt() -> list[bytes]:
             chains = await self.authority.sign_x509_many([self.prepare(one, now) for one in requests])
-        except Stale:  # the issuing authority was replaced in between
-            chains = await self.authority.sign_x509_many([self.prepare(one, now) for one in requests])
-        return [b"".join(chain) for chain in chains]
+            return [b"".join(chain) for chain in chains]
+
+        return await _twice(attempt)
 
     async def sign_jwt(self, request: jwt.JwtRequest, now: datetime) -> str:
         """One token. Raises Unfit, Unavailable."""
-        try:
-            return await self.authority.sign_jwt(self._prepare_jwt(request, now))
-        except Stale:
-            return await self.authority.sign_jwt(self._prepare_jwt(request, now))
+        return await _twice(lambda: self.authority.sign_jwt(self._prepare_jwt(request, now)))
 
     async def withdrawn(self) -> frozenset[bytes]:
         """Key ids of authorities that are not to be trusted any more: what they signed is to be replaced now."""
@@ -90,6 +90,21 @@ def read_csr(der: bytes) -> x509.LeafKey:
     if not isinstance(key, x509.LeafKey):
         raise Malformed("a certificate request's key must be of EC, RSA or Ed25519")
     return key
+
+
+async def _twice(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Once more when the authority was replaced between preparing and signing. Raises Unavailable."""
+    try:
+        return await attempt()
+    except Stale:
+        return await _once_more(attempt)
+
+
+async def _once_more(attempt: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await attempt()
+    except Stale as error:
+        raise Unavailable("the authority is being replaced: try again") from error
 
 
 def _bounded(*lengths: timedelta) -> timedelta:

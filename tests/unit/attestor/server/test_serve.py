@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,18 +20,19 @@ from attestor._proto import node_pb2 as pb
 from attestor._proto import task_pb2
 from attestor.instance import State, new_id
 from attestor.server.serve import Server, serve
-from attestor.server.settings import Listen
+from attestor.server.settings import Keys, Listen
 from attestor.wire import node as wire
 from attestor.wire import task
 from attestor.wire.node import LiveSet
 from ca.runtime.clock import SystemClock
 from ca.runtime.document import BadSettings
 from ca.runtime.process import Readiness
+from ca.runtime.secret import Reference
 from ca.spiffe import der
 from ca.spiffe.bundle import Bundle, BundleSet
 from ca.spiffe.id import TrustDomain
 from ca.spiffe.x509svid import verify
-from fakes.attestor_parts import attestation, wants
+from fakes.attestor_parts import attestation, csr, wants
 from fakes.node_client import (
     KEY,
     as_node,
@@ -261,6 +263,19 @@ async def test_a_server_does_not_start_with_bad_rules(tmp_path: Path, rules: str
     with pytest.raises(BadSettings, match=r"rules\.yaml:"):
         async with running(tmp_path, rules):
             pass
+
+
+async def test_with_keys_on_disk_a_restart_changes_nothing_for_nodes(tmp_path: Path) -> None:
+    """The same root, and a certificate from before still opens the door."""
+    (tmp_path / "seal").write_text(secrets.token_hex(32))
+    (tmp_path / "seal").chmod(0o600)
+    keys = Keys(store="disk", folder=tmp_path / "keys", seal=Reference("file", str(tmp_path / "seal")))
+    async with running(tmp_path, keys=keys) as server:
+        admitted, before = await join(server), server.root_key_hash
+    async with running(tmp_path, keys=keys) as server, as_node(server.address, admitted) as channel:
+        assert server.root_key_hash == before
+        renewed = await ask(channel, wire.RENEW, pb.RenewRequest(csr=csr(KEY)), pb.Admission)
+        assert wire.decode_admission(renewed).id == admitted.id
 
 
 async def test_a_server_goes_on_where_it_was(tmp_path: Path) -> None:
