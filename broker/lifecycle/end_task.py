@@ -132,9 +132,11 @@ async def cut_unrecorded(world: World, ended: Sequence[Task]) -> None:
 
 async def _tree(tx: Transaction, task: TaskId) -> Sequence[Task]:
     """The task and what is below it, parents first."""
-    root = (await tasks.get(tx, task)).root
-    inside: dict[TaskId, Task] = {}
-    for link in await tasks.tree(tx, root):
-        if link.id == task or link.parent in inside:
-            inside[link.id] = link
-    return list(inside.values())
+    top = await tasks.get(tx, task)
+    whole = await tasks.tree(tx, top.root)
+    line, level = [top], {top.id}
+    while level:
+        below = [link for link in whole if link.parent in level]
+        level = {link.id for link in below}
+        line += below
+    return line

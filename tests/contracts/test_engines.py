@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -221,8 +220,7 @@ async def test_no_secret_is_printed(place: Place) -> None:
 
 async def test_the_guarantee_and_the_powers_are_stated(place: Place) -> None:
     """An engine says what taking back means, and which powers it has."""
-    engine: Any = place.engine
-    assert isinstance(engine, Listing)
-    assert isinstance(engine, Claimable)
-    typed: Engine = engine
-    assert typed.guarantee(place.role).if_down_within == place.role.ttl.total_seconds()
+    engine: Engine = place.engine
+    powers: list[type] = [Listing, Claimable]
+    assert all(isinstance(engine, power) for power in powers)
+    assert engine.guarantee(place.role).if_down_within == place.role.ttl.total_seconds()

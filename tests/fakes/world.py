@@ -188,13 +188,16 @@ async def living(
     the_role: Role | None = None,
     database: Database | None = None,
     wrap: Any = None,
+    deadline: timedelta = timedelta(seconds=10),
     **facts: Any,
 ) -> AsyncIterator[House]:
     """A broker process: entering it a second time with the same folder is a restart."""
     clock = clock or ManualClock()
     engine = engine or FakeEngine(FakeTarget(clock))
     the_role = the_role or role()
-    async with open_sqlite(folder / "broker.db") as store, open_target(the_role.target, clock) as calls:
+    async with open_sqlite(folder / "broker.db") as store, open_target(
+        the_role.target, clock, deadline=deadline
+    ) as calls:
         await settle(store)
         settled = await store.write(lambda tx: installation.settle(tx, clock.now()))
         observer = Watching()

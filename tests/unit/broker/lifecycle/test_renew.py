@@ -85,7 +85,7 @@ async def test_a_target_that_does_not_answer_is_asked_again_before_the_end(tmp_p
     """A failed renewal is repeated while there is time."""
     async with living(tmp_path) as house:
         handed = await house.held(await house.open())
-        house.engine.fail("renew", error=error)  # type: ignore[arg-type]
+        house.engine.fail("renew", error=error)
         for _ in range(10):
             await house.clock.advance(10)
             await house.reap()
