@@ -19,6 +19,7 @@ accepting, lets unary calls finish, and ends streams with UNAVAILABLE.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl as tls
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -71,6 +72,10 @@ __all__ = [
     "status_of",
     "unary",
 ]
+
+# A stream that its caller has left is cancelled when the listener ends; grpclib then calls the answer it can't send an
+# error. It is none, and it would be the last line of every orderly stop.
+logging.getLogger("grpclib.server").addFilter(lambda record: record.msg != "Failed to handle cancellation")
 
 LIMIT = 4 * 1024 * 1024
 """Bytes a message may have."""
