@@ -32,6 +32,8 @@ from ca.runtime import log
 from ca.runtime.clock import Clock
 from ca.spiffe.match import IdPattern
 
+PATIENCE = 10.0
+"""Seconds a call may take."""
 SILENCE = 15.0
 """Seconds without a word, not even a beat, after which the connection is taken for dead."""
 
@@ -50,6 +52,8 @@ class TaskLink:
         self._changes: asyncio.Queue[InstanceChange] = asyncio.Queue()
         self._states: dict[str, State] = {}
         self._current = False
+        self._fresh = False
+        self._link: Channel | None = None
 
     @classmethod
     @asynccontextmanager
@@ -82,11 +86,11 @@ class TaskLink:
         """Say that `instance` opened a task, and watch it from now on. Raises Unavailable when nobody answers."""
         self.watch([instance])
         with answers_from("the attestor server"):
-            async with self._channel() as channel:
-                call = channel.request(wire.BIND, Cardinality.UNARY_UNARY, pb.BindRequest, pb.BindResponse, timeout=10)
-                async with call as stream:
-                    await stream.send_message(wire.encode_bind(instance), end=True)
-                    answer = await stream.recv_message()
+            if self._link is not None:
+                answer = await self._bind(self._link, instance)
+            else:
+                async with self._channel() as channel:
+                    answer = await self._bind(channel, instance)
         if answer is None:
             raise Unavailable("the attestor server answered nothing")
         bound = wire.decode_bound(answer)
@@ -108,15 +112,27 @@ class TaskLink:
         while True:
             yield await self._changes.get()
 
+    @staticmethod
+    async def _bind(channel: Channel, instance: str) -> pb.BindResponse | None:
+        call = channel.request(wire.BIND, Cardinality.UNARY_UNARY, pb.BindRequest, pb.BindResponse, timeout=PATIENCE)
+        async with call as stream:
+            await stream.send_message(wire.encode_bind(instance), end=True)
+            return await stream.recv_message()
+
     async def _follow(self) -> None:
+        """Hold the link for ever. A break that is mended at once, as after a rotation, is not told."""
         backoff = Backoff(self._clock)
         while True:
             try:
                 with answers_from("the attestor server"):
-                    async with self._channel() as channel:
-                        await self._hold(channel, backoff)
+                    async with self._channel() as self._link:
+                        await self._hold(self._link, backoff)
             except Problem as error:
                 _log.warning("the link to the attestor server is down", error=error)
+            self._link = None
+            if self._fresh:
+                self._fresh = False
+                continue
             self._current = False
             await backoff.wait()
 
@@ -141,7 +157,7 @@ class TaskLink:
 
     def _apply(self, step: Watched, asked: frozenset[str], cursor: int | None) -> int:
         if isinstance(step, Snapshot):
-            self._current = True
+            self._current = self._fresh = True
             told = {change.instance: change for change in step.changes}
             for instance in asked & self._watched:
                 live = InstanceChange(instance=instance, state=State.LIVE, reason="", cursor=step.cursor)

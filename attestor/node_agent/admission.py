@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
@@ -26,7 +27,6 @@ from attestor.wire.answers import answers_from
 from ca import tls
 from ca.errors import Malformed, Problem
 from ca.runtime import log
-from ca.runtime.secret import Reference
 from ca.spiffe import x509svid
 from ca.spiffe.bundle import Bundle, BundleSet
 from ca.spiffe.errors import Untrusted
@@ -65,15 +65,13 @@ class Address:
         return peer
 
 
-async def attest(address: Address, reference: Reference, now: Callable[[], datetime]) -> NodeIdentity:
-    """Prove this node by the join token `reference` leads to.
+async def attest(address: Address, token: JoinToken, now: Callable[[], datetime]) -> NodeIdentity:
+    """Prove this node by a join token.
 
     Raises:
-        Malformed: there is no token, or it is none.
         NotProven: the server does not take it.
         Unreachable: nobody answers there, or somebody else than the server the token names.
     """
-    token = JoinToken.parse(reference.read().reveal())
     key = new_key()
     with answers_from(SERVER):
         async with address.pinned(token.root_key_hash, now) as channel:
@@ -103,6 +101,19 @@ async def renew(channel: Channel, trust_domain: TrustDomain) -> NodeIdentity:
     return NodeIdentity.of(wire.decode_admission(answer), key, trust_domain)
 
 
+def names_root_of(token: JoinToken, bundle: Bundle) -> bool:
+    """Whether the root `token` names is one of those we know."""
+    return any(key_hash(root) == token.root_key_hash for root in bundle.x509_authorities)
+
+
+def key_hash(certificate: x509.Certificate) -> str:
+    """SHA-256, in hex, of its SubjectPublicKeyInfo."""
+    spki = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
+
+
 class _Conversation:
     """The turns of a proof inside the stream."""
 
@@ -125,13 +136,11 @@ def _pinned(chain: Sequence[bytes], root_key_hash: str, trust_domain: TrustDomai
         raise Untrusted("the server showed no root to compare with the join token's")
     try:
         root = x509.load_der_x509_certificate(chain[-1])
-        spki = root.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        shown = key_hash(root)
         bundle = Bundle(trust_domain=trust_domain, x509_authorities=(root,))
-    except (ValueError, TypeError, Malformed) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, Malformed) as error:
         raise Untrusted("the server's root can't be read") from error
-    if hashlib.sha256(spki).hexdigest() != root_key_hash:
+    if shown != root_key_hash:
         raise Untrusted("the server's root is not the one the join token names: another server, or one in between")
     return chain[:-1], BundleSet.of(bundle)
 

@@ -54,8 +54,8 @@ class Held:
     """One process and what it holds.
 
     `counter` is that of the first live set that names it: 0 until it is journalled. `users` are the calls it has open;
-    `barred` is the server's word that this instance gets nothing more. `findings` is None after a restart until the
-    process calls again.
+    `barred` is the server's word that this instance gets nothing more; while it is `pending` its identities changed and
+    their certificates are on the way. `findings` is None after a restart until the process calls again.
     """
 
     instance: str
@@ -71,6 +71,7 @@ class Held:
     ancestors: tuple[str, ...] = ()
     users: int = 0
     barred: bool = False
+    pending: bool = False
     change: Change = field(default_factory=Change, repr=False)
     admitting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 

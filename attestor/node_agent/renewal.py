@@ -74,8 +74,12 @@ class Renewal:
         used = [held for held in self._holdings if held.users and held.counter and held.findings]
         for held in used:
             self._drop_expired(held, now)
-        await self._entitle([held for held in used if held.rules_version != self._issuer.rules_version])
-        await self._sign(used, now)
+        changed = [held for held in used if held.rules_version != self._issuer.rules_version]
+        try:
+            await self._entitle(changed)
+            await self._sign(used, now)
+        finally:
+            _say_so(changed)
 
     async def token(self, held: Held, spiffe_id: SpiffeId, audience: tuple[str, ...]) -> str:
         """A JWT-SVID of `held`; the one it got before while that is before half its life.
@@ -104,9 +108,9 @@ class Renewal:
         _refuse_barred(held)
         now = self._clock.now()
         self._drop_expired(held, now)
+        changed = [held] if held.rules_version != self._issuer.rules_version else []
         try:
-            if held.rules_version != self._issuer.rules_version:
-                await self._entitle([held])
+            await self._entitle(changed)
             if not held.identities:
                 raise NotEntitled("no identity rule of this node matches the calling process")
             await self._holdings.settle(held)
@@ -115,12 +119,14 @@ class Renewal:
             if not (problem.retryable and held.leaves):
                 raise
             _log.warning("served with what is held", instance=held.instance, error=problem)
+        finally:
+            _say_so(changed)
         _refuse_barred(held)
         if not held.leaves:
             raise Unavailable("the attestor server signed nothing for the calling process")
 
     async def _entitle(self, helds: Sequence[Held]) -> None:
-        """Ask what they are entitled to; what is no longer theirs goes at once."""
+        """Ask what they are entitled to; what is no longer theirs goes at once, and `_say_so` tells of it."""
         version = self._issuer.rules_version
         answers = await self._issuer.resolve([held.attestation() for held in helds])
         for held, entitlement in zip(helds, answers, strict=True):
@@ -131,7 +137,7 @@ class Renewal:
             held.tokens.clear()
             for gone in held.leaves.keys() - mine:
                 del held.leaves[gone]
-            held.change.announce()
+            held.pending = True
 
     async def _sign(self, helds: Iterable[Held], now: datetime) -> None:
         wanted = [
@@ -172,6 +178,14 @@ class Renewal:
         for spiffe_id in expired:
             del held.leaves[spiffe_id]
         if expired:
+            held.change.announce()
+
+
+def _say_so(changed: Iterable[Held]) -> None:
+    """What changed is whole now, or will not be: whoever waits may look."""
+    for held in changed:
+        if held.pending:
+            held.pending = False
             held.change.announce()
 
 

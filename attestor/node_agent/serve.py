@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from attestor.methods.workload import load
@@ -23,84 +24,136 @@ from ca.runtime import grpc, log, places, web
 from ca.runtime.clock import Clock
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
-from ca.runtime.process import Readiness, Wake, background, task
+from ca.runtime.process import Part, Readiness, Wake, background, task
+from ca.runtime.secret import Secret
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at what is due."""
+DRAIN = 2.0
+"""Seconds calls get to finish when it stops; streams are told at once."""
 
 _log = log.get(__name__)
 
 
 @asynccontextmanager
 async def serve(
-    settings: NodeAgentSettings, clock: Clock, readiness: Readiness, *, metrics: Metrics | None = None
+    settings: NodeAgentSettings,
+    clock: Clock,
+    readiness: Readiness,
+    *,
+    metrics: Metrics | None = None,
+    join_token: Secret | None = None,
 ) -> AsyncIterator[None]:
     """Run a node agent while the block runs; its sockets listen when it is entered.
 
     It need not reach the server for that: `readiness` says what it waits for, and until the server has spoken the
-    Workload API answers Unavailable, as the standard wants.
+    Workload API answers Unavailable, as the standard wants. `join_token` is for whoever has one at hand; else it is
+    where settings say.
+
+    Raises:
+        Conflict: another node agent uses the state folder.
+        AlreadyRunning: another process listens on one of the sockets.
+        Malformed: others may read the node's key.
     """
     metrics = metrics or Metrics()
     part = readiness.part("node agent")
     part.waiting("the attestor server")
-    connections, processes = affordable(settings.limits.connections, settings.limits.processes)
+    token = settings.join_token.read if settings.join_token and join_token is None else None
     async with AsyncExitStack() as stack:
-        state = places.make(settings.state)
-        journal = Journal(state / "instances.journal")
-        stack.callback(journal.close)
-        wake, report = Wake(), Wake()
-        holdings = Holdings(journal, most=processes, ended=report.set)
-        stack.callback(holdings.close)
-        holdings.restore()
-        upstream = Upstream(
-            Address(settings.server.host, settings.server.port, settings.trust_domain),
-            identity_file=IdentityFile(state / "identity.json", settings.trust_domain),
-            join_token=settings.join_token,
-            holdings=holdings,
-            clock=clock,
-            wake=wake,
-            report=report,
-            part=part,
-        )
-        source = load("unix").UnixSource(discover_path=settings.unix.path, hash_limit=settings.unix.hash_limit)
-        stack.callback(source.close)
-        attestor = Attestor([source], shared_uids=settings.unix.shared_uids)
-        renewal = Renewal(holdings, attestor, upstream, clock)
-        await stack.enter_async_context(task("upstream", upstream.run))
-        await stack.enter_async_context(
-            background("node identity", upstream.tick, every=LOOK_EVERY, clock=clock, count=metrics.ticks("nodes"))
-        )
-        await stack.enter_async_context(
-            background(
-                "renewal", renewal.tick, every=LOOK_EVERY, clock=clock, wake=wake, count=metrics.ticks("renewal")
-            )
-        )
-        limit = ConnectionLimit(connections)
-        options = grpc.Options(accept=limit.accept, release=limit.release, metrics=metrics, drain=0.0)
-        api = WorkloadApi(renewal, upstream, clock)
-        await stack.enter_async_context(
-            grpc.listen_unix(api.methods(), _reachable(settings.workload_socket), mode=0o666, options=options)
-        )
-        admin = web.application(AdminApi(holdings, attestor, upstream, part).routes(), metrics=metrics)
-        allowed = {os.geteuid(), *settings.admin_uids}
-        await stack.enter_async_context(
-            web.listen_unix(admin, _private(settings.admin_socket), mode=0o600, allow_uids=allowed)
-        )
+        parts = _assemble(stack, settings, clock, part, (lambda: join_token) if join_token else token)
+        await _loops(stack, parts, clock, metrics)
+        await _listeners(stack, parts, settings, metrics)
         if settings.health is not None:
             health = serve_health(readiness, metrics, settings.health.host, settings.health.port)
             await stack.enter_async_context(health)
-        _log.info("the Workload API listens", socket=str(settings.workload_socket), restored=len(holdings))
+        _log.info("the Workload API listens", socket=str(settings.workload_socket), restored=len(parts.holdings))
         yield
+        part.waiting("its stop")
 
 
-def _reachable(socket: Path) -> Path:
-    """Processes of other users reach this one: its folder may be passed through."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a node agent is made of."""
+
+    connections: int
+    wake: Wake
+    holdings: Holdings
+    upstream: Upstream
+    attestor: Attestor
+    renewal: Renewal
+    workload_api: WorkloadApi
+    admin_api: AdminApi
+
+
+def _assemble(
+    stack: AsyncExitStack,
+    settings: NodeAgentSettings,
+    clock: Clock,
+    part: Part,
+    join_token: Callable[[], Secret] | None,
+) -> _Parts:
+    """From the disk upwards; processes that were held before are held again."""
+    connections, processes = affordable(settings.limits.connections, settings.limits.processes)
+    state = places.make(settings.state)
+    journal = Journal(state / "instances.journal")
+    stack.callback(journal.close)
+    wake, report = Wake(), Wake()
+    holdings = Holdings(journal, most=processes, ended=report.set)
+    stack.callback(holdings.close)
+    holdings.restore()
+    upstream = Upstream(
+        Address(settings.server.host, settings.server.port, settings.trust_domain),
+        identity_file=IdentityFile(state / "identity.json", settings.trust_domain),
+        join_token=join_token,
+        holdings=holdings,
+        clock=clock,
+        wake=wake,
+        report=report,
+        part=part,
+    )
+    source = load("unix").UnixSource(discover_path=settings.unix.path, hash_limit=settings.unix.hash_limit)
+    stack.callback(source.close)
+    attestor = Attestor([source], shared_uids=settings.unix.shared_uids)
+    renewal = Renewal(holdings, attestor, upstream, clock)
+    return _Parts(
+        connections=connections,
+        wake=wake,
+        holdings=holdings,
+        upstream=upstream,
+        attestor=attestor,
+        renewal=renewal,
+        workload_api=WorkloadApi(renewal, upstream, clock),
+        admin_api=AdminApi(holdings, attestor, upstream, part),
+    )
+
+
+async def _loops(stack: AsyncExitStack, parts: _Parts, clock: Clock, metrics: Metrics) -> None:
+    """Everything that is due by itself."""
+    await stack.enter_async_context(task("upstream", parts.upstream.run))
+    for name, label, tick, wake in (
+        ("node identity", "nodes", parts.upstream.tick, None),
+        ("renewal", "renewal", parts.renewal.tick, parts.wake),
+    ):
+        count = metrics.ticks(label)
+        await stack.enter_async_context(background(name, tick, every=LOOK_EVERY, clock=clock, wake=wake, count=count))
+
+
+async def _listeners(stack: AsyncExitStack, parts: _Parts, settings: NodeAgentSettings, metrics: Metrics) -> None:
+    """Everything that can be asked."""
+    limit = ConnectionLimit(parts.connections)
+    options = grpc.Options(accept=limit.accept, release=limit.release, metrics=metrics, drain=DRAIN)
+    workloads = _folder(settings.workload_socket, mode=0o711)  # processes of other users pass through it
+    await stack.enter_async_context(
+        grpc.listen_unix(parts.workload_api.methods(), workloads, mode=0o666, options=options)
+    )
+    admin = web.application(parts.admin_api.routes(), metrics=metrics)
+    mode = 0o666 if settings.admin_uids else 0o600  # with others allowed the kernel's word about their uid decides
+    operators = _folder(settings.admin_socket, mode=0o700)
+    allowed = {os.geteuid(), *settings.admin_uids}
+    await stack.enter_async_context(web.listen_unix(admin, operators, mode=mode, allow_uids=allowed))
+
+
+def _folder(socket: Path, *, mode: int) -> Path:
     if not socket.parent.exists():
-        places.make(socket.parent, mode=0o711)
-    return socket
-
-
-def _private(socket: Path) -> Path:
-    if not socket.parent.exists():
-        places.make(socket.parent)
+        places.make(socket.parent, mode=mode)
     return socket

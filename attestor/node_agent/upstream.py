@@ -11,8 +11,9 @@ forgotten, and only a new join token helps.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -22,6 +23,7 @@ from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 
 from attestor._proto import node_pb2 as pb
+from attestor.methods.node.join_token import JoinToken
 from attestor.node_agent import admission
 from attestor.node_agent.admission import SERVER, Address
 from attestor.node_agent.batch import Batch
@@ -31,11 +33,11 @@ from attestor.wire import node as wire
 from attestor.wire.answers import Unreachable, answers_from
 from attestor.wire.attestation import Attestation, Entitlement
 from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, Update
-from ca.errors import Denied, Malformed, Problem, Unavailable
+from ca.errors import Denied, Malformed, NotFound, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
 from ca.runtime.process import Part, Wake
-from ca.runtime.secret import Reference
+from ca.runtime.secret import Secret
 from ca.spiffe.bundle import Bundle, BundleSet
 
 M = TypeVar("M", bound=Message)
@@ -82,7 +84,7 @@ class Upstream:
         address: Address,
         *,
         identity_file: IdentityFile,
-        join_token: Reference | None,
+        join_token: Callable[[], Secret] | None,
         holdings: Holdings,
         clock: Clock,
         wake: Wake,
@@ -119,7 +121,7 @@ class Upstream:
 
     async def run(self) -> None:
         """Hold the link for ever."""
-        self._identity = self._saved = self._file.load(self._clock.now())
+        self._identity = self._saved = self._remembered()
         if self._identity is not None:
             self.bundles = BundleSet.of(self._identity.bundle)
         while True:
@@ -142,10 +144,13 @@ class Upstream:
             self._identity = await admission.renew(channel, self._address.trust_domain)
             _log.info("the node's identity was renewed", until=self._identity.svid.not_after)
             channel.close()  # the stream ends, and the next connection shows the new one
-        if self._identity is not None and self._identity is not self._saved:
-            saved = self._identity
-            await asyncio.to_thread(self._file.save, saved)
-            self._saved = saved
+        await self._keep()
+
+    async def _keep(self) -> None:
+        identity = self._identity
+        if identity is not None and identity is not self._saved:
+            await asyncio.to_thread(self._file.save, identity)
+            self._saved = identity
 
     async def resolve(self, attestations: Sequence[Attestation]) -> list[Entitlement]:
         """What these instances are entitled to. Raises Unavailable."""
@@ -163,24 +168,42 @@ class Upstream:
         identity = self._identity
         if identity is None or self._clock.now() >= identity.svid.not_after:
             identity = self._identity = await self._admitted()
-            self._wake.set()  # to be kept: the token is used up
+            with contextlib.suppress(Unavailable):  # the token is used up: go on with what we got, `tick` tries again
+                await self._keep()
         try:
             with answers_from(SERVER):
                 async with self._address.known_by(identity, self._clock.now) as channel:
                     self._channel = channel
                     await self._follow(channel)
-        except Denied as problem:
+        except (Denied, NotFound) as problem:
             self._sent_away(problem)
             raise
         finally:
             self._channel = None
 
     async def _admitted(self) -> NodeIdentity:
-        if self._join_token is None:
+        token = self._token()
+        if token is None:
             raise Unavailable("this node has no valid identity: give it a join token from `sojourn token create`")
-        identity = await admission.attest(self._address, self._join_token, self._clock.now)
+        identity = await admission.attest(self._address, token, self._clock.now)
         _log.info("this node was admitted", identity=str(identity.svid.id), until=identity.svid.not_after)
         return identity
+
+    def _remembered(self) -> NodeIdentity | None:
+        """The identity on disk, unless the join token speaks of another root: then it is of a former server."""
+        identity = self._file.load(self._clock.now())
+        try:
+            token = self._token()
+        except Malformed:  # a token that was used and removed is no trouble while the identity is valid
+            token = None
+        if identity is None or token is None or admission.names_root_of(token, identity.bundle):
+            return identity
+        _log.warning("the join token names another root: this node joins anew", identity=str(identity.svid.id))
+        return None
+
+    def _token(self) -> JoinToken | None:
+        """Read anew each time: an operator may have put another one there. Raises Malformed."""
+        return None if self._join_token is None else JoinToken.parse(self._join_token().reveal())
 
     def _sent_away(self, problem: Problem) -> None:
         _log.error("the attestor server sent this node away", error=problem)

@@ -64,8 +64,7 @@ class WorkloadApi:
         await self._stream(call, lambda _: wire.encode_x509_bundles(self._bundles_der()))
 
     async def _fetch_jwt_bundles(self, call: GrpcCall) -> None:
-        jwks = lambda: {one.trust_domain: one.jwt_jwks() for one in self._issuer.bundles}  # noqa: E731
-        await self._stream(call, lambda _: wire.encode_jwt_bundles(jwks()))
+        await self._stream(call, lambda _: wire.encode_jwt_bundles(self._bundles_jwks()))
 
     async def _fetch_jwt(self, call: GrpcCall) -> None:
         self._check(call)
@@ -98,11 +97,13 @@ class WorkloadApi:
             sent: Message | None = None
             while True:
                 changed = held.change.next()
-                _check_entitled(held)
-                message = render(held)
-                if message != sent:
-                    await call.send(message)
-                    sent = message
+                held.check()
+                if not held.pending:
+                    _check_entitled(held)
+                    message = render(held)
+                    if message != sent:
+                        await call.send(message)
+                        sent = message
                 await changed.wait()
 
     def _check(self, call: GrpcCall) -> None:
@@ -136,6 +137,9 @@ class WorkloadApi:
     def _bundles_der(self) -> Mapping[TrustDomain, bytes]:
         return {one.trust_domain: one.x509_der() for one in self._issuer.bundles}
 
+    def _bundles_jwks(self) -> Mapping[TrustDomain, bytes]:
+        return {one.trust_domain: one.jwt_jwks() for one in self._issuer.bundles}
+
     async def _tokens(self, held: Held, wanted: Sequence[SpiffeId], audience: tuple[str, ...]) -> tuple[JwtEntry, ...]:
         """A token of each identity that may have one for `audience`. Raises NotEntitled when that is none."""
         entries: list[JwtEntry] = []
@@ -154,9 +158,8 @@ class WorkloadApi:
 
 
 def _check_entitled(held: Held) -> None:
-    """What must hold before each message. Raises CallerGone, NotEntitled, Unavailable."""
+    """Something must be left to be sent. Raises NotEntitled, Unavailable."""
     if held.barred or not held.identities:
         raise NotEntitled("the identity of the calling process was withdrawn")
-    held.check()
     if not held.leaves:
         raise Unavailable("the certificates of the calling process have expired, and the attestor server signs none")
