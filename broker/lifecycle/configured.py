@@ -18,6 +18,7 @@ from broker.lifecycle.world import World
 from broker.model.role import Role
 from broker.targets.target import Target, open_target
 from ca.errors import NotFound
+from ca.runtime import failpoint
 from ca.runtime.clock import Clock
 
 
@@ -87,4 +88,7 @@ async def check(world: World, target: str) -> Sequence[Finding]:
     if not isinstance(engine, Checkable):
         return ()
     roles = [role for role in world.roles.values() if role.target == target]
-    return await engine.check(roles, world.prefix)
+    failpoint.reach("configured.check.before")
+    findings = await engine.check(roles, world.prefix)
+    failpoint.reach("configured.check.after")
+    return findings

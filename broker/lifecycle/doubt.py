@@ -43,10 +43,10 @@ async def never_made(world: World, lease: Lease, now: datetime) -> Lease:
 
 async def lost(world: World, lease: Lease, now: datetime) -> Lease:
     """Note that nobody knows whether an intent was carried out; the reaper settles it."""
-    failpoint.reach("doubt.doubt.before")
     unit = withdraw.step(world, lease, LeaseEvent.LOST, now, due_at=now, trouble="the create was not answered")
+    failpoint.reach("doubt.lost.before")
     doubted = await world.database.write(unit, ending=True)
-    failpoint.reach("doubt.doubt.after")
+    failpoint.reach("doubt.lost.after")
     withdraw.tell(world)
     return doubted
 
