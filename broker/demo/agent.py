@@ -104,6 +104,7 @@ async def _afterwards(desk: Desk, given: dict[str, Any], session: asyncpg.Connec
     say("login_refused", **answer, after_ms=round((desk.clock.boot() - begun) * 1000, 1))
     answer = await refusal(lambda: session.fetchval("SELECT count(*) FROM orders"))
     while not session.is_closed():  # rights go first, then the session: only its death counts
+        await desk.clock.sleep(0.002)
         answer = await refusal(lambda: session.fetchval("SELECT count(*) FROM orders"))
     say("session_cut", **answer, after_ms=round((desk.clock.boot() - begun) * 1000, 1))
 
@@ -130,7 +131,7 @@ async def refusal(attempt: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
     """Whether `attempt` was refused, and in whose words."""
     try:
         await attempt()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         return {"ok": True, "error": str(error).splitlines()[0] if str(error) else type(error).__name__}
     return {"ok": False, "error": "it was let in"}
 
