@@ -102,10 +102,10 @@ async def _afterwards(desk: Desk, given: dict[str, Any], session: asyncpg.Connec
     while (answer := await refusal(lambda: _in_and_out(given)))["ok"] is False:
         await desk.clock.sleep(0.002)
     say("login_refused", **answer, after_ms=round((desk.clock.boot() - begun) * 1000, 1))
-    answer = await refusal(lambda: session.fetchval("SELECT count(*) FROM orders"))
     while not session.is_closed():  # rights go first, then the session: only its death counts
+        await refusal(lambda: session.fetchval("SELECT count(*) FROM orders"))
         await desk.clock.sleep(0.002)
-        answer = await refusal(lambda: session.fetchval("SELECT count(*) FROM orders"))
+    answer = await refusal(lambda: session.fetchval("SELECT count(*) FROM orders"))
     say("session_cut", **answer, after_ms=round((desk.clock.boot() - begun) * 1000, 1))
 
 
