@@ -68,8 +68,8 @@ class RunningBroker:
         """
         world = self.gate.world
         live = await world.database.read(tasks.live)
-        for task in live:
-            await end_task.end(world, task.id, reason=reason, now=world.clock.now())
+        for one in live:
+            await end_task.end(world, one.id, reason=reason, now=world.clock.now())
         while await world.database.read(lambda tx: leases.page(tx, after=None, limit=1, open_only=True)):
             world.reaper.set()
             await world.clock.sleep(0.05)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
+from pydantic import Field
+
 from broker.model.role import Guarantee, Role
 from broker.wire.body import Length, Level, Moment, Page, Told
 from broker.wire.leases import GuaranteeTold
@@ -48,7 +50,7 @@ class TargetTold(Told):
     name: str
     engine: str
     state: Literal["up", "down", "unknown"]
-    roles: list[str] = []
+    roles: list[str] = Field(default_factory=list)
     since: Moment | None = None
     trouble: str | None = None
 
