@@ -1,0 +1,130 @@
+"""sojourn rule: which identity rules are in force, and what they give to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attestor.command.options import admin_options
+from ca.runtime.terminal import Console, Style, Styled, command_options
+
+
+@click.group()
+def rule() -> None:
+    """List identity rules, explain who gets what and why."""
+
+
+@rule.command("list")
+@admin_options
+@command_options
+async def list_rules(console: Console, socket: Path | None, state: Path | None) -> None:
+    """Show the rules in force at the attestor server, in the order in which they are tried.
+
+    Example: sojourn rule list
+    """
+    from attestor.command.running import asking_admin, running
+    from attestor.wire.admin import RuleList
+    from ca.runtime.terminal import duration
+
+    async with asking_admin(socket or running(state).server_admin) as admin:
+        found = RuleList.model_validate(await admin.get("/v1/rules"))
+    if console.json:
+        console.result(found.model_dump())
+        return
+    console.table(
+        ("rule", "on nodes", "when", "gives", "bind", "lives", "from"),
+        [
+            (
+                one.name,
+                ", ".join(one.nodes),
+                ", ".join(one.when),
+                one.spiffe_id,
+                one.bind,
+                duration(_seconds(one.x509_ttl_seconds)),
+                one.source,
+            )
+            for one in found.rules
+        ],
+        empty="no rule is in force: nobody gets an identity",
+    )
+    for warning in found.warnings:
+        console.say(Styled("suspicious  ", Style.WARN), warning)
+    for trouble in found.trouble:
+        console.say(Styled("not in force  ", Style.BAD), trouble)
+
+
+@rule.command()
+@click.option("--pid", type=click.IntRange(min=1), help="A process of this machine.")
+@click.option("--node", metavar="NAME", help="Instead of --pid: a process on this node …")
+@click.option("--selector", "selectors", multiple=True, help="… of which this is known; may be given again.")
+@click.option("--strength", default="own-uid", show_default=True, help="… and attested with this strength.")
+@admin_options
+@command_options
+async def explain(
+    *,
+    console: Console,
+    pid: int | None,
+    node: str | None,
+    selectors: Sequence[str],
+    strength: str,
+    socket: Path | None,
+    state: Path | None,
+) -> None:
+    """Say what a process gets, by which rule, and why the other rules give it nothing.
+
+    With --pid the node agent looks at the process as if it connected now. With --node and --selector the server is
+    asked what would be.
+
+    Example: sojourn rule explain --pid $$
+    """
+    if (pid is None) == (node is None) or (pid is not None and selectors):
+        raise click.UsageError("expected --pid, or --node with one or more --selector")
+    answer = (
+        await _explain_process(pid, socket, state)
+        if pid is not None
+        else await _explain_selectors({"node": node, "selectors": list(selectors), "strength": strength}, socket, state)
+    )
+    if console.json:
+        console.result(answer)
+        return
+    _show(console, answer)
+
+
+async def _explain_process(pid: int, socket: Path | None, state: Path | None) -> dict[str, Any]:
+    from attestor.command.running import asking_admin, running
+    from attestor.wire.held import ProcessExplained
+
+    async with asking_admin(socket or running(state).node_agent_admin) as admin:
+        return ProcessExplained.model_validate(await admin.post("/v1/explain", {"pid": pid})).model_dump()
+
+
+async def _explain_selectors(body: dict[str, Any], socket: Path | None, state: Path | None) -> dict[str, Any]:
+    from attestor.command.running import asking_admin, running
+    from attestor.wire.admin import ExplainAnswer
+
+    async with asking_admin(socket or running(state).server_admin) as admin:
+        return ExplainAnswer.model_validate(await admin.post("/v1/rules/explain", body)).model_dump()
+
+
+def _show(console: Console, answer: dict[str, Any]) -> None:
+    if "pid" in answer:
+        instance = f"instance {answer['instance']}" if answer["instance"] else "nothing held for it yet"
+        console.say(Styled(f"process {answer['pid']}", Style.BOLD), f"  strength {answer['strength']}, {instance}")
+    for selector in answer["selectors"] if "pid" in answer else answer["node_selectors"]:
+        console.say("  ", Styled(selector, Style.DIM))
+    for one in answer["identities"]:
+        hint = f", hint `{one['hint']}`" if one["hint"] else ""
+        console.say(Styled("gets  ", Style.GOOD), one["spiffe_id"], f"  by `{one['rule']}`, bind {one['bind']}{hint}")
+    if not answer["identities"]:
+        console.say(Styled("gets nothing", Style.BAD))
+    for one in answer["unmatched"]:
+        console.say(Styled("not   ", Style.WARN), f"`{one['rule']}`: {one['reason']}")
+
+
+def _seconds(amount: int) -> Any:
+    from datetime import timedelta
+
+    return timedelta(seconds=amount)
