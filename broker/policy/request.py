@@ -135,12 +135,21 @@ def _place(  # noqa: PLR0917 - only called above; a cache's key is made of few a
         attributes = (("engine", engine), ("trust_domain", own))
         things += [Entity(uid=resource, parents=above, attributes=attributes), *(Entity(uid=uid) for uid in above)]
     found = [*things, *_agent(SpiffeId.parse(caller)), *_tasks(line)]
-    entities = {entity.uid: entity for entity in found}
-    missing = closed(entities.values(), [principal, resource, *(Uid("Task", task) for task, _, _ in line)])
+    named = [principal, resource, *(Uid("Task", task) for task, _, _ in line)]
+    return Place(principal=principal, resource=resource, above=above, entities=whole(found, named))
+
+
+def whole(entities: Iterable[Entity], named: Iterable[Uid]) -> str:
+    """The entities as Cedar reads them, each once.
+
+    Raises:
+        Incomplete: something is named that isn't among them.
+    """
+    known = {entity.uid: entity for entity in entities}
+    missing = closed(known.values(), named)
     if missing is not None:
         raise Incomplete(f"`{missing}` is named and not known")
-    text = json.dumps([entity.to_json() for entity in entities.values()])
-    return Place(principal=principal, resource=resource, above=above, entities=text)
+    return json.dumps([entity.to_json() for entity in known.values()])
 
 
 def closed(entities: Iterable[Entity], named: Iterable[Uid]) -> Uid | None:

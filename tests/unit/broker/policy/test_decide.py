@@ -172,6 +172,22 @@ def test_facts_that_do_not_belong_together_deny(known: Any) -> None:
     decision = decide(ALL, caller(), [task()], act, known, NOW)
     assert (decision.permits, decision.policies) == (False, ("facts",))
     assert decision.reason.startswith("incomplete facts: ")
+    assert decision.nearest == ()
+
+
+def test_a_request_is_checked_against_the_schema_even_where_no_policy_reads_it() -> None:
+    """A text where a number belongs is not passed over because nobody looked."""
+    odd = obtain(confidence="90")  # what only a mistake of ours would send
+    assert decide(ALL, caller(), [task()], odd, facts(), NOW).policies == ("facts",)
+
+
+def test_a_tool_outside_the_scope_is_not_used() -> None:
+    """For `use` the resource is the tool, and the scope's tools bound it."""
+    use = Act(action=Action.USE, resource="sql", sensitivity=Sensitivity.INTERNAL)
+    inside = [task(scope=scope(tools=patterns(["sql"])))]
+    assert decide(ALL, caller(), inside, use, facts(role=None), NOW).permits
+    outside = decide(ALL, caller(), [task(scope=scope("*"))], use, facts(role=None), NOW)
+    assert (outside.policies, outside.reason) == (("scope",), "the tool `sql` is outside the task's scope")
 
 
 def test_texts_no_policy_language_can_hold_deny() -> None:

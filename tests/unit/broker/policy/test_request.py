@@ -13,7 +13,7 @@ from attestor.instance import Strength
 from broker.model.act import Act, Action
 from broker.model.caller import Workload
 from broker.model.scope import Sensitivity, patterns
-from broker.policy.request import Entity, Incomplete, Request, build, closed, strength_rank
+from broker.policy.request import Entity, Incomplete, Request, build, closed, strength_rank, whole
 from broker.policy.slices import Uid
 from ca.spiffe.id import SpiffeId
 from fakes.nouns import BILLING, NOW, caller, facts, obtain, role, scope, task
@@ -109,13 +109,16 @@ def test_a_chain_that_is_not_whole_is_incomplete(chain: list[Any]) -> None:
 def test_the_first_missing_thing_is_found() -> None:
     """Named by the request, as a parent or in an attribute."""
     agent, path, domain = Uid("Agent", "a"), Uid("AgentPath", "p"), Uid("TrustDomain", "d")
-    whole = [Entity(uid=agent, parents=(path,)), Entity(uid=path, parents=(domain,)), Entity(uid=domain)]
-    assert closed(whole, [agent]) is None
-    assert closed(whole[:2], [agent]) == domain
-    assert closed([whole[0], whole[2]], [agent]) == path
-    assert closed(whole, [agent, Uid("Role", "r")]) == Uid("Role", "r")
+    ladder = [Entity(uid=agent, parents=(path,)), Entity(uid=path, parents=(domain,)), Entity(uid=domain)]
+    assert closed(ladder, [agent]) is None
+    assert closed(ladder[:2], [agent]) == domain
+    assert closed([ladder[0], ladder[2]], [agent]) == path
+    assert closed(ladder, [agent, Uid("Role", "r")]) == Uid("Role", "r")
     owner = Entity(uid=Uid("Task", "t"), attributes=(("owner", Uid("Agent", "b")), ("depth", 0)))
-    assert closed([*whole, owner], [agent]) == Uid("Agent", "b")
+    assert closed([*ladder, owner], [agent]) == Uid("Agent", "b")
+    assert len(json.loads(whole([*ladder, *ladder], [agent]))) == 3
+    with pytest.raises(Incomplete, match='`TrustDomain::"d"` is named and not known'):
+        whole(ladder[:2], [agent])
 
 
 def test_a_caller_without_a_path_lies_in_its_domain() -> None:

@@ -75,6 +75,12 @@ def test_what_is_not_text_or_too_large_is_refused(tmp_path: Path) -> None:
         PolicySource.of(file).load()
 
 
+def test_a_file_that_changes_while_it_is_read_is_refused() -> None:
+    """Half a set may be a valid set without its forbids. A file of /proc says it is empty and is not."""
+    with pytest.raises(BadPolicy, match="changed while it was read"):
+        PolicySource.of("/proc/version").load()
+
+
 def test_the_version_is_of_the_content() -> None:
     """Not of names or order; any change of a letter is another version."""
     version = source.parse({"a": GOOD, "b": OTHER}).version
