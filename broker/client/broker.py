@@ -1,0 +1,212 @@
+"""The broker's REST surface, typed: for agents over mutual TLS, for operators over the broker's own socket.
+
+    async with Broker.connect(source, "https://127.0.0.1:8443") as broker:
+        opened = await broker.open_task(OpenTask(purpose="reconcile november", scope=ScopeBody(roles=["orders-db/*"])))
+
+    async with Broker.on_socket(Path("/run/sojourn/admin/broker.sock")) as broker:
+        await broker.end(task, EndTask(outcome="cancelled", words="seen enough"))
+
+Each call is one request and raises the Problem it was answered with (`answers.py`), or Unreachable. Nothing is repeated
+here; whoever repeats asking for a secret gives the same `key`, so that it is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+from joserfc.jwk import ECKey
+
+from attestor.client.backoff import Backoff
+from attestor.client.http import client_session
+from attestor.client.source import X509Material
+from broker.client.address import START, check_url
+from broker.client.answers import read
+from broker.client.stream import BEAT, END, Snapshot, told
+from broker.client.transport import Transport
+from broker.wire.audit import EntryPage, HeadPage
+from broker.wire.credentials import AskCredential, CredentialTold
+from broker.wire.decisions import AskDecision, DecisionTold
+from broker.wire.events import EventLine
+from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, RenewLease
+from broker.wire.operators import AddOperator, OperatorPage, OperatorTold
+from broker.wire.reports import ReportTold
+from broker.wire.roles import RolePage, TargetPage
+from broker.wire.targets import FindingsTold, Reloaded
+from broker.wire.tasks import Beat, EndTask, Heartbeat, OpenTask, StateChange, TaskOpened, TaskPage, TaskTold, TaskTree
+from ca.errors import Problem
+from ca.runtime.clock import Clock, SystemClock
+from ca.spiffe.id import SpiffeId
+
+BROKER_PATH = "/sojourn/broker"
+"""Who a broker is, in its clients' own trust domain."""
+
+
+class Broker:
+    """One broker; made by `connect` or `on_socket`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, source: X509Material, url: str) -> AsyncIterator[Self]:
+        """As the workload `source` says we are, to the broker of the same trust domain at `url`. Raises Malformed."""
+
+        def is_broker(found: SpiffeId) -> bool:
+            return found.trust_domain == source.svid.id.trust_domain and found.path == BROKER_PATH
+
+        where = check_url(url)
+        async with client_session(source, is_broker, base_url=where) as session:
+            yield cls(Transport(session=session, where=where, hint=START, clock=source.clock))
+
+    @classmethod
+    @asynccontextmanager
+    async def on_socket(cls, path: Path, clock: Clock | None = None) -> AsyncIterator[Self]:
+        """As an operator."""
+        connector = aiohttp.UnixConnector(str(path))
+        async with aiohttp.ClientSession("http://broker", connector=connector) as session:
+            yield cls(Transport(session=session, where=f"`{path}`", hint=START, clock=clock or SystemClock()))
+
+    @property
+    def clock(self) -> Clock:
+        """The clock it goes by."""
+        return self._transport.clock
+
+    def proven_by(self, key: ECKey) -> Broker:
+        """The same broker, each request proven by the key a task was opened with."""
+        return Broker(self._transport.proven_by(key))
+
+    async def open_task(self, ask: OpenTask) -> TaskOpened:
+        """Open a task."""
+        return read(await self._transport.call("POST", "/v1/tasks", ask), TaskOpened)
+
+    async def tasks(self, after: str | None = None, *, live: bool = False, limit: int = 100) -> TaskPage:
+        """A page of tasks in the order of their birth."""
+        query = {"limit": str(limit), **_given(after=after, live="true" if live else None)}
+        return read(await self._transport.call("GET", "/v1/tasks", query=query), TaskPage)
+
+    async def task(self, task: str) -> TaskTold:
+        """One task."""
+        return read(await self._transport.call("GET", f"/v1/tasks/{task}"), TaskTold)
+
+    async def tree(self, task: str) -> TaskTree:
+        """A task and everything below it."""
+        return read(await self._transport.call("GET", f"/v1/tasks/{task}/tree"), TaskTree)
+
+    async def report(self, task: str) -> ReportTold:
+        """The closing report as it stands."""
+        return read(await self._transport.call("GET", f"/v1/tasks/{task}/report"), ReportTold)
+
+    async def beat(self, task: str, ask: Heartbeat) -> Beat:
+        """Say that a task lives and which secrets it holds."""
+        return read(await self._transport.call("POST", f"/v1/tasks/{task}/heartbeat", ask), Beat)
+
+    async def change(self, task: str, ask: StateChange) -> TaskTold:
+        """Wait, resume or narrow."""
+        return read(await self._transport.call("POST", f"/v1/tasks/{task}/state", ask), TaskTold)
+
+    async def end(self, task: str, ask: EndTask) -> TaskTold:
+        """End a task; twice is once."""
+        return read(await self._transport.call("POST", f"/v1/tasks/{task}/end", ask), TaskTold)
+
+    async def ask(self, task: str, ask: AskCredential, *, key: str | None = None) -> CredentialTold:
+        """Ask for a secret; `key` makes a repeated request the same one."""
+        headers = _given(**{"Idempotency-Key": key})
+        content = await self._transport.call("POST", f"/v1/tasks/{task}/credentials", ask, headers=headers)
+        return read(content, CredentialTold)
+
+    async def decide(self, ask: AskDecision) -> DecisionTold:
+        """May this be done?"""
+        return read(await self._transport.call("POST", "/v1/decisions", ask), DecisionTold)
+
+    async def roles(self) -> RolePage:
+        """What may be asked for."""
+        return read(await self._transport.call("GET", "/v1/roles"), RolePage)
+
+    async def leases(
+        self, task: str | None = None, *, open_only: bool = False, after: str | None = None, limit: int = 100
+    ) -> LeasePage:
+        """Leases of one task, or a page of all."""
+        query = {"limit": str(limit), **_given(task=task, after=after, open="true" if open_only else None)}
+        return read(await self._transport.call("GET", "/v1/leases", query=query), LeasePage)
+
+    async def ack(self, lease: str) -> LeaseTold:
+        """Its secret was received."""
+        return read(await self._transport.call("POST", f"/v1/leases/{lease}/ack", Acknowledge()), LeaseTold)
+
+    async def renew(self, lease: str, ask: RenewLease | None = None) -> LeaseTold:
+        """Move its end ahead."""
+        return read(await self._transport.call("POST", f"/v1/leases/{lease}/renew", ask or RenewLease()), LeaseTold)
+
+    async def revoke(self, lease: str) -> LeaseTold:
+        """End it."""
+        return read(await self._transport.call("DELETE", f"/v1/leases/{lease}"), LeaseTold)
+
+    async def targets(self) -> TargetPage:
+        """Every target."""
+        return read(await self._transport.call("GET", "/v1/targets"), TargetPage)
+
+    async def check_target(self, name: str) -> FindingsTold:
+        """Prove a target with a probe user."""
+        return read(await self._transport.call("POST", f"/v1/targets/{quote(name, safe='')}/check"), FindingsTold)
+
+    async def reload_targets(self) -> Reloaded:
+        """Have the targets' settings read again."""
+        return read(await self._transport.call("POST", "/v1/targets/reload"), Reloaded)
+
+    async def audit(self, after: str | None = None, *, task: str | None = None, limit: int = 1000) -> EntryPage:
+        """A page of the audit, writer by writer, after `<writer>:<number>`."""
+        query = {"limit": str(limit), **_given(after=after, task=task)}
+        return read(await self._transport.call("GET", "/v1/audit", query=query), EntryPage)
+
+    async def heads(self) -> HeadPage:
+        """Where each writer's chain ends."""
+        return read(await self._transport.call("GET", "/v1/audit/heads"), HeadPage)
+
+    async def add_operator(self, ask: AddOperator) -> OperatorTold:
+        """Bind a certificate to verbs."""
+        return read(await self._transport.call("POST", "/v1/operators", ask), OperatorTold)
+
+    async def operators(self) -> OperatorPage:
+        """Who may do what over the network."""
+        return read(await self._transport.call("GET", "/v1/operators"), OperatorPage)
+
+    async def remove_operator(self, name: str) -> None:
+        """Take an operator's verbs away."""
+        await self._transport.call("DELETE", f"/v1/operators/{quote(name, safe='')}")
+
+    async def events(
+        self, task: str | None = None, *, cursor: str | None = None
+    ) -> AsyncGenerator[EventLine | Snapshot, None]:
+        """Follow what happens, of one task's tree or of everything, for as long as it is read.
+
+        A stream that breaks, or falls silent, is taken up again where it was; what can't be gone on from comes as a
+        Snapshot. Without a cursor it begins now. Leave it through `contextlib.aclosing`.
+        """
+        backoff = Backoff(self.clock)
+        while True:
+            try:
+                stream = self._transport.messages("/v1/events", query=_given(task=task), cursor=cursor)
+                async with aclosing(stream) as messages:
+                    async for message in messages:
+                        backoff.reset()
+                        if message.event == BEAT:
+                            cursor = cursor or message.data or None
+                        elif message.event == END:
+                            break
+                        else:
+                            cursor = message.id or cursor
+                            yield told(message)
+            except Problem as problem:
+                if not problem.retryable:
+                    raise
+            await backoff.wait()
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
