@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,14 +73,13 @@ async def verify(
     async with asking_workload_api(workload_api(address, state)) as api:
         bundles = await api.fetch_jwt_bundles()
     found = jwtsvid.verify(text, audience, bundles, SystemClock().now())
-    console.result(
-        {
-            "spiffe_id": str(found.id),
-            "audience": list(found.audience),
-            "expires_at": found.expires_at.isoformat(),
-            "claims": dict(found.claims),
-        }
-    )
+    told = {
+        "spiffe_id": str(found.id),
+        "audience": list(found.audience),
+        "expires_at": found.expires_at.isoformat(),
+    }
+    claims = dict(found.claims)
+    console.result(told | {"claims": claims if console.json else json.dumps(claims, ensure_ascii=False)})
 
 
 def _token(said: Sequence[str]) -> str:

@@ -91,7 +91,8 @@ async def write(
 ) -> None:
     """Keep svid.pem, key.pem and bundle.pem in FOLDER/current fresh, for programs that know nothing but files.
 
-    All three change at once, by one link. When the identity is withdrawn the files are removed.
+    All three change at once, by one link. When the identity is withdrawn the files are removed. Where the rule says
+    `bind: process`, what was written is revoked when this command ends: then leave out --once.
 
     Example: sojourn svid write /run/nginx/svid --signal "$(cat /run/nginx.pid)"
     """

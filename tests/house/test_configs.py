@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from attestor.rules.read import Entry, read_rules
+from attestor.server.settings import ServerSettings
 from ca.runtime.settings import load
 from house.tree import ROOT
 
@@ -57,3 +59,12 @@ def test_a_reference_mentions_every_key(name: str) -> None:
 def test_there_is_one_reference_per_process_and_the_rules() -> None:
     """A new settings file gets its model here."""
     assert {path.name for path in CONFIG.glob("*.yaml")} == {*MODELS, "rules.yaml"}
+
+
+def test_the_example_rules_are_good_ones() -> None:
+    """Read with the terms of the reference server, which refuse what is only suspicious; every key is shown."""
+    text = (CONFIG / "rules.yaml").read_text()
+    terms = load(CONFIG / "attestor-server.yaml", ServerSettings).terms()
+    assert terms.strict
+    assert read_rules([("rules.yaml", text)], terms).warnings == ()
+    assert [key for key in Entry.model_fields if f"{key}:" not in text] == []
