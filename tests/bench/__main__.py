@@ -1,0 +1,48 @@
+"""`make bench`: every hot path beside its raw limit, measured in the same run.
+
+python -m tests.bench                       all of it, in about four minutes
+python -m tests.bench --only credentials    one of it
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+BENCHES = ("svids", "first_svid", "decisions", "credentials", "endings", "fences", "streams")
+
+
+def main() -> None:
+    """Run, print, keep."""
+    from bench.table import kept, machine, printed
+    from bench.timing import now
+    from ca.runtime import log
+
+    asked = argparse.ArgumentParser(prog="python -m tests.bench", description="every hot path beside its raw limit")
+    asked.add_argument("--only", choices=BENCHES, action="append", help="this one alone; may be said again")
+    asked.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the run is kept")
+    chosen = asked.parse_args()
+    log.setup("bench", level="error", stream=sys.stderr, json=False)
+    about, rows = machine(), []
+    for name in BENCHES:
+        if chosen.only and name not in chosen.only:
+            continue
+        begun = now()
+        print(f"{name} …", end=" ", flush=True, file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="sj-bench-", dir="/tmp") as folder:
+            rows += asyncio.run(import_module(f"bench.{name}").measure(Path(folder)))
+        print(f"{now() - begun:.0f} s", file=sys.stderr)
+    print(f"{about['cores']} cores, {about['cpu']}, Linux {about['kernel']}, Python {about['python']}", end="")
+    print(f", load {about['load_before']:.1f} before\n\n{printed(rows)}")
+    kept(chosen.json, about, rows)
+
+
+if __name__ == "__main__":
+    main()
