@@ -15,32 +15,17 @@ from attestor.client.http import client_session
 from attestor.client.tls import server_context
 from ca import tls
 from ca.errors import Problem
-from ca.runtime.clock import Clock, SystemClock
+from ca.runtime.clock import SystemClock
 from ca.runtime.web import Call, Route, application, listen
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.match import IdPattern
 from ca.spiffe.x509svid import X509Svid
+from fakes.material import Material
 from fakes.pki import Oddities, SelfSigned, TestAuthority, make_key
 
 CLOCK = SystemClock()
 AUTHORITY = TestAuthority(now=CLOCK.now())
 FOREIGN = TestAuthority("foreign.org", now=CLOCK.now())
-
-
-@dataclass
-class Material:
-    """A source in the hand of the test."""
-
-    current: X509Svid | None
-    bundles: BundleSet = field(default_factory=lambda: BundleSet.of(AUTHORITY.bundle()))
-    clock: Clock = CLOCK
-
-    @property
-    def svid(self) -> X509Svid:
-        """The identity to show."""
-        if self.current is None:
-            raise NoIdentity("none")
-        return self.current
 
 
 @dataclass
@@ -73,7 +58,7 @@ async def serving(source: Material, authorize: IdPattern | Callable[..., bool] |
 
 def source(path: str = "/server", authority: TestAuthority = AUTHORITY, *bundles: TestAuthority) -> Material:
     """A process with one identity, trusting `bundles` or its own domain."""
-    return Material(authority.leaf(path), BundleSet.of(*(one.bundle() for one in bundles or (authority,))))
+    return Material(authority.leaf(path), BundleSet.of(*(one.bundle() for one in bundles or (authority,))), CLOCK)
 
 
 async def ask(client: Material, server: Server, expect: str = "spiffe://example.org/server") -> str:
@@ -103,7 +88,7 @@ async def test_a_federated_authority_can_not_name_our_members() -> None:
     """Traps 1: a chain of the foreign CA with an ID of ours is refused although both bundles are known."""
     key = make_key()
     certificate = FOREIGN.certificate(odd=Oddities(uris=["spiffe://example.org/agent"], key=key))
-    forged = Material(X509Svid.of(FOREIGN.chain(certificate), key))
+    forged = Material(X509Svid.of(FOREIGN.chain(certificate), key), BundleSet.of(AUTHORITY.bundle()), CLOCK)
     trusting = source("/server", AUTHORITY, AUTHORITY, FOREIGN)
     async with serving(trusting) as server:
         with pytest.raises(aiohttp.ClientError):
