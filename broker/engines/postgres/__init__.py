@@ -14,6 +14,7 @@ create (the check looks for those), prepared transactions where they are enabled
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -38,6 +39,10 @@ from ca.runtime.clock import Clock
 from ca.runtime.secret import Secret
 
 __all__ = ["Postgres", "Settings", "open_engine"]
+
+
+_WORTH_A_THREAD = 256
+"""Rounds from which hashing would hold up everybody else on the event loop."""
 
 
 @asynccontextmanager
@@ -84,7 +89,7 @@ class Postgres:
         offset, password = await self._offset(), new_password()
         text = principal.create(
             handle.name,
-            self._verifier(handle, password),
+            await self._verifier(handle, password),
             until=until + offset,
             deadline=deadline + offset,
             groups=role_settings(role).groups,
@@ -96,7 +101,7 @@ class Postgres:
     async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:  # noqa: ARG002
         """Another verifier; then whoever logged in with the old password is cut."""
         offset, password = await self._offset(), new_password()
-        text = principal.replace(handle.name, self._verifier(handle, password), until + offset, deadline + offset)
+        text = principal.replace(handle.name, await self._verifier(handle, password), until + offset, deadline + offset)
         await self._primary.run(lambda connection: self._replace(connection, handle.name, text))
         return self._issued(handle, password)
 
@@ -141,8 +146,11 @@ class Postgres:
             )
         return offset
 
-    def _verifier(self, handle: Handle, password: str) -> str:
-        return verifier(password, ROUNDS[str(handle.facts["secret_kind"])])
+    async def _verifier(self, handle: Handle, password: str) -> str:
+        rounds = ROUNDS[str(handle.facts["secret_kind"])]
+        if rounds < _WORTH_A_THREAD:
+            return verifier(password, rounds)
+        return await asyncio.to_thread(verifier, password, rounds)  # OpenSSL lets go of the interpreter meanwhile
 
     def _issued(self, handle: Handle, password: str) -> Issued:
         at, where = self._primary.endpoint, quote(self._settings.database, safe="")

@@ -29,7 +29,7 @@ async def claim(connection: Connection, installation: str, incarnation: str) -> 
 DO $sojourn$ BEGIN
   CREATE ROLE {identifier(MARKER)} NOLOGIN;
   COMMENT ON ROLE {identifier(MARKER)} IS {text};
-EXCEPTION WHEN duplicate_object THEN NULL;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- the other race of two CREATE ROLE
 END $sojourn$""")
         found = await _read(connection)
     if found is None or found.installation != installation:

@@ -170,7 +170,7 @@ def _refusal(error: Exception) -> Problem:
         return OutcomeUnknown(f"the target ended our connection before it answered ({_code(error)})")
     if code == TOO_LATE:
         return Unavailable("the target saw the call only after its deadline, and did nothing")
-    if code == "42710":
+    if code in {"42710", "23505"}:
         return Conflict("the target has a principal of that name already")
     if code == "42704":
         return NotFound("the target has no principal or group of that name")

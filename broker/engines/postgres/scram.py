@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import secrets
 import string
 from collections.abc import Mapping
@@ -18,21 +19,30 @@ from collections.abc import Mapping
 ROUNDS: Mapping[str, int] = {"scram-4096": 4096, "scram-few": 1}
 """Kind of secret → rounds of PBKDF2."""
 
-_LETTERS = string.ascii_letters
 _ALPHABET = string.ascii_letters + string.digits
 _RANDOM = 43
 """Characters drawn from 62: log2(62^43) = 256 bits."""
 
+_PLACES = (
+    string.ascii_letters,
+    *[_ALPHABET] * _RANDOM,
+    string.ascii_lowercase,
+    string.ascii_uppercase,
+    string.digits,
+)
+"""What may stand at each place: it begins with a letter, so no reader takes it for a number, and ends with one of each
+class for the rules of targets that want them; those four are on top of the 256 bits."""
+
+_KINDS = math.prod(len(characters) for characters in _PLACES)
+
 
 def new_password() -> str:
-    """256 random bits in characters that mean nothing to a URL, a shell, SQL or YAML.
-
-    It begins with a letter, so no reader takes it for a number, and ends with one of each class for the rules of
-    targets that want them; those four are on top of the 256 bits.
-    """
-    drawn = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
-    classes = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
-    return secrets.choice(_LETTERS) + drawn + "".join(secrets.choice(characters) for characters in classes)
+    """256 random bits in characters that mean nothing to a URL, a shell, SQL or YAML; drawn at once, without bias."""
+    number, drawn = secrets.randbelow(_KINDS), []
+    for characters in _PLACES:
+        number, place = divmod(number, len(characters))
+        drawn.append(characters[place])
+    return "".join(drawn)
 
 
 def verifier(password: str, rounds: int) -> str:

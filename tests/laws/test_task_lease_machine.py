@@ -1,0 +1,179 @@
+"""Laws 1, 2 and 5 under any history: tasks open and end, targets fail both ways, the broker dies at any step.
+
+A history is a list of steps; each is played on a real store and a target in memory, and a death is a broker that stops
+between two lines and another that begins on the same store. Whatever the history, once the target answers and the
+broker has ticked, an oracle that asks only the target and the tables finds:
+
+    a principal that may log in ⇔ an active lease of a live task        no session of anything else
+    every closed lease says when its access ended                       events and receipts without a gap
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as some
+
+import broker.lifecycle
+from broker.lifecycle.acknowledge import acknowledge
+from broker.lifecycle.obtain import HandOver
+from broker.model.lease import LeaseState
+from broker.model.task import Task
+from ca.errors import Problem
+from ca.runtime import failpoint
+from fakes.clock import ManualClock
+from fakes.target import FakeEngine, FakeTarget
+from fakes.world import AGENT, House, living
+
+
+def points() -> list[str]:
+    """Every fail-point of the lifecycle, read from its source."""
+    found = set()
+    for file in Path(broker.lifecycle.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "failpoint.reach":
+                found.add(ast.literal_eval(node.args[0]))
+    return sorted(found)
+
+
+VERBS = ["create", "replace", "renew", "occupy", "end_access", "clean_up", "names"]
+STEPS = some.one_of(
+    some.tuples(some.just("open"), some.integers(0, 5)),
+    some.tuples(some.just("obtain"), some.integers(0, 5), some.integers(0, 2)),
+    some.tuples(some.just("log in"), some.integers(0, 5)),
+    some.tuples(some.just("acknowledge"), some.integers(0, 5)),
+    some.tuples(some.just("end"), some.integers(0, 5)),
+    some.tuples(some.just("advance"), some.sampled_from([1, 16, 31, 61, 130])),
+    some.tuples(some.just("fail"), some.sampled_from(VERBS), some.booleans()),
+    some.tuples(some.just("reap")),
+    some.tuples(some.just("sweep")),
+    some.tuples(some.just("die"), some.sampled_from(points())),
+)
+
+
+class Death(BaseException):
+    """The process is no more."""
+
+
+@dataclass
+class Story:
+    """What outlives a broker: the store's folder, the target, and what agents hold."""
+
+    folder: Path
+    clock: ManualClock = field(default_factory=ManualClock)
+    tasks: list[Task] = field(default_factory=list)
+    handed: list[HandOver] = field(default_factory=list)
+    target: FakeTarget = field(init=False)
+    engine: FakeEngine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.target = FakeTarget(self.clock)
+        self.engine = FakeEngine(self.target)
+
+    async def play(self, steps: Sequence[tuple[Any, ...]]) -> None:
+        """Play every step, with as many lives as it takes; then look."""
+        rest = list(steps)
+        while rest:
+            try:
+                async with living(self.folder, clock=self.clock, engine=self.engine) as house:
+                    while rest:
+                        await self._step(house, rest.pop(0))
+            except* Death:
+                pass
+            failpoint.disarm()
+        async with living(self.folder, clock=self.clock, engine=self.engine) as house:
+            await self._look(house)
+
+    async def _step(self, house: House, step: tuple[Any, ...]) -> None:
+        verb, *arguments = step
+        try:
+            await getattr(self, "_" + verb.replace(" ", "_"))(house, *arguments)
+        except Problem:
+            await self.clock.settle()
+
+    async def _open(self, house: House, which: int) -> None:
+        parent = self.tasks[which] if which < len(self.tasks) else None
+        if parent is None or (await house.task(parent.id)).is_live:
+            self.tasks.append(await house.open(parent))
+
+    async def _obtain(self, house: House, which: int, key: int) -> None:
+        if which < len(self.tasks):
+            self.handed.append(await house.obtain(self.tasks[which], key=f"key {key}"))
+
+    async def _log_in(self, house: House, which: int) -> None:
+        if which < len(self.handed):
+            await self.target.login(self.handed[which].issued)
+
+    async def _acknowledge(self, house: House, which: int) -> None:
+        if which < len(self.handed):
+            lease = self.handed[which].lease
+            await acknowledge(house.world, lease.task, lease.id, str(AGENT), self.clock.now())
+
+    async def _end(self, house: House, which: int) -> None:
+        if which < len(self.tasks):
+            await house.end(self.tasks[which])
+
+    async def _advance(self, house: House, seconds: int) -> None:
+        await self.clock.advance(seconds)
+
+    async def _fail(self, house: House, verb: str, after: bool) -> None:  # noqa: FBT001
+        self.engine.fail(verb, after=after)
+
+    async def _reap(self, house: House) -> None:
+        await house.reap()
+
+    async def _sweep(self, house: House) -> None:
+        await house.sweep()
+
+    async def _die(self, house: House, point: str) -> None:
+        """At the next time that point is reached, or at once if it never is: the rest of the story tells."""
+
+        def death() -> None:
+            raise Death
+
+        failpoint._armed[point] = failpoint._Point(death, 1)
+
+    async def _look(self, house: House) -> None:
+        self.engine._cues.clear()
+        for _ in range(8):
+            await house.reap()
+            await house.sweep()
+            await self.clock.advance(16)
+        await house.reap()
+        leases = await house.leases()
+        active = [lease for lease in leases if lease.state is LeaseState.ACTIVE]
+        assert all([(await house.task(lease.task)).is_live for lease in active])
+        assert {lease.handle.name for lease in active} == set(self.target.principals)
+        assert {session.name for session in self.target.sessions if session.open} <= set(self.target.principals)
+        assert all(lease.is_closed or lease in active for lease in leases)
+        assert all(lease.access_ended_at is not None for lease in leases if lease.is_closed)
+        numbers = [event.epoch.n for event in await house.events() if event.epoch is not None]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some.lists(STEPS, max_size=25))
+@example([("open", 9), ("die", "obtain.create.after"), ("obtain", 0, 0), ("end", 0)])
+@example([("open", 9), ("obtain", 0, 0), ("die", "reissue.replace.after"), ("obtain", 0, 0), ("end", 0)])
+@example([("open", 9), ("open", 0), ("obtain", 1, 0), ("end", 0), ("die", "withdraw.end_access.after"), ("reap",)])
+@example([("open", 9), ("fail", "create", True), ("obtain", 0, 0), ("fail", "occupy", True), ("reap",), ("reap",)])
+def test_whatever_happens_the_target_holds_what_the_store_says(steps: list[tuple[Any, ...]]) -> None:
+    """See the module."""
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(Story(Path(folder)).play(steps))
+
+
+def test_every_fail_point_stands_before_and_after() -> None:
+    """A step that can be interrupted can be interrupted on both sides."""
+    named = points()
+    assert len(named) > 40
+    assert {point.removesuffix(".before") for point in named if point.endswith(".before")} == {
+        point.removesuffix(".after") for point in named if point.endswith(".after")
+    }
