@@ -1,0 +1,83 @@
+"""A real `sojourn up` in a process of its own, for journeys.
+
+async with up() as running:
+    await running.sojourn("svid", "fetch")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from broker.client.broker import Broker
+from ca.runtime.places import Places, make
+from journeys.processes import SOJOURN, Finished, Running, short_folder, sojourn, started
+
+TRUST_DOMAIN = "journey.test"
+
+
+@dataclass(kw_only=True)
+class RunningUp:
+    """It answers."""
+
+    running: Running
+    places: Places
+    told: Mapping[str, Any]
+
+    @property
+    def address(self) -> str:
+        """Where agents reach the broker."""
+        return str(self.told["broker"])
+
+    @property
+    def workload_api(self) -> str:
+        """The socket, as SPIFFE_ENDPOINT_SOCKET has it."""
+        return str(self.told["workload_api"])
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What makes commands find it, and no other."""
+        return {"SOJOURN_STATE": str(self.places.state)}
+
+    async def sojourn(self, *arguments: str, stdin: str = "") -> Finished:
+        """A command beside it."""
+        return await sojourn(*arguments, folder=self.places.state.parent, environment=self.environment, stdin=stdin)
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[Broker]:
+        """The operators' socket of its broker."""
+        async with Broker.on_socket(self.places.broker_admin) as broker:
+            yield broker
+
+
+@asynccontextmanager
+async def up(
+    *,
+    rules: str | None = None,
+    targets: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[RunningUp]:
+    """Start it in a folder of its own, with these rules and targets instead of those it begins with."""
+    with short_folder() as folder:
+        places = Places.of(folder / "up")
+        make(places.state)
+        if rules is not None:
+            places.rules.write_text(rules)
+        make(places.state / "targets")
+        for name, text in (targets or {}).items():
+            (places.state / "targets" / f"{name}.yaml").write_text(text)
+        async with up_in(places, environment) as running:
+            yield running
+
+
+@asynccontextmanager
+async def up_in(places: Places, environment: Mapping[str, str] | None = None) -> AsyncIterator[RunningUp]:
+    """Start it on the state folder of `places`, and stop it in order at the end."""
+    command = (SOJOURN, "up", "--state", str(places.state), "--trust-domain", TRUST_DOMAIN)
+    async with started(*command, folder=places.state.parent, name="up", environment=environment) as running:
+        await running.line("Next:")
+        yield RunningUp(running=running, places=places, told=json.loads(places.running.read_text()))
+        assert await running.end() == 0
