@@ -8,10 +8,12 @@ at a time; a password is said only by the agent that is about to be killed, so t
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - both are loaded before the drop:
-import encodings.idna  # noqa: F401 - afterwards our own files may be closed to us
+import concurrent.futures
+import contextlib
+import encodings
 import json
 import os
+import pkgutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +23,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 import asyncpg.protocol
+import cryptography
 
 from attestor.client.http import client_session
 from attestor.client.source import X509Source
@@ -159,6 +162,12 @@ async def main(part: str) -> None:
 
 
 def _drop(uid: int) -> None:
+    """Become `uid`. What libraries load late is loaded now: afterwards our own files may be closed to us."""
+    for package in (encodings, concurrent.futures, cryptography, aiohttp, asyncpg):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                with contextlib.suppress(ImportError):  # a part for another system, or of an extra nobody asked for
+                    __import__(module.name)
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)

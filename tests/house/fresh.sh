@@ -9,6 +9,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 command -v debootstrap > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap > /dev/null; }
 root=$(mktemp -d "${TMPDIR:-/tmp}/sojourn-fresh.XXXXXX")
+chmod 755 "$root"  # it becomes "/": other users pass through it
 leave() {
     for place in proc dev/pts dev sys; do mountpoint -q "$root/$place" && umount -l "$root/$place"; done
     rm -rf --one-file-system "$root"
