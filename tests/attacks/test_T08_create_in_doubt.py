@@ -33,10 +33,10 @@ HERE = Path(__file__).parent
 @asynccontextmanager
 async def life(folder: Path, place: PostgresPlace) -> AsyncIterator[House]:
     """The next life of the broker, in this process, on the same store."""
-    facts = {"clock": place.clock, "the_role": place.role, "deadline": timedelta(seconds=1)}
+    soon = timedelta(seconds=1)
     async with (
         open_engine(settings_for(place.room), place.clock) as engine,
-        living(folder, engine=engine, **facts) as house,
+        living(folder, clock=place.clock, engine=engine, the_role=place.role, deadline=soon) as house,
     ):
         yield house
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from broker.errors import Fenced
+from broker.model.ids import LeaseId
 from broker.model.lease import LeaseState
 from broker.model.task import EndReason, Task, TaskEvent
 from broker.store import tasks
@@ -77,7 +78,7 @@ class Play:
         if ended_at:
             self.handed_after_its_end.append(task.id)
 
-    async def _ended_before(self, task: Task, lease: str) -> bool:
+    async def _ended_before(self, task: Task, lease: LeaseId) -> bool:
         """By the order of commits: was the task's end written before the lease was issued?"""
         order = [(str(event.kind), event.task, event.lease) for event in await self.house.events()]
         issued = order.index(("lease.issued", task.id, lease))

@@ -1,0 +1,163 @@
+"""The tables: what goes in comes out, what must be refused is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.errors import NotPossible
+from broker.lifecycle.report import report
+from broker.model.caller import Operator, Verb
+from broker.model.ids import InstanceId, new_lease
+from broker.model.lease import LeaseEvent, LeaseState
+from broker.model.report import Fate
+from broker.model.scope import Budget, Scope, Sensitivity, patterns
+from broker.model.task import TaskState
+from broker.store import installation, leases, operators, receipts, tasks
+from ca.errors import Conflict, NotFound, Stale
+from fakes.world import AGENT, living
+
+
+async def test_a_task_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Every field."""
+    async with living(tmp_path) as house:
+        scope = Scope(
+            roles=patterns(["a/*"]),
+            tools=patterns(["t"]),
+            destinations=patterns(["d/e"]),
+            sensitivity=Sensitivity.CONFIDENTIAL,
+            budget=Budget(secrets=3),
+        )
+        task = await house.open(
+            scope=scope,
+            instance=InstanceId("a" * 32),
+            heartbeat=timedelta(seconds=7),
+            key="k" * 43,
+            purpose="für später",
+        )
+        assert await house.task(task.id) == task
+
+
+async def test_a_lease_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Every field, and a second writer of the same version is stale."""
+    async with living(tmp_path) as house:
+        lease = (await house.obtain(await house.open())).lease
+        assert await house.lease(lease.id) == lease
+        database = house.world.database
+        await database.write(lambda tx: leases.keep(tx, lease, trouble="none"))
+        with pytest.raises(Stale):
+            await database.write(lambda tx: leases.keep(tx, lease, trouble="other"))
+        with pytest.raises(NotPossible):
+            await database.write(lambda tx: leases.move(tx, lease, LeaseEvent.GONE))
+        with pytest.raises(NotFound):
+            await database.read(lambda tx: leases.get(tx, new_lease(house.clock.now())))
+
+
+async def test_two_leases_never_share_a_name(tmp_path: Path) -> None:
+    """One target, one name, one lease."""
+    async with living(tmp_path) as house:
+        lease = (await house.obtain(await house.open())).lease
+        twin = replace(lease, id=new_lease(house.clock.now()))
+        with pytest.raises(Conflict):
+            await house.world.database.write(lambda tx: leases.insert(tx, twin))
+
+
+async def test_a_task_is_updated_only_at_its_version_and_only_while_it_lives(tmp_path: Path) -> None:
+    """Compare-and-swap."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        waiting = replace(task, state=TaskState.WAITING, version=2)
+        await house.world.database.write(lambda tx: tasks.update(tx, waiting, 1))
+        assert await house.task(task.id) == waiting
+        with pytest.raises(Stale):
+            await house.world.database.write(lambda tx: tasks.update(tx, waiting, 1))
+        await house.end(task)
+        with pytest.raises(Stale):
+            await house.world.database.write(lambda tx: tasks.update(tx, replace(waiting, version=4), 3))
+
+
+async def test_pages_go_on_where_they_stopped(tmp_path: Path) -> None:
+    """Tasks, leases and receipts, in an order that does not change."""
+    async with living(tmp_path) as house:
+        database = house.world.database
+        opened = sorted([(await house.open()).id for _ in range(5)])
+        for task in opened:
+            await house.obtain(await house.task(task))
+        first = await database.read(lambda tx: tasks.page(tx, after=None, limit=3))
+        rest = await database.read(lambda tx: tasks.page(tx, after=first[-1].id, limit=3))
+        assert [task.id for task in (*first, *rest)] == opened
+        held = await database.read(lambda tx: leases.page(tx, after=None, limit=100, task=opened[0]))
+        assert [lease.task for lease in held] == opened[:1]
+        start = await database.read(lambda tx: receipts.page(tx, after=None, limit=4))
+        more = await database.read(lambda tx: receipts.page(tx, after=(start[-1].writer, start[-1].number), limit=100))
+        assert [entry.number for entry in (*start, *more)] == list(range(1, 16))
+        assert await database.read(lambda tx: tasks.count_live(tx, AGENT)) == 5
+
+
+async def test_each_life_of_a_broker_writes_a_chain_of_its_own(tmp_path: Path) -> None:
+    """And every chain verifies from its first entry."""
+    from broker.audit.verify import verify
+
+    for _ in range(2):
+        async with living(tmp_path) as house:
+            await house.obtain(await house.open())
+    async with living(tmp_path) as house:
+        writers = await house.world.database.read(receipts.writers)
+        assert len(writers) == 2
+        for writer in writers:
+            verify(await house.world.database.read(lambda tx, writer=writer: receipts.chain(tx, writer)))  # type: ignore[misc]
+
+
+async def test_an_installation_is_made_once(tmp_path: Path) -> None:
+    """Reopening the store finds the same id, key and incarnation."""
+    async with living(tmp_path) as house:
+        first = house.world.installation
+    async with living(tmp_path) as house:
+        assert house.world.installation == first
+        later = await house.world.database.write(installation.begin_incarnation)
+        assert (later.id, later.name_key, later.incarnation == first.incarnation) == (first.id, first.name_key, False)
+        assert first.name_key.hex() not in repr(first)
+
+
+async def test_operators_are_bound_to_one_certificate_each(tmp_path: Path) -> None:
+    """Listed by name with their verbs, and removed by name."""
+    async with living(tmp_path) as house:
+        database, now = house.world.database, house.clock.now()
+        eve = Operator(name="eve", verbs=frozenset({Verb.END_TASKS, Verb.READ_TASKS}))
+        await database.write(lambda tx: operators.add(tx, eve, b"one", "socket", now))
+        with pytest.raises(Conflict):
+            await database.write(lambda tx: operators.add(tx, Operator(name="bob"), b"one", "socket", now))
+        (known,) = await database.read(operators.all_of)
+        assert (known.operator, known.fingerprint) == (eve, hashlib.sha256(b"one").hexdigest())
+        await database.write(lambda tx: operators.remove(tx, "eve"))
+        with pytest.raises(NotFound):
+            await database.write(lambda tx: operators.remove(tx, "eve"))
+
+
+async def test_the_report_says_what_is_true(tmp_path: Path) -> None:
+    """In use, then gone; final only when everything is closed."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        await house.held(task)
+        await house.end(task)
+        now = house.clock.now()
+        before = await house.world.database.read(lambda tx: report(tx, task.id, now))
+        assert ([line.fate for line in before.lines], before.is_final) == ([Fate.IN_USE], False)
+        await house.reap()
+        after = await house.world.database.read(lambda tx: report(tx, task.id, now))
+        assert ([line.fate for line in after.lines], after.is_final) == ([Fate.GONE], True)
+        json.dumps(after.to_json())
+
+
+async def test_every_state_can_be_stored(tmp_path: Path) -> None:
+    """The tables know no state the model does not, and the other way round."""
+    async with living(tmp_path) as house:
+        lease = (await house.obtain(await house.open())).lease
+        for state in LeaseState:
+            lease = await house.world.database.write(lambda tx, s=state, one=lease: leases.keep(tx, one, state=s))  # type: ignore[misc]
+            assert (await house.lease(lease.id)).state is state
