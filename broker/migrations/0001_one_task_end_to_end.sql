@@ -134,6 +134,7 @@ CREATE INDEX outbox_due ON outbox (party, due_at, id);
 CREATE TABLE operators (
     name        TEXT   PRIMARY KEY,
     fingerprint TEXT   NOT NULL UNIQUE,
+    certificate BYTEA  NOT NULL,
     verbs       TEXT   NOT NULL,
     added_at    BIGINT NOT NULL,
     added_by    TEXT   NOT NULL

@@ -1,9 +1,11 @@
-"""Operators who come over the network: a certificate's fingerprint, bound to verbs on the admin socket."""
+"""Operators who come over the network: a certificate, bound to verbs on the operators' socket."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from broker.model.caller import Operator, Verb
@@ -12,28 +14,32 @@ from ca.runtime.clock import micros
 from ca.runtime.database import Row, Transaction
 
 
-async def add(tx: Transaction, operator: Operator, fingerprint: str, added_by: str, now: datetime) -> None:
-    """Bind a SHA-256 fingerprint (hex) to an operator. Raises Duplicate: the name or the certificate is taken."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """An operator, the SHA-256 of its certificate in hex, and the certificate itself (DER)."""
+
+    operator: Operator
+    fingerprint: str
+    certificate: bytes
+
+
+async def add(tx: Transaction, operator: Operator, certificate: bytes, added_by: str, now: datetime) -> None:
+    """Bind a certificate (DER) to an operator. Raises Duplicate: the name or the certificate is taken."""
     await tx.execute(
-        "INSERT INTO operators (name, fingerprint, verbs, added_at, added_by) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO operators (name, fingerprint, certificate, verbs, added_at, added_by)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
         operator.name,
-        fingerprint,
+        hashlib.sha256(certificate).hexdigest(),
+        certificate,
         json.dumps(sorted(operator.verbs)),
         micros(now),
         added_by,
     )
 
 
-async def all_of(tx: Transaction) -> Sequence[tuple[Operator, str]]:
-    """Every operator with the fingerprint of its certificate, by name."""
-    rows = await tx.fetch("SELECT * FROM operators ORDER BY name")
-    return [(_operator_of(row), row["fingerprint"]) for row in rows]
-
-
-async def by_fingerprint(tx: Transaction, fingerprint: str) -> Operator | None:
-    """Whose certificate this is."""
-    row = await tx.fetchrow("SELECT * FROM operators WHERE fingerprint = $1", fingerprint)
-    return None if row is None else _operator_of(row)
+async def all_of(tx: Transaction) -> Sequence[Known]:
+    """Every operator, by name."""
+    return [_known_of(row) for row in await tx.fetch("SELECT * FROM operators ORDER BY name")]
 
 
 async def remove(tx: Transaction, name: str) -> None:
@@ -42,5 +48,6 @@ async def remove(tx: Transaction, name: str) -> None:
         raise NotFound(f"there is no operator `{name[:60]}`")
 
 
-def _operator_of(row: Row) -> Operator:
-    return Operator(name=row["name"], verbs=frozenset(Verb(verb) for verb in json.loads(row["verbs"])))
+def _known_of(row: Row) -> Known:
+    operator = Operator(name=row["name"], verbs=frozenset(Verb(verb) for verb in json.loads(row["verbs"])))
+    return Known(operator=operator, fingerprint=row["fingerprint"], certificate=bytes(row["certificate"]))
