@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,13 +93,12 @@ class SvidFiles:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-async def keep_files(
-    source: X509Source, folder: Path, *, signalled: int | None = None, told: Callable[[Path], object] | None = None
-) -> None:
-    """Keep the files in `folder` as fresh as `source`, until cancelled.
+async def keep_files(source: X509Source, folder: Path, *, told: Callable[[Path], object] | None = None) -> None:
+    """Keep the files in `folder` as fresh as `source`, until cancelled; `told` hears of each new state.
 
-    After each change the process `signalled` gets SIGHUP and `told` the folder. Raises Unavailable when the disk
-    refuses, NoIdentity (after the files were removed) when the identity was withdrawn.
+    Raises:
+        Unavailable: the disk refuses.
+        NoIdentity: the identity was withdrawn; the files were removed before.
     """
     files = SvidFiles(folder)
     async for _ in source.changed():
@@ -115,15 +113,6 @@ async def keep_files(
         written = files.write(svid, bundle)
         if told is not None:
             told(written)
-        if signalled is not None:
-            _signal(signalled)
-
-
-def _signal(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGHUP)
-    except ProcessLookupError as error:
-        raise Malformed(f"the process {pid} that was to be told of new files has ended") from error
 
 
 def _write(path: Path, content: bytes) -> None:

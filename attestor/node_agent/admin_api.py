@@ -87,7 +87,7 @@ class AdminApi:
             waiting_for=self._part.awaited or "",
             spiffe_id=str(identity.svid.id) if identity else "",
             expires_at=_text(identity.svid.not_after) if identity else "",
-            rules_version=self._upstream.rules_version,
+            rules_version=self._upstream.rules_version.partition(" ")[0],
             processes=len(self._holdings),
         )
 

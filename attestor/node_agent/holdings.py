@@ -182,6 +182,11 @@ class Holdings:
         for held in self:
             held.change.announce()
 
+    def forget_tokens(self) -> None:
+        """The keys that sign changed: no token is given a second time."""
+        for held in self:
+            held.tokens.clear()
+
     def lineage(self, pairs: Iterable[tuple[int, int]]) -> tuple[str, ...]:
         """The instances among these processes, each by number and start time."""
         known = {(one.name.pid, one.name.start_time): one.instance for one in self._settled()}

@@ -160,7 +160,7 @@ def exited(pidfd: int) -> bool:
 @cache
 def boot_id() -> str:
     """What the kernel calls this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
 
 
 def _descriptor(connection: socket.socket, pid: int, option: int) -> tuple[int, bool]:
@@ -180,9 +180,9 @@ def _descriptor(connection: socket.socket, pid: int, option: int) -> tuple[int, 
 
 def _number(pidfd: int) -> int:
     """The number the kernel gives for `pidfd`: -1 once the process has been reaped."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines():
-        if line.startswith("Pid:"):
-            return int(line.removeprefix("Pid:"))
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_bytes().splitlines():
+        if line.startswith(b"Pid:"):
+            return int(line.removeprefix(b"Pid:"))
     return -1
 
 

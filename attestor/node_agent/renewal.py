@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestor.errors import InstanceEnded, NotEntitled
 from attestor.node_agent.attest import Attestor
+from attestor.node_agent.entitlements import Entitlements
 from attestor.node_agent.holdings import Held, Holdings, Leaf, Token
 from attestor.node_agent.peer import Peer
 from attestor.node_agent.upstream import Issuer
-from attestor.wire.node import JwtItem, Refusal, Signed, SignItem
+from attestor.wire.node import MOST_ITEMS, JwtItem, Refusal, Signed, SignItem
 from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
@@ -45,6 +46,7 @@ class Renewal:
         self._holdings = holdings
         self._attestor = attestor
         self._issuer = issuer
+        self._entitlements = Entitlements(issuer)
         self._clock = clock
 
     @asynccontextmanager
@@ -77,7 +79,8 @@ class Renewal:
         changed = [held for held in used if held.rules_version != self._issuer.rules_version]
         try:
             await self._entitle(changed)
-            await self._sign(used, now)
+            for first in range(0, len(used), MOST_ITEMS):  # in pieces: keys are made here, on the loop's own time
+                await self._sign(used[first : first + MOST_ITEMS], now)
         finally:
             _say_so(changed)
 
@@ -128,11 +131,9 @@ class Renewal:
     async def _entitle(self, helds: Sequence[Held]) -> None:
         """Ask what they are entitled to; what is no longer theirs goes at once, and `_say_so` tells of it."""
         version = self._issuer.rules_version
-        answers = await self._issuer.resolve([held.attestation() for held in helds])
-        for held, entitlement in zip(helds, answers, strict=True):
-            if entitlement.instance != held.instance:
-                raise Malformed("the attestor server answered for another instance than the one asked for")
-            held.identities, held.rules_version = entitlement.identities, version
+        found = await self._entitlements.of([held.attestation() for held in helds])
+        for held, identities in zip(helds, found, strict=True):
+            held.identities, held.rules_version = identities, version
             mine = {identity.id for identity in held.identities}
             held.tokens.clear()
             for gone in held.leaves.keys() - mine:

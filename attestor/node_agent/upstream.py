@@ -267,7 +267,11 @@ class Upstream:
         changed, own = bundles != self.bundles, bundles.get(self._address.trust_domain)
         if own is None:
             raise Malformed("the attestor server sent no bundle of its own trust domain")
-        self.bundles, self.rules_version = bundles, update.rules_version
+        if changed or update.withdrawn_authorities != self.withdrawn:
+            self._holdings.forget_tokens()
+        # A node admitted under another name has other rules of the same version.
+        admission_id = self._identity.svid.instance if self._identity else None
+        self.bundles, self.rules_version = bundles, f"{update.rules_version} {admission_id}"
         self.withdrawn = update.withdrawn_authorities
         self._holdings.bar(update.ended)
         if self._identity is not None and own != self._identity.bundle:

@@ -24,9 +24,8 @@ from attestor.methods.workload.unix import UnixSource
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.peer import peer_of
 from attestor.selector import texts
-from attestor.wire.attestation import Attestation, Identity
+from attestor.wire.attestation import Attestation
 from fakes.caller import caller, has_ended
-from fakes.issuer import identity
 from fakes.workload import Agent, workload_api
 
 # The parent only connects; its child inherits the connection and speaks on it, each time it is told to.
@@ -107,19 +106,13 @@ async def test_a_held_stream_of_a_dead_process_gets_no_further_message(agent: Ag
 
 async def test_siblings_of_one_user_are_told_apart_by_nothing_and_reported_so(agent: Agent, tmp_path: Path) -> None:
     """Two processes of the node agent's user have the same selectors: policy gets `shared-uid` to judge by."""
-    seen: list[Attestation] = []
-
-    def give(attestation: Attestation) -> tuple[Identity, ...]:
-        seen.append(attestation)
-        return (identity(agent.issuer.authority.id("/agent")),)
-
-    agent.issuer.given = give
     with caller(tmp_path) as one, caller(tmp_path) as other:
         async with agent.renewal.admitted(peer_of(one.connection)), agent.renewal.admitted(peer_of(other.connection)):
             pass
-    assert seen[0].selectors == seen[1].selectors
-    assert {one.strength for one in seen} == {Strength.SHARED_UID}
-    assert seen[0].instance != seen[1].instance
+    first, second = (item.attestation for item in agent.issuer.signed)
+    assert first.selectors == second.selectors
+    assert first.strength is second.strength is Strength.SHARED_UID
+    assert first.instance != second.instance
 
 
 async def test_another_user_is_a_boundary(agent: Agent, tmp_path: Path) -> None:

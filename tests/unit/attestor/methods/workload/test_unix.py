@@ -1,0 +1,130 @@
+"""What the operating system says of a process, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestor.methods.workload.proc import ProcessFolder
+from attestor.methods.workload.protocol import Subject
+from attestor.methods.workload.unix import UnixSource
+from attestor.node_agent.attest import Attestor
+from attestor.node_agent.peer import Findings, peer_of
+from attestor.selector import texts
+from fakes.caller import Caller, caller
+
+OTHER = 4321
+
+
+@pytest.fixture
+def source() -> Iterator[UnixSource]:
+    """The source under test, and its threads ended."""
+    one = UnixSource()
+    yield one
+    one.close()
+
+
+async def attest(one: Caller, source: UnixSource) -> Findings:
+    """What is found out about `one`."""
+    peer = peer_of(one.connection)
+    try:
+        return await Attestor([source]).attest(peer)
+    finally:
+        peer.close()
+
+
+async def test_user_groups_and_executable_are_found(tmp_path: Path, source: UnixSource) -> None:
+    """The selectors SPIRE's users know, of the process that connected."""
+    with caller(tmp_path, user=OTHER, groups=[27, 4322]) as one:
+        found = await attest(one, source)
+    said = set(texts(found.selectors))
+    python = os.path.realpath(sys.executable)
+    assert {
+        f"unix:uid:{OTHER}",
+        f"unix:gid:{OTHER}",
+        "unix:supplementary_gid:27",
+        "unix:supplementary_gid:4322",
+    } <= said
+    assert f"unix:path:{python}" in said
+    assert f"unix:sha256:{hashlib.sha256(Path(python).read_bytes()).hexdigest()}" in said
+    assert "unix:self:true" not in said
+
+
+async def test_names_are_found_where_the_system_has_them(tmp_path: Path, source: UnixSource) -> None:
+    """Root has a name on every system; the user 4321 has none and gets no selector for it."""
+    with caller(tmp_path) as one:
+        said = set(texts((await attest(one, source)).selectors))
+    assert {"unix:user:root", "unix:group:root"} <= said
+    with caller(tmp_path, user=OTHER) as one:
+        said = set(texts((await attest(one, source)).selectors))
+    assert not any(text.startswith("unix:user:") for text in said)
+
+
+async def test_a_large_executable_gets_no_digest(tmp_path: Path) -> None:
+    """Whoever starts one must not keep us busy."""
+    source = UnixSource(hash_limit=1)
+    with caller(tmp_path) as one:
+        said = texts((await attest(one, source)).selectors)
+    source.close()
+    assert not any(text.startswith("unix:sha256:") for text in said)
+    assert any(text.startswith("unix:path:") for text in said)
+
+
+async def test_the_path_can_be_left_out(tmp_path: Path) -> None:
+    """Then neither path nor digest is looked at."""
+    source = UnixSource(discover_path=False)
+    with caller(tmp_path) as one:
+        said = texts((await attest(one, source)).selectors)
+    source.close()
+    assert not any("path" in text or "sha256" in text for text in said)
+
+
+async def test_a_replaced_executable_has_no_path(tmp_path: Path, source: UnixSource) -> None:
+    """Another file under the name a process was started by is not what runs."""
+    program = tmp_path / "program"
+    shutil.copy("/bin/sleep", program)
+    process = await asyncio.create_subprocess_exec(str(program), "60")
+    try:
+        found = texts(await source.selectors(subject_of(process.pid)))
+        assert f"unix:path:{program}" in found
+        program.unlink()
+        shutil.copy("/bin/true", program)
+        found = texts(await source.selectors(subject_of(process.pid)))
+        assert not any(text.startswith("unix:path:") for text in found)
+        assert f"unix:sha256:{hashlib.sha256(Path('/bin/sleep').read_bytes()).hexdigest()}" in found
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def subject_of(pid: int) -> Subject:
+    """A process that is not connected, as a source sees it."""
+    folder = ProcessFolder(os.open(f"/proc/{pid}", os.O_RDONLY))
+    return Subject(pid=pid, uid=0, gid=0, start_time=folder.start_time(), folder=folder)
+
+
+async def test_a_bind_mount_in_a_namespace_of_its_own_is_not_believed(tmp_path: Path, source: UnixSource) -> None:
+    """A process that mounts its own program over a known name runs that file, and is not given the name."""
+    known, own = tmp_path / "known", tmp_path / "own"
+    shutil.copy("/bin/true", known)
+    shutil.copy("/bin/sleep", own)
+    process = await asyncio.create_subprocess_exec(
+        "unshare", "--mount", "sh", "-c", f"mount --bind {own} {known} && echo && exec {known} 60", stdout=-1
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        while Path(f"/proc/{process.pid}/exe").readlink().name != "known":
+            await asyncio.get_running_loop().run_in_executor(None, os.sched_yield)
+        said = texts(await source.selectors(subject_of(process.pid)))
+        assert not any(text.startswith("unix:path:") for text in said)
+    finally:
+        process.kill()
+        await process.wait()
