@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from attestor.client.admin import AdminClient
 from broker.client.broker import Broker
 from ca.runtime.places import Places, make
 from journeys.processes import SOJOURN, Finished, Running, short_folder, sojourn, started
@@ -46,11 +47,13 @@ class RunningUp:
         """A command beside it."""
         return await sojourn(*arguments, folder=self.places.state.parent, environment=self.environment, stdin=stdin)
 
-    @asynccontextmanager
-    async def operator(self) -> AsyncIterator[Broker]:
+    def operator(self) -> AbstractAsyncContextManager[Broker]:
         """The operators' socket of its broker."""
-        async with Broker.on_socket(self.places.broker_admin) as broker:
-            yield broker
+        return Broker.on_socket(self.places.broker_admin)
+
+    def admin(self) -> AdminClient:
+        """The operators' socket of its attestor server."""
+        return AdminClient(self.places.server_admin)
 
 
 @asynccontextmanager
