@@ -41,14 +41,14 @@ class X509Context:
     bundles: BundleSet
 
 
-def endpoint_of(address: Endpoint | str | None) -> Endpoint:
+def endpoint_of(address: Endpoint | str | None, environment: Mapping[str, str] = os.environ) -> Endpoint:
     """The endpoint meant by `address`, or by the environment when nothing is said.
 
     Raises:
         Malformed: nothing is said anywhere, or what is said is no endpoint.
     """
     if address is None:
-        address = os.environ.get(SOCKET_VARIABLE) or None
+        address = environment.get(SOCKET_VARIABLE) or None
     if address is None:
         raise Malformed(f"no Workload API is known: set `{SOCKET_VARIABLE}`, as in `unix:///run/sojourn/workload.sock`")
     return endpoint.parse(address) if isinstance(address, str) else address

@@ -23,8 +23,8 @@ MOST_KINDS = 1024
 class Entitlements:
     """Asks `issuer`, and remembers."""
 
-    def __init__(self, issuer: Issuer) -> None:
-        self._issuer = issuer
+    def __init__(self, issuer: Issuer, *, most: int = MOST_KINDS) -> None:
+        self._issuer, self._most = issuer, most
         self._version = ""
         self._known: OrderedDict[tuple[Selectors, Strength], tuple[Identity, ...]] = OrderedDict()
 
@@ -57,5 +57,5 @@ class Entitlements:
     def _remember(self, attestation: Attestation, identities: tuple[Identity, ...]) -> None:
         if not attestation.ancestors:
             self._known[attestation.selectors, attestation.strength] = identities
-            while len(self._known) > MOST_KINDS:
+            while len(self._known) > self._most:
                 self._known.popitem(last=False)

@@ -33,14 +33,14 @@ COMPACT_AT = 1024 * 1024
 class Journal:
     """The open journal; one node agent at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, compact_at: int = COMPACT_AT) -> None:
         """Open or create the file at `path` and lock it.
 
         Raises:
             Conflict: another node agent has it open.
             Unavailable: it can't be read or written.
         """
-        self._path = path
+        self._path, self._compact_at = path, compact_at
         self._locked = _lock(path.with_suffix(".lock"))
         try:
             self._live = _read(path)
@@ -123,7 +123,7 @@ class Journal:
 
     def _compact(self) -> None:
         size = os.fstat(self._file).st_size
-        if size < COMPACT_AT or size < 8 * sum(len(_line(*item)) for item in self._live.items()):
+        if size < self._compact_at or size < 8 * sum(len(_line(*item)) for item in self._live.items()):
             return
         try:
             new = self._written_anew()

@@ -156,14 +156,14 @@ async def _until_withdrawn(source: X509Source, folder: Path, written: list[Path]
         await keep_files(source, folder, told=written.append)
 
 
-def test_the_endpoint_comes_from_the_argument_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_endpoint_comes_from_the_argument_or_the_environment() -> None:
     """Workload Endpoint 4: what is said explicitly wins; nothing said anywhere is a sentence with the variable."""
-    monkeypatch.delenv(SOCKET_VARIABLE, raising=False)
-    with pytest.raises(Malformed, match=SOCKET_VARIABLE):
-        endpoint_of(None)
-    monkeypatch.setenv(SOCKET_VARIABLE, "unix:///run/a.sock")
-    assert endpoint_of(None) == UnixEndpoint("/run/a.sock")
-    assert endpoint_of("unix:///run/b.sock") == UnixEndpoint("/run/b.sock")
+    for nothing in ({}, {SOCKET_VARIABLE: ""}):
+        with pytest.raises(Malformed, match=SOCKET_VARIABLE):
+            endpoint_of(None, nothing)
+    environment = {SOCKET_VARIABLE: "unix:///run/a.sock"}
+    assert endpoint_of(None, environment) == UnixEndpoint("/run/a.sock")
+    assert endpoint_of("unix:///run/b.sock", environment) == UnixEndpoint("/run/b.sock")
 
 
 async def test_nothing_that_listens_is_unreachable(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import pytest
 
 from attestor.instance import Strength, new_id
-from attestor.node_agent import entitlements as module
 from attestor.node_agent.entitlements import Entitlements
 from attestor.selector import Selector
 from attestor.wire.attestation import Attestation
@@ -84,10 +83,9 @@ async def test_a_server_that_is_down_leaves_no_answer(issuer: FakeIssuer) -> Non
     assert await entitlements.of([process(1)]) != [()]
 
 
-async def test_the_memory_is_bounded(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_is_bounded(issuer: FakeIssuer) -> None:
     """A caller that invents kinds drives out others, and no more."""
-    monkeypatch.setattr(module, "MOST_KINDS", 2)
-    entitlements = Entitlements(issuer)
+    entitlements = Entitlements(issuer, most=2)
     for uid in (1, 2, 3, 1):
         await entitlements.of([process(uid)])
     assert len(issuer.resolved) == 4

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from attestor.instance import new_id
-from attestor.node_agent import journal as module
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.peer import ProcessName
 from ca.errors import Conflict, Unavailable
@@ -95,10 +94,9 @@ async def test_two_node_agents_cannot_use_one_journal(path: Path) -> None:
     journal.close()
 
 
-async def test_it_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_does_not_grow_for_ever(path: Path) -> None:
     """What ended long ago is dropped while it runs, and what lives is kept."""
-    monkeypatch.setattr(module, "COMPACT_AT", 4096)
-    journal = Journal(path)
+    journal = Journal(path, compact_at=4096)
     lives = new_id()
     await journal.begin(lives, NAME)
     for _ in range(200):
