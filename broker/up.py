@@ -122,7 +122,7 @@ async def up(places: Places, wish: Wish, clock: Clock, readiness: Readiness) -> 
             server=server,
             broker=broker,
             trust_domain=wish.trust_domain,
-            warnings=(*server.warnings, *_warnings(wish)),
+            warnings=(*server.warnings, *_warnings()),
         )
         _write(places.running, json.dumps(running.told(clock.now().isoformat()), indent=2) + "\n")
         stack.callback(places.running.unlink, missing_ok=True)
@@ -193,9 +193,7 @@ def _broker(places: Places, wish: Wish, server: Server) -> BrokerSettings:
     return BrokerSettings.model_validate_json(json.dumps(said))
 
 
-def _warnings(wish: Wish) -> Iterable[str]:
-    if wish.key is None:
-        yield "no key-encryption key was given, so identity keys stay in memory: after a restart they are made anew"
+def _warnings() -> Iterable[str]:
     if os.geteuid() != 0:
         yield "agents of your own uid are not contained: they can read each other's memory and files"
 

@@ -37,10 +37,24 @@ def up(
 
     log.setup("up", level="info" if verbose else "warning", stream=sys.stderr, json=not sys.stderr.isatty())
 
-    async def main() -> None:
-        await _run(state, trust_domain, listen, key, uids)
+    from ca.errors import Problem
+    from ca.runtime.database import StoreLocked
+    from ca.runtime.terminal import Console
 
-    raise SystemExit(process.run(main))
+    failed: list[Problem] = []
+
+    async def main() -> None:
+        try:
+            await _run(state, trust_domain, listen, key, uids)
+        except StoreLocked as problem:
+            failed.append(StoreLocked(f"sojourn is already up with this state: {problem}; `sojourn status` shows it"))
+        except Problem as problem:
+            failed.append(problem)
+
+    code = process.run(main)
+    for problem in failed:
+        Console().error(problem)
+    raise SystemExit(code or len(failed))
 
 
 async def _run(
