@@ -68,7 +68,7 @@ class Sweep:
             if lease.handle.name not in set(found) and lease.id not in self.world.in_flight:
                 swept.missing.append(lease.handle.name)
                 await reconcile.missing(self.world, lease, now)
-        known, unknown = await self.world.database.read(lambda tx: _split(tx, target, found))
+        known, unknown = await self.world.database.read(lambda tx: _split(tx, found))
         for lease in known:
             swept.destroyed.append(lease.handle.name)
             await reconcile.destroy(self.world, target, lease.handle.name, now, lease)
@@ -87,19 +87,20 @@ class Sweep:
             await reconcile.vanished(self.world, swept.target, name)
 
 
-async def _split(tx: Transaction, target: str, names: Sequence[str]) -> tuple[list[Lease], list[str]]:
-    """Of names seen at the target: those of closed leases, and those of no lease.
+async def _split(tx: Transaction, names: Sequence[str]) -> tuple[list[Lease], list[str]]:
+    """Of names seen at a target: those of closed leases, and those of no lease.
 
     A name was intended before it was made, and this is read after it was seen: what is unknown here was never ours to
-    make in this life of the store.
+    make in this life of the store. The target of a lease is not asked for: two targets may be two databases of one
+    server, which has one list of principals.
     """
-    standing = await leases.open_names(tx, target)
+    standing = await leases.open_names(tx)
     closed: list[Lease] = []
     unknown: list[str] = []
     for name in names:
         if name in standing:
             continue
-        lease = await leases.by_name(tx, target, name)
+        lease = await leases.by_name(tx, name)
         if lease is None:
             unknown.append(name)
         elif lease.is_closed:

@@ -149,15 +149,15 @@ async def targets(tx: Transaction) -> Sequence[str]:
     return [row["target"] for row in rows]
 
 
-async def by_name(tx: Transaction, target: str, name: str) -> Lease | None:
-    """The lease a principal belongs to, closed or not."""
-    row = await tx.fetchrow("SELECT * FROM leases WHERE target = $1 AND name = $2", target, name)
+async def by_name(tx: Transaction, name: str) -> Lease | None:
+    """The lease a principal belongs to, closed or not, at whichever target: no two leases share a name."""
+    row = await tx.fetchrow("SELECT * FROM leases WHERE name = $1", name)
     return None if row is None else lease_of(row)
 
 
-async def open_names(tx: Transaction, target: str) -> frozenset[str]:
-    """The names at a target that an open lease stands for."""
-    rows = await tx.fetch("SELECT name FROM leases WHERE target = $1 AND closed_at IS NULL ORDER BY name", target)
+async def open_names(tx: Transaction) -> frozenset[str]:
+    """The names an open lease stands for, at whichever target: two targets may be one server (two databases of it)."""
+    rows = await tx.fetch("SELECT name FROM leases WHERE closed_at IS NULL ORDER BY name")
     return frozenset(row["name"] for row in rows)
 
 
