@@ -41,4 +41,4 @@ def run(
             sys.stdout.flush()
             await until_stopped()
 
-    raise SystemExit(process.run(main))
+    raise SystemExit(process.run(main, tell=Console().error))

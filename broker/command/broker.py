@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -18,20 +17,12 @@ def broker(path: Path, *, verbose: bool) -> None:
 
     Example: sojourn broker --config /etc/sojourn/broker.yaml
     """
-    from ca.runtime import log, process
+    from attestor.command import alone
+    from broker.serve import RunningBroker, serve
+    from broker.settings import BrokerSettings
 
-    log.setup("broker", level="info" if verbose else "warning", stream=sys.stderr, json=True)
+    def told(_: BrokerSettings, running: RunningBroker) -> str:
+        host, port = running.address
+        return f"the broker answers at https://{host}:{port}"
 
-    async def main() -> None:
-        from broker.serve import serve
-        from broker.settings import BrokerSettings
-        from ca.runtime.clock import SystemClock
-        from ca.runtime.process import Readiness, until_stopped
-        from ca.runtime.settings import load
-
-        async with serve(load(path, BrokerSettings), SystemClock(), Readiness()) as running:
-            host, port = running.address
-            click.echo(f"the broker answers at https://{host}:{port}")
-            await until_stopped()
-
-    raise SystemExit(process.run(main))
+    alone.run("broker", path, BrokerSettings, serve, told, verbose=verbose)

@@ -34,27 +34,14 @@ def up(
     Example: sojourn up --key file:/root/sojourn.key
     """
     from ca.runtime import log, process
+    from ca.runtime.terminal import Console
 
     log.setup("up", level="info" if verbose else "warning", stream=sys.stderr, json=not sys.stderr.isatty())
 
-    from ca.errors import Problem
-    from ca.runtime.database import StoreLocked
-    from ca.runtime.terminal import Console
-
-    failed: list[Problem] = []
-
     async def main() -> None:
-        try:
-            await _run(state, trust_domain, listen, key, uids)
-        except StoreLocked as problem:
-            failed.append(StoreLocked(f"sojourn is already up with this state: {problem}; `sojourn status` shows it"))
-        except Problem as problem:
-            failed.append(problem)
+        await _run(state, trust_domain, listen, key, uids)
 
-    code = process.run(main)
-    for problem in failed:
-        Console().error(problem)
-    raise SystemExit(code or len(failed))
+    raise SystemExit(process.run(main, tell=Console().error))
 
 
 async def _run(
@@ -76,6 +63,8 @@ async def _run(
         key=Reference.parse(key) if key is not None else None,
         hold=uids,
     )
+    if places.running.exists():
+        _refuse_twice(places.running)
     async with everything(places, wish, SystemClock(), Readiness()) as running:
         (places.state / "trust-domain").write_text(f"{wish.trust_domain}\n")
         click.echo(f"sojourn is up (pid {os.getpid()})")
@@ -89,6 +78,20 @@ async def _run(
         await until_stopped()
         click.echo("ending every task …")
     click.echo("nothing is left")
+
+
+def _refuse_twice(running: Path) -> None:
+    """Say who is up already; a file that a kill -9 left behind names nobody. Raises Conflict."""
+    import json
+
+    from ca.errors import Conflict
+
+    try:
+        said = json.loads(running.read_text())
+        os.kill(said["pid"], 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    raise Conflict(f"sojourn is already up with this state: pid {said['pid']}, {said['broker']}", pid=said["pid"])
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -89,10 +89,11 @@ class _Lifetime:
 _lifetime: _Lifetime | None = None
 
 
-def run(main: Main, *, dumpable: bool = False) -> int:
+def run(main: Main, *, dumpable: bool = False, tell: Callable[[Problem], object] | None = None) -> int:
     """Run `main` as this process's life and answer its exit code.
 
     0 when it returned; 1 when it failed or something in the background died; 2 when settings were wrong.
+    `tell` hears each Problem that ended it, for whoever typed the command; without it they are logged.
     `dumpable` is for tools that must be traced, and for nothing that holds a secret.
     """
     harden(dumpable=dumpable)
@@ -102,7 +103,7 @@ def run(main: Main, *, dumpable: bool = False) -> int:
     except Malformed as error:
         return _failed([BadSettings([f"{failpoint.POINTS}: {error}"])])
     try:
-        return asyncio.run(_live(main))
+        return asyncio.run(_live(main, tell))
     except KeyboardInterrupt:
         return Ending.FORCED
 
@@ -286,7 +287,7 @@ def _current() -> _Lifetime:
     return _lifetime
 
 
-async def _live(main: Main) -> int:
+async def _live(main: Main, tell: Callable[[Problem], object] | None) -> int:
     global _lifetime  # noqa: PLW0603 - a process has one life
     loop, own = asyncio.get_running_loop(), asyncio.current_task()
     assert own is not None
@@ -299,14 +300,17 @@ async def _live(main: Main) -> int:
     except asyncio.CancelledError:
         return lifetime.cancelled_to
     except Exception as error:  # noqa: BLE001 - whatever it was ends the process, and is told
-        return _failed(list(_leaves(error)))
+        return _failed(list(_leaves(error)), tell)
     finally:
         _lifetime = None
     return Ending.WELL
 
 
-def _failed(errors: list[BaseException]) -> int:
+def _failed(errors: list[BaseException], tell: Callable[[Problem], object] | None = None) -> int:
     for error in errors:
+        if tell is not None and isinstance(error, Problem):
+            tell(error)
+            continue
         if isinstance(error, BadSettings):
             for fault in error.errors:
                 _log.error("settings refused", fault=fault)
