@@ -48,7 +48,7 @@ CASES = {
         "broker", _BROKER + "identity: spiffe://example.org/../broker", 3, "identity", "segment",
     ),
     "broker: target without a host": (
-        "broker", _BROKER + "targets:\n  db:\n    engine: {{kind: postgres}}", 5, "targets.db.engine.host", "is required",
+        "broker", _BROKER + "targets:\n  db:\n    engine: {{kind: postgres}}", 5, "targets.db.engine.host", "required",
     ),
 }  # fmt: skip
 

@@ -1,0 +1,50 @@
+"""The target `orders-db` of a real PostgreSQL, as a settings file of `up`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from journeys.up import RunningUp, up
+from servers.postgres import Room, postgres
+
+_TARGET = """\
+engine:
+  kind: postgres
+  host: {room.host}
+  port: {room.port}
+  database: {room.database}
+  user: {room.admin}
+  password: env:ORDERS_PASSWORD
+roles:
+  readonly:
+    sensitivity: internal
+    engine: {{groups: [{room.groups[0]}]}}
+"""
+
+
+@dataclass(kw_only=True)
+class Orders:
+    """`up`, and the room of the PostgreSQL it makes users in."""
+
+    up: RunningUp
+    room: Room
+
+    async def users(self) -> set[str]:
+        """Every principal of ours that is there, seen by the server's own admin."""
+        connection = await self.room.connect()
+        try:
+            rows = await connection.fetch("SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'sj\\_%'")
+        finally:
+            await connection.close()
+        return {row["rolname"] for row in rows}
+
+
+@asynccontextmanager
+async def orders(rules: str | None = None) -> AsyncIterator[Orders]:
+    """Both run."""
+    async with postgres() as server, server.room() as room:
+        secret = {"ORDERS_PASSWORD": room.admin_password}
+        async with up(rules=rules, targets={"orders-db": _TARGET.format(room=room)}, environment=secret) as running:
+            yield Orders(up=running, room=room)
