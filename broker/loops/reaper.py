@@ -43,9 +43,15 @@ class Reaper:
     world: World
     claims: Claims = field(default_factory=Claims)
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _hastened: bool = False
 
     async def tick(self, now: datetime) -> None:
-        """Do what is due at `now`, a batch of it; wake itself when more is left."""
+        """Do what is due at `now`, a batch of it; wake itself when more is left.
+
+        The first tick waits for no pause that an earlier process took: what kept it from ending something may be over.
+        """
+        if not self._hastened:
+            await self._hasten(now)
         await self._record_ends()
         await self._take_over(now)
         targets = set(await self.world.database.read(leases.targets)) | set(self.world.targets)
@@ -55,6 +61,14 @@ class Reaper:
                 self._under_way[target] = self.world.group.create_task(self._target(target, now))
         await self._wait()
         await self._close_tasks(now)
+
+    async def _hasten(self, now: datetime) -> None:
+        try:
+            await self.world.database.write(lambda tx: leases.hasten(tx, now), ending=True)
+        except Problem as problem:  # the store is full: what is due by itself is ended all the same
+            _log.warning("pauses of an earlier process could not be cut short", error=problem)
+            return
+        self._hastened = True
 
     async def _wait(self) -> None:
         waiting = {task for task in self._under_way.values() if not task.done()}
