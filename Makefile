@@ -18,7 +18,7 @@ test-fast: .venv/ready               ## what needs no server and starts no proce
 lint: .venv/ready
 	$(V)/ruff format --check .
 	$(V)/ruff check .
-	$(V)/mypy ca attestor broker tests
+	$(V)/mypy ca attestor broker tests examples
 	$(V)/lint-imports
 
 bench: .venv/ready servers           ## every hot path beside its raw limit; JSON into build/bench.json
