@@ -8,7 +8,7 @@ differ. Keys are ordered by their UTF-16 code units.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -46,7 +46,7 @@ def decode(data: bytes | str) -> Receipt:
 def encode_json(value: Any) -> bytes:
     """The canonical bytes of a JSON value. Raises Malformed."""
     try:
-        encoded = "".join(_parts(value, _DEEPEST)).encode()
+        encoded = _text(value, _DEEPEST).encode()
     except UnicodeEncodeError as error:
         raise Malformed("a text holds half of a surrogate pair, which has no canonical form") from error
     if len(encoded) > _LONGEST:
@@ -72,23 +72,22 @@ def _refuse(text: str) -> Any:
     raise ValueError(text)
 
 
-def _parts(value: Any, depth: int) -> Iterator[str]:
+def _text(value: Any, depth: int) -> str:
     if depth == 0:
         raise Malformed(f"nested deeper than {_DEEPEST} levels, which has no canonical form here")
+    if isinstance(value, str):
+        return encode_basestring(value)
     if value is None:
-        yield "null"
-    elif isinstance(value, bool):
-        yield "true" if value else "false"
-    elif isinstance(value, str):
-        yield encode_basestring(value)
-    elif isinstance(value, int):
-        yield _number(value)
-    elif isinstance(value, Mapping):
-        yield from _object(value, depth)
-    elif isinstance(value, (list, tuple)):
-        yield from _array(value, depth)
-    else:
-        raise Malformed(f"a `{type(value).__name__}` has no canonical form, expected texts and whole numbers")
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return _number(value)
+    if isinstance(value, (dict, Mapping)):  # the second alone is slow to ask
+        return _object(value, depth)
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join([_text(one, depth - 1) for one in value])}]"
+    raise Malformed(f"a `{type(value).__name__}` has no canonical form, expected texts and whole numbers")
 
 
 def _number(value: int) -> str:
@@ -97,24 +96,13 @@ def _number(value: int) -> str:
     return str(int(value))
 
 
-def _object(value: Mapping[Any, Any], depth: int) -> Iterator[str]:
-    if not all(isinstance(key, str) for key in value):
-        raise Malformed("an object's keys are texts")
-    separator = "{"
-    for key in sorted(value, key=_utf16):
-        yield f"{separator}{encode_basestring(key)}:"
-        yield from _parts(value[key], depth - 1)
-        separator = ","
-    yield "}" if value else "{}"
-
-
-def _array(value: list[Any] | tuple[Any, ...], depth: int) -> Iterator[str]:
-    separator = "["
-    for one in value:
-        yield separator
-        yield from _parts(one, depth - 1)
-        separator = ","
-    yield "]" if value else "[]"
+def _object(value: Mapping[Any, Any], depth: int) -> str:
+    try:
+        plain = "".join(value).isascii()
+    except TypeError as error:
+        raise Malformed("an object's keys are texts") from error
+    keys = sorted(value) if plain else sorted(value, key=_utf16)
+    return f"{{{','.join([f'{encode_basestring(key)}:{_text(value[key], depth - 1)}' for key in keys])}}}"
 
 
 def _utf16(key: str) -> bytes:
