@@ -94,7 +94,8 @@ def find_broker(flag: str | None, places: Places, environment: Mapping[str, str]
 
 def find_workload_api(flag: str | None, places: Places, environment: Mapping[str, str] = os.environ) -> str:
     """The socket of the Workload API. Raises Unreachable, Denied, Malformed."""
-    return flag or environment.get(SOCKET_VARIABLE) or running(places).workload_api
+    address = flag or environment.get(SOCKET_VARIABLE) or running(places).workload_api
+    return f"unix://{address}" if address.startswith("/") else address
 
 
 def find_admin(flag: Path | None, places: Places, environment: Mapping[str, str] = os.environ) -> Path:

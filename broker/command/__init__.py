@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -45,6 +46,26 @@ COMMANDS: Mapping[str, Entry] = {
     "broker": Entry("broker.command.broker:broker", "Run the broker alone."),
 }
 
+SETTINGS: Mapping[str, str] = {
+    "broker": "broker.settings:BrokerSettings",
+    "attestor-server": "attestor.server.settings:ServerSettings",
+    "node-agent": "attestor.node_agent.settings:NodeAgentSettings",
+    "target": "broker.settings:TargetSettings",
+}
+"""Kind of settings file -> the model that reads it, for `sojourn config check`."""
+
+
+def load(where: str) -> Any:
+    """What `module:name` of one of the tables above leads to."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def settings_model(kind: str) -> type[Any]:
+    """The model that reads settings of this kind."""
+    model: type[Any] = load(SETTINGS[kind])
+    return model
+
 
 class Commands(click.Group):
     """The root: knows every subcommand by name and loads one only to run it."""
@@ -58,8 +79,7 @@ class Commands(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        module, _, name = entry.where.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        command: click.Command = load(entry.where)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's shape

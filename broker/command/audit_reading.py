@@ -1,0 +1,114 @@
+"""The audit as it is read from outside: every chain to its end, judged entry by entry, and kept in a file.
+
+Verification here believes nothing a broker says but the entries themselves: each hash is computed anew. The heads it
+told before the reading must be among them, so a tail cut or rewritten meanwhile is seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from broker.audit.chain import Head
+from broker.audit.verify import Broken, Fault, verify
+from broker.client.broker import Broker
+from broker.model.receipt import Entry
+from broker.wire.audit import EntryTold
+from ca.errors import Malformed
+
+_PAGE = 1000
+
+
+class Verifier:
+    """Judges entries of many writers as they come."""
+
+    def __init__(self, known: Iterable[Head] = ()) -> None:
+        self._known = {head.writer: head for head in known}
+        self._ends: dict[str, Head] = {}
+        self.entries = 0
+
+    def take(self, told: Sequence[EntryTold]) -> None:
+        """Judge the following entries. Raises Broken: names the first bad one."""
+        for writer, group in groupby(told, key=lambda one: one.writer):
+            entries = [_entry(one) for one in group]
+            end = verify(entries, start=self._ends.get(writer))
+            assert end is not None
+            self._ends[writer] = end
+            self.entries += len(entries)
+            known = self._known.get(writer)
+            for entry in entries:
+                if known is not None and entry.number == known.number and entry.hash != known.hash:
+                    words = "is not the entry that was known to stand here"
+                    raise Broken(writer, entry.number, Fault.FORKED, words)
+
+    def finish(self) -> Sequence[Head]:
+        """Where each chain ends. Raises Broken: one ends before a head that is known."""
+        for known in self._known.values():
+            end = self._ends.get(known.writer, Head.empty(known.writer))
+            if end.number < known.number:
+                words = f"is missing: entry {known.number} was known, the rest was cut"
+                raise Broken(known.writer, end.number + 1, Fault.CUT, words)
+        return sorted(self._ends.values(), key=lambda head: head.writer)
+
+
+def _entry(told: EntryTold) -> Entry:
+    try:
+        return told.to_entry()
+    except Malformed as error:
+        raise Broken(told.writer, told.number, Fault.EDITED, f"can't have been written so: {error}") from error
+
+
+async def heads(broker: Broker) -> Sequence[Head]:
+    """Where the broker says its chains end."""
+    return [Head(writer=one.writer, number=one.number, hash=one.hash) for one in (await broker.heads()).items]
+
+
+async def pages(broker: Broker) -> AsyncIterator[Sequence[EntryTold]]:
+    """The whole audit, writer by writer."""
+    after: str | None = None
+    while True:
+        page = await broker.audit(after, limit=_PAGE)
+        yield page.items
+        after = page.next
+        if after is None:
+            return
+
+
+async def newest(broker: Broker, count: int) -> Sequence[EntryTold]:
+    """The newest entries of all chains together, oldest first."""
+    found: list[EntryTold] = []
+    for head in await heads(broker):
+        found += await following(broker, head.writer, max(0, head.number - count), limit=count)
+    return sorted(found, key=lambda one: (str(one.receipt.get("at")), one.writer, one.number))[-count:]
+
+
+async def following(broker: Broker, writer: str, number: int, *, limit: int = _PAGE) -> Sequence[EntryTold]:
+    """What stands behind an entry of one chain."""
+    page = await broker.audit(f"{writer}:{number}", limit=max(1, min(limit, _PAGE)))
+    return [one for one in page.items if one.writer == writer]
+
+
+def exported(path: Path) -> Iterator[Sequence[EntryTold]]:
+    """An export, line by line. Raises Malformed: a line is no entry."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                yield [_line(path, number, line)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Malformed(f"can't read the export `{path}`") from error
+
+
+def _line(path: Path, number: int, line: str) -> EntryTold:
+    try:
+        return EntryTold.model_validate_json(line)
+    except ValidationError:
+        raise Malformed(f"{path}:{number}: not an entry of an audit") from None
+
+
+def written(told: EntryTold) -> str:
+    """One line of an export."""
+    return json.dumps(told.model_dump(mode="json"), ensure_ascii=False) + "\n"

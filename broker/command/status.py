@@ -1,0 +1,153 @@
+"""sojourn status: one screen of what runs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker.command.options import Where, operator_options
+from ca.runtime.terminal import Console, Style, Styled, command_options
+
+if TYPE_CHECKING:
+    from broker.client.address import Running
+    from broker.client.broker import Broker
+    from broker.wire.audit import HeadTold
+    from broker.wire.leases import LeaseTold
+    from broker.wire.roles import TargetTold
+    from broker.wire.tasks import TaskTold
+
+LATE = timedelta(seconds=30)
+"""An ending that takes longer than this is told as overdue."""
+
+
+@click.command()
+@operator_options
+@command_options
+async def status(console: Console, where: Where) -> None:
+    """What runs, which tasks and leases live, what is overdue.
+
+    Example: sojourn status --json
+    """
+    from broker.command.doors import as_operator
+    from ca.runtime.clock import SystemClock
+
+    async with as_operator(where) as broker:
+        found = await _look(broker)
+    now = SystemClock().now()
+    running = _running(where)
+    if console.json:
+        console.result(_plain(running, found, now))
+        return
+    _head(console, running, now)
+    _show(console, found, now)
+
+
+class _Found:
+    """What a broker says of itself."""
+
+    targets: list[TargetTold]
+    tasks: list[TaskTold]
+    leases: list[LeaseTold]
+    heads: list[HeadTold]
+
+    def overdue(self, now: datetime) -> list[LeaseTold]:
+        """Leases that should be over and are not."""
+        return [one for one in self.leases if _is_overdue(one, now)]
+
+
+async def _look(broker: Broker) -> _Found:
+    from broker.command.doors import every
+
+    found = _Found()
+    found.targets = (await broker.targets()).items
+    found.tasks = await every(lambda after: broker.tasks(after, live=True, limit=1000))
+    found.leases = await every(lambda after: broker.leases(after=after, open_only=True, limit=1000))
+    found.heads = (await broker.heads()).items
+    return found
+
+
+def _is_overdue(lease: LeaseTold, now: datetime) -> bool:
+    from broker.model.lease import LeaseState
+
+    if lease.state is LeaseState.ACTIVE:
+        return lease.until < now - LATE
+    return (lease.revoking_at or lease.intended_at) < now - LATE
+
+
+def _running(where: Where) -> Running | None:
+    """The running `up`; None when the broker was started alone, or named by its socket."""
+    from broker.client.address import places_of, running
+    from ca.errors import Problem
+
+    try:
+        return running(places_of(where.state)) if where.admin is None else None
+    except Problem:
+        return None
+
+
+def _head(console: Console, running: Running | None, now: datetime) -> None:
+    from broker.client.broker import BROKER_PATH
+    from ca.runtime.terminal import when
+
+    if running is None:
+        console.say(Styled("a broker answers", Style.GOOD))
+        return
+    since = when(running.started_at, now)
+    console.say(Styled("sojourn is up", Style.GOOD), f"  pid {running.pid}, started {since}")
+    rows = {
+        "trust domain": running.trust_domain,
+        "broker": running.broker,
+        "identity": f"spiffe://{running.trust_domain}{BROKER_PATH}",
+        "Workload API": running.workload_api,
+        "state": str(running.state),
+    }
+    for name, value in rows.items():
+        console.say(Styled(f"  {name:<14}", Style.DIM), value)
+
+
+def _show(console: Console, found: _Found, now: datetime) -> None:
+    from broker.command import tables
+
+    states = {"up": Style.GOOD, "down": Style.BAD, "unknown": Style.WARN}
+    console.table(
+        ("target", "engine", "state", "roles"),
+        [(one.name, one.engine, Styled(one.state, states[one.state]), ", ".join(one.roles)) for one in found.targets],
+        empty="no target yet: sojourn target add",
+    )
+    tables.tasks(console, found.tasks, now)
+    tables.leases(console, found.leases, now)
+    late = found.overdue(now)
+    if late:
+        listed = ", ".join(one.id for one in late)
+        console.say(Styled(f"overdue: {len(late)}", Style.BAD), f"  {listed}")
+    else:
+        console.say(Styled("nothing is overdue", Style.GOOD))
+    for head in found.heads[-1:]:
+        console.say(Styled("audit  ", Style.DIM), f"{head.writer}:{head.number}  {head.hash}")
+
+
+def _plain(running: Running | None, found: _Found, now: datetime) -> dict[str, Any]:
+    from broker.client.broker import BROKER_PATH
+    from broker.command.tables import plain
+
+    up = None
+    if running is not None:
+        up = {
+            "pid": running.pid,
+            "started_at": running.started_at,
+            "trust_domain": running.trust_domain,
+            "broker": running.broker,
+            "identity": f"spiffe://{running.trust_domain}{BROKER_PATH}",
+            "workload_api": running.workload_api,
+            "state": str(running.state),
+        }
+    return {
+        "up": up,
+        "targets": plain(found.targets),
+        "tasks": plain(found.tasks),
+        "leases": plain(found.leases),
+        "overdue": [one.id for one in found.overdue(now)],
+        "audit": plain(found.heads),
+    }

@@ -1,0 +1,200 @@
+"""sojourn target: the systems secrets are made in."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from attestor.command.options import Length
+from broker.command.options import Where, operator_options
+from ca.runtime.terminal import Console, Exit, Style, Styled, command_options
+
+if TYPE_CHECKING:
+    from broker.client.broker import Broker
+    from broker.command.target_file import WantedTarget
+    from broker.wire.targets import FindingsTold
+
+
+@click.group()
+def target() -> None:
+    """Add, list and check the systems secrets are made in."""
+
+
+@target.command()
+@click.argument("name")
+@click.option("--host", help="The database server itself; behind a pooler a cut session proves nothing.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5432, show_default=True, help="Its port.")
+@click.option("--database", required=True, help="The database agents log in to.")
+@click.option("--user", required=True, help="The broker's own user there.")
+@click.option("--password-file", type=click.Path(path_type=Path), help="A private file that holds its password.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    metavar="NAME=GROUP[:SENSITIVITY]",
+    help="A role and the group whose rights it gives (several with commas); internal unless said. May be repeated.",
+)
+@click.option(
+    "--tls", type=click.Choice(["off", "require", "verify"]), default="off", show_default=True, help="TLS to it."
+)
+@click.option("--tls-ca", type=click.Path(path_type=Path), help="The certificates `--tls verify` believes.")
+@click.option("--ttl", type=Length(), help="The window the target itself ends a lease after (default: 10m).")
+@click.option("--sql", is_flag=True, help="Only print the least SQL its owner has to run.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the broker looks (default: the running `up`'s).")
+@operator_options
+@command_options
+async def add(
+    console: Console,
+    where: Where,
+    *,
+    name: str,
+    host: str | None,
+    port: int,
+    database: str,
+    user: str,
+    password_file: Path | None,
+    roles: tuple[str, ...],
+    tls: str,
+    tls_ca: Path | None,
+    ttl: timedelta | None,
+    sql: bool,
+    folder: Path | None,
+) -> int:
+    """Add a PostgreSQL: write its settings, have the broker read them, and prove it with a probe user.
+
+    When something is not well, nothing is kept and each finding says what to do.
+
+    Example: sojourn target add orders-db --host db.example.org --database orders --user sojourn_broker
+    --password-file /run/secrets/orders-db --role readonly=orders_readers
+
+    Example: sojourn target add orders-db --database orders --user sojourn_broker --role readonly=orders_readers --sql
+    """
+    from broker.command.target_file import WantedRole, WantedTarget, least_sql
+
+    wanted = [WantedRole.parse(role) for role in roles]
+    if sql:
+        text = least_sql(user, database, [group for role in wanted for group in role.groups])
+        console.result({"sql": text}, *([] if console.json else [""]))
+        if not console.json:
+            click.echo(text)
+        return Exit.OK
+    if host is None or password_file is None:
+        raise click.UsageError("--host and --password-file are needed to reach it (or --sql)")
+    described = WantedTarget(
+        name=name,
+        host=host,
+        port=port,
+        database=database,
+        user=user,
+        password_file=_readable(password_file),
+        tls=tls,
+        tls_ca=tls_ca,
+        ttl=ttl,
+        roles=wanted,
+    )
+    found = await _prove(console, where, described, folder)
+    _show(console, found)
+    return Exit.OK if found.well else Exit.FAILED
+
+
+async def _prove(console: Console, where: Where, wanted: WantedTarget, folder: Path | None) -> FindingsTold:
+    """Write, reload, check; whatever is not well takes everything back."""
+    from broker.client.address import places_of, running
+    from broker.command.doors import as_operator
+    from broker.command.target_file import put
+
+    text = wanted.text()
+    async with as_operator(where) as broker:
+        chosen = folder or running(places_of(where.state)).state / "targets"
+        path = put(chosen, wanted.name, text)
+        kept = False
+        try:
+            with console.progress(f"proving {wanted.name} with a probe user"):
+                await broker.reload_targets()
+                found = await broker.check_target(wanted.name)
+            kept = found.well
+        finally:
+            if not kept:
+                await _take_back(broker, path)
+    if kept:
+        console.say(Styled("added", Style.GOOD), f"  {path}")
+    else:
+        console.say(Styled("not added", Style.BAD), "  nothing was kept; do what stands below and say it again")
+    return found
+
+
+async def _take_back(broker: Broker, path: Path) -> None:
+    from broker.command.target_file import remove
+    from ca.errors import Problem
+
+    remove(path)
+    try:
+        await broker.reload_targets()
+    except Problem as problem:
+        click.echo(f"the broker could not be told that `{path}` is gone: {problem}", err=True)
+
+
+@target.command("list")
+@operator_options
+@command_options
+async def list_targets(console: Console, where: Where) -> None:
+    """List targets and how the broker last met them.
+
+    Example: sojourn target list
+    """
+    from broker.command.doors import as_operator
+    from broker.command.tables import plain
+
+    async with as_operator(where) as broker:
+        found = (await broker.targets()).items
+    if console.json:
+        console.result(plain(found))
+        return
+    console.table(
+        ("target", "engine", "state", "roles", "note"),
+        [(one.name, one.engine, one.state, ", ".join(one.roles), one.trouble) for one in found],
+        empty="no target yet: sojourn target add",
+    )
+
+
+@target.command()
+@click.argument("name")
+@operator_options
+@command_options
+async def check(console: Console, where: Where, name: str) -> int:
+    """Prove a target with a probe user that is made, logged in, ended and seen to be gone.
+
+    Example: sojourn target check orders-db
+    """
+    from broker.command.doors import as_operator
+
+    async with as_operator(where) as broker:
+        with console.progress(f"checking {name}"):
+            found = await broker.check_target(name)
+    _show(console, found)
+    return Exit.OK if found.well else Exit.FAILED
+
+
+def _show(console: Console, found: FindingsTold) -> None:
+    from broker.command.tables import plain, verdict
+
+    if console.json:
+        console.result(plain(found))
+        return
+    console.table(
+        ("looked at", "is", "detail", "to do"),
+        [(one.name, verdict(one), one.detail, None if one.well else one.fix) for one in found.findings],
+        empty="this kind of target can't be checked",
+    )
+
+
+def _readable(path: Path) -> Path:
+    """The file a password is in. It is not read into the settings: they only name it."""
+    from ca.runtime.secret import Reference
+
+    Reference("file", str(path.absolute())).read()
+    return path
