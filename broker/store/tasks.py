@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from broker.errors import Fenced
 from broker.model.ids import InstanceId, TaskId
@@ -276,10 +277,10 @@ def task_of(row: Row) -> Task:
         parent=None if row["parent"] is None else TaskId(row["parent"]),
         state=TaskState(row["state"]),
         version=row["version"],
-        owner=SpiffeId.parse(row["owner"]),
+        owner=_owner(row["owner"]),
         instance=None if row["instance"] is None else InstanceId(row["instance"]),
         purpose=row["purpose"],
-        scope=Scope.from_json(mapping_of(row["scope"])),
+        scope=_scope(row["scope"]),
         opened_at=instant(row["opened_at"]),
         deadline=moment_of(row["deadline"]),
         heartbeat=length_of(row["heartbeat"]),
@@ -289,6 +290,17 @@ def task_of(row: Row) -> Task:
         end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
         end_words=row["end_words"],
     )
+
+
+@lru_cache(1024)
+def _owner(text: str) -> SpiffeId:
+    """Every fence reads its chain of tasks; the same text is the same immutable value."""
+    return SpiffeId.parse(text)
+
+
+@lru_cache(1024)
+def _scope(text: str) -> Scope:
+    return Scope.from_json(mapping_of(text))
 
 
 def _due(deadline: datetime | None, heartbeat: timedelta | None, heard: datetime) -> int | None:

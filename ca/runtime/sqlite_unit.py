@@ -140,14 +140,14 @@ def _conflict(error: sqlite3.Error) -> Problem:
 
 
 def _bindable(value: Value) -> Value:
-    if value is None or isinstance(value, bool | bytes):
+    if isinstance(value, str):  # the kind there is most of comes first
+        return _text(value)
+    if value is None or isinstance(value, (bool, bytes)):
         return value
     if isinstance(value, int):
         if not _SMALLEST <= value <= _LARGEST:
             raise Malformed("a number does not fit into 64 bits")
         return value
-    if isinstance(value, str):
-        return _text(value)
     raise RuntimeError(f"a `{type(value).__name__}` is nothing a store keeps: expected int, str, bytes, bool or None")
 
 

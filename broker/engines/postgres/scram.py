@@ -51,8 +51,8 @@ def new_password() -> str:
 def verifier(password: str, rounds: int) -> str:
     """PostgreSQL's text for a SCRAM-SHA-256 verifier: it proves a password and can't be used as one.
 
-    The rounds are the dearest part of making a secret; the OpenSSL that `cryptography` brings does them twice as fast as the
-    one under `hashlib`.
+    The rounds are the dearest part of making a secret; the OpenSSL that `cryptography` brings does them twice as fast
+    as the one under `hashlib`.
     """
     salt = secrets.token_bytes(16)
     salted = PBKDF2HMAC(algorithm=SHA256(), length=32, salt=salt, iterations=rounds).derive(password.encode())
