@@ -24,7 +24,7 @@ from broker.api import ROUTES
 from broker.api.door import DOOR, Door
 from broker.api.identify import by_certificate, by_socket, still
 from broker.events.feed import Feed
-from broker.lifecycle import end_task
+from broker.lifecycle import end_task, told
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.world import World, open_world
 from broker.loops.deadlines import Deadlines
@@ -156,6 +156,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             clock=clock,
         )
     )
+    await database.write(lambda tx: told.started(tx, world.broker, now))
     bounds = settings.tasks
     limits = Limits(
         longest_task=bounds.longest,

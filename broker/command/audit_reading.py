@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from broker.audit.chain import Head
 from broker.audit.verify import Broken, Fault, verify
 from broker.client.broker import Broker
-from broker.model.receipt import Entry
+from broker.model.receipt import Entry, ReceiptKind
 from broker.wire.audit import EntryTold
 from ca.errors import Malformed
 
@@ -29,6 +29,7 @@ class Verifier:
     def __init__(self, known: Iterable[Head] = ()) -> None:
         self._known = {head.writer: head for head in known}
         self._ends: dict[str, Head] = {}
+        self._before: list[tuple[Entry, Head]] = []
         self.entries = 0
 
     def take(self, told: Sequence[EntryTold]) -> None:
@@ -41,6 +42,8 @@ class Verifier:
             self.entries += len(entries)
             known = self._known.get(writer)
             for entry in entries:
+                if entry.receipt.kind is ReceiptKind.BROKER_STARTED:
+                    self._before += _named(entry)
                 if known is not None and entry.number == known.number and entry.hash != known.hash:
                     words = "is not the entry that was known to stand here"
                     raise Broken(writer, entry.number, Fault.FORKED, words)
@@ -52,7 +55,25 @@ class Verifier:
             if end.number < known.number:
                 words = f"is missing: entry {known.number} was known, the rest was cut"
                 raise Broken(known.writer, end.number + 1, Fault.CUT, words)
+        for entry, before in self._before:
+            end = self._ends.get(before.writer, Head.empty(before.writer))
+            if end.number < before.number or (end.number == before.number and end.hash != before.hash):
+                words = (
+                    f"ends otherwise than `{entry.writer}` saw when it began: there entry {before.number} was its last"
+                )
+                raise Broken(before.writer, before.number, Fault.CUT, words)
         return sorted(self._ends.values(), key=lambda head: head.writer)
+
+
+def _named(entry: Entry) -> list[tuple[Entry, Head]]:
+    """The ends of other chains that a writer saw when it began."""
+    found: list[tuple[Entry, Head]] = []
+    for writer, said in dict(entry.receipt.body.get("after", {})).items():
+        number, _, digest = str(said).partition(":")
+        if not number.isascii() or not number.isdigit():
+            raise Broken(entry.writer, entry.number, Fault.EDITED, "names the chains before it in no known form")
+        found.append((entry, Head(writer=str(writer), number=int(number), hash=digest)))
+    return found
 
 
 def _entry(told: EntryTold) -> Entry:

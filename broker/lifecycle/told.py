@@ -13,6 +13,11 @@ from broker.model.ids import TaskId
 from broker.model.lease import Lease
 from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.task import Task
+from broker.store import receipts
+from ca.runtime.database import Transaction
+
+_NAMED = 16
+"""Chains a new one names: more brokers than that don't share a store."""
 
 
 def decided(permit: Permit) -> Receipt:
@@ -55,6 +60,16 @@ def task_event(kind: EventKind, task: Task, now: datetime, **more: Any) -> Event
     """A step of a task."""
     body = {"state": str(task.state), "version": task.version, **more}
     return Event(kind=kind, at=now, task=task.id, root=task.root, body=body)
+
+
+async def started(tx: Transaction, writer: str, now: datetime) -> None:
+    """Begin a writer's chain where those before it ended, so that a chain that was dropped whole is missed.
+
+    Each start names the newest ends only; they name those before them.
+    """
+    after = {entry.writer: f"{entry.number}:{entry.hash}" for entry in await receipts.newest_heads(tx, _NAMED)}
+    first = Receipt(kind=ReceiptKind.BROKER_STARTED, at=now, actor=f"broker:{writer}", body={"after": after})
+    await receipts.append(tx, writer, first)
 
 
 def us(world: World) -> str:

@@ -35,6 +35,7 @@ class ReceiptKind(StrEnum):
     LEASE_CLOSED = "lease.closed"
     FOUND_UNKNOWN = "target.unknown_principal"
     OPERATOR_CHANGED = "operator.changed"
+    BROKER_STARTED = "broker.started"  # the first of its writer's chain: names the ends of those before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

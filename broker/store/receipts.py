@@ -63,6 +63,16 @@ async def heads(tx: Transaction) -> Sequence[Head]:
     return [Head(writer=row["writer"], number=row["number"], hash=row["hash"]) for row in rows]
 
 
+async def newest_heads(tx: Transaction, limit: int) -> Sequence[Entry]:
+    """The last entries of the chains that were written to last, newest first."""
+    rows = await tx.fetch(
+        "SELECT r.* FROM receipts r JOIN (SELECT writer, MAX(number) AS number FROM receipts GROUP BY writer) h"
+        " ON h.writer = r.writer AND h.number = r.number ORDER BY r.at DESC, r.writer LIMIT $1",
+        limit,
+    )
+    return [_entry_of(row) for row in rows]
+
+
 async def chain(tx: Transaction, writer: str, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
     """A piece of one writer's chain, from the entry after number `after`."""
     rows = await tx.fetch(
