@@ -74,7 +74,7 @@ async def get(
     A terminal remembers what it showed, so it is refused without --show. `sojourn run` hands a secret to a command
     without printing it.
 
-    Example: PGPASSWORD=$(sojourn secret get orders-db/readonly --task t0123… --field password) psql …
+    Example: sojourn secret get orders-db/readonly --task t0123456789abcdefghjkmnpqrs --field password | ./rotate.sh
     """
     from broker.client.living import LiveTask
     from broker.command.doors import with_key
