@@ -81,14 +81,19 @@ async def _run(
 
 
 def _refuse_twice(running: Path) -> None:
-    """Say who is up already; a file that a kill -9 left behind names nobody. Raises Conflict."""
+    """Say who is up already. A file that a kill -9 left behind names a socket nobody answers at. Raises Conflict.
+
+    The number in it proves nothing: after a restart of the machine it may be another process's.
+    """
     import json
+    import socket
 
     from ca.errors import Conflict
 
     try:
         said = json.loads(running.read_text())
-        os.kill(said["pid"], 0)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(said["admin"]["broker"])
     except (OSError, ValueError, KeyError, TypeError):
         return
     raise Conflict(f"sojourn is already up with this state: pid {said['pid']}, {said['broker']}", pid=said["pid"])

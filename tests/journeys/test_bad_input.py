@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ async def test_a_second_up_on_the_same_state_is_refused() -> None:
         found = await running.sojourn("up", "--state", str(running.places.state))
         assert (found.code, found.out) == (1, "")
         assert len(found.err.splitlines()) == 1
-        assert "in use by another process" in found.err
+        assert "already up with this state" in found.err
         assert (await running.sojourn("svid", "fetch")).code == 0
 
 
@@ -176,3 +177,16 @@ async def test_a_dead_up_is_no_running_one() -> None:
         found = await sojourn("rule", "list", folder=folder, environment={"SOJOURN_STATE": str(places.state)})
         assert found.code == 1
         assert "not believed" in found.err
+
+
+async def test_a_killed_up_starts_again_although_its_number_is_in_use() -> None:
+    """What kill -9 left behind names a process that may be another one by now: this one, here."""
+    with short_folder() as folder:
+        places = Places.of(folder / "up")
+        async with up_in(places, stopped=False) as running:
+            left = places.running.read_text()
+            await running.running.end(signal.SIGKILL)
+        assert places.running.read_text() == left
+        places.running.write_text(left.replace(str(running.running.pid), str(os.getpid())))
+        async with up_in(places) as again:
+            assert (await again.sojourn("svid", "fetch")).code == 0
