@@ -38,6 +38,7 @@ class Transport:
     hint: str
     clock: Clock
     key: ECKey | None = field(default=None, repr=False)
+    silence: float = SILENCE
 
     def proven_by(self, key: ECKey) -> Self:
         """The same session; each request also carries a proof by `key`."""
@@ -73,7 +74,7 @@ class Transport:
         headers = {"Accept": "text/event-stream", **self._proof("GET", path)}
         if cursor is not None:
             headers["Last-Event-ID"] = cursor
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self.silence)
         try:
             async with self.session.get(path, params=query, headers=headers, timeout=timeout) as answer:
                 if answer.status >= 400:

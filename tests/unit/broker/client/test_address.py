@@ -70,6 +70,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_what_runs(places: Pl
     assert find_admin(None, places, said) == Path("/b.sock")
     assert find_workload_api("unix:///a", places, said) == "unix:///a"
     assert find_workload_api(None, places, said) == "unix:///b"
+    assert find_workload_api("/run/w.sock", places, said) == "unix:///run/w.sock"
 
 
 def test_nothing_running_says_what_to_do(places: Places) -> None:
