@@ -102,13 +102,14 @@ async def serve(
         StoreLocked: another server has this store.
     """
     part = readiness.part("attestor server")
+    rules = _rules(settings)  # first: what can't be meant is refused before anything is made
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database))
         await migrate(database, "attestor.server", MIGRATIONS)
         authority = await stack.enter_async_context(
             open_authority(settings.authority(), database, _key_store(settings), clock)
         )
-        parts = _assemble(settings, clock, metrics or Metrics(), database, authority)
+        parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules)
         await parts.own.tick(clock.now())
         await _loops(stack, parts)
         server = await _listeners(stack, parts)
@@ -128,13 +129,21 @@ def _key_store(settings: ServerSettings) -> KeyStore:
     return open_key_store(keys.store, folder=keys.folder or Path(), seal=seal)
 
 
-def _assemble(
-    settings: ServerSettings, clock: Clock, metrics: Metrics, database: Database, authority: Authority
-) -> _Parts:
+def _rules(settings: ServerSettings) -> RuleSource:
     try:
-        rules = RuleSource(settings.rules, settings.terms(), settings.own_rules())
+        return RuleSource(settings.rules, settings.terms(), settings.own_rules())
     except BadRules as error:
         raise BadSettings(error.errors) from error
+
+
+def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
+    settings: ServerSettings,
+    clock: Clock,
+    metrics: Metrics,
+    database: Database,
+    authority: Authority,
+    rules: RuleSource,
+) -> _Parts:
     changes, leaves = Changes(), Leaves(authority, database)
     instances = Instances(
         database, changes, grace=settings.observe_grace, limit=settings.observe_limit, started=clock.now()

@@ -99,7 +99,7 @@ async def test_rules_that_reach_for_reserved_paths_are_refused() -> None:
         )
         settings.write_text(_SERVER.format(folder=folder) + f"rules: [{rules}]\n")
         found = await sojourn("server", "--config", str(settings), folder=folder)
-        assert (found.code, found.out) == (2, "")
+        refused(found, folder, {"rules.yaml", "settings.yaml"})
         faults = re.findall(rf"{rules}:(\d): rules\[?\.?\d\]?\.(\w+): ", found.err)
         assert sorted(faults) == [("2", "spiffe_id"), ("3", "spiffe_id"), ("4", "nodes"), ("4", "spiffe_id")]
 
