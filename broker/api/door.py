@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from broker.events.feed import Feed
-from broker.model.caller import Caller
+from broker.model.caller import Caller, Workload
 from broker.service.gate import Gate
 from broker.service.operators import KnownOperators
 from broker.service.proofs import Asked, Shown
 from broker.service.targets import Reload
 from broker.wire.proof import HEADER
 from ca.runtime.web import Call
-
-IDEMPOTENCY_KEY = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
+from ca.spiffe.id import TrustDomain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +53,15 @@ def gate(call: Call) -> Gate:
 
 def asked(call: Call) -> Asked:
     """Who asks, what was shown, and the moment it is judged by."""
-    caller: Caller = call.caller
     return Asked(
-        caller=caller,
+        caller=_ours(call.caller, gate(call).trust_domain),
         shown=Shown(header=call.request.headers.get(HEADER), method=call.request.method, path=call.request.path),
         now=gate(call).world.clock.now(),
     )
+
+
+def _ours(caller: Caller, trust_domain: TrustDomain) -> Caller:
+    """An instance is named by our own authorities or not at all: a federated one may write ours into its leaves."""
+    if isinstance(caller, Workload) and caller.id.trust_domain != trust_domain:
+        return replace(caller, instance=None)
+    return caller

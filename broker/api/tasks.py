@@ -73,13 +73,13 @@ async def show_report(call: Call) -> ReportTold:
 async def beat(call: Call) -> Beat:
     """Hear from a task; the leases listed count as received."""
     ask: Heartbeat = call.body
-    held = [LeaseId(lease) for lease in ask.leases]
-    task, gone = await tasks.beat(gate(call), asked(call), _task(call), held)
+    held, who = [LeaseId(lease) for lease in ask.leases], asked(call)
+    task, gone = await tasks.beat(gate(call), who, _task(call), held)
     heartbeat = task.heartbeat
     return Beat(
         state=task.state,
         version=task.version,
-        next_by=asked(call).now + heartbeat if heartbeat is not None else None,
+        next_by=who.now + heartbeat if heartbeat is not None else None,
         acknowledged=[lease for lease in held if lease not in gone],
     )
 

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from broker.lifecycle.world import World
-from broker.model.decision import Permit
+from broker.model.act import Act
+from broker.model.caller import Caller
+from broker.model.decision import Decision, Permit
 from broker.model.event import Event, EventKind
 from broker.model.ids import TaskId
 from broker.model.lease import Lease
@@ -22,21 +24,24 @@ _NAMED = 16
 
 def decided(permit: Permit) -> Receipt:
     """The decision a grant stands on."""
-    act, decision = permit.act, permit.decision
+    return decision(permit.caller, permit.task.id, permit.act, permit.decision)
+
+
+def decision(caller: Caller, task: TaskId | None, act: Act, said: Decision, **more: Any) -> Receipt:
+    """Any decision, whichever way it went."""
     body = {
         "action": str(act.action),
         "resource": act.resource,
         "sensitivity": str(act.effective_sensitivity),
         "destination": act.destination,
-        "decision": decision.id,
-        "effect": str(decision.effect),
-        "policies": list(decision.policies),
-        "policy_version": decision.policy_version,
-        "reason": decision.reason,
+        "decision": said.id,
+        "effect": str(said.effect),
+        "policies": list(said.policies),
+        "policy_version": said.policy_version,
+        "reason": said.reason,
+        **more,
     }
-    return Receipt(
-        kind=ReceiptKind.DECIDED, at=decision.decided_at, actor=str(permit.caller), task=permit.task.id, body=body
-    )
+    return Receipt(kind=ReceiptKind.DECIDED, at=said.decided_at, actor=str(caller), task=task, body=body)
 
 
 def receipt(kind: ReceiptKind, lease: Lease, actor: str, now: datetime, **more: Any) -> Receipt:

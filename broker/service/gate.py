@@ -7,25 +7,27 @@ still be given anything, what the policies say. What the gate answers with is a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from broker.errors import ClockUntrusted, Refused
+from broker.lifecycle import told
 from broker.lifecycle.world import World
 from broker.model.act import Act
 from broker.model.caller import Operator, Verb, Workload
 from broker.model.decision import Decision, Permit
 from broker.model.ids import TaskId
 from broker.model.observed import Observation, Observed
-from broker.model.receipt import Receipt, ReceiptKind
+from broker.model.receipt import Receipt
 from broker.model.role import Role
 from broker.model.task import USABLE, Task
 from broker.policy.decide import Facts, decide
 from broker.policy.source import PolicyHolder
-from broker.service.proofs import Asked, Proofs
+from broker.service.proofs import Asked, Proofs, not_yours
 from broker.store import receipts, tasks
-from ca.errors import Denied, Malformed, NotFound
+from ca.errors import Denied, Malformed, NotFound, Unavailable
 from ca.runtime.database import Transaction
 from ca.runtime.metrics import Metrics
 from ca.spiffe.id import TrustDomain
@@ -52,15 +54,19 @@ class Gate:
     limits: Limits
     metrics: Metrics
     trust_domain: TrustDomain
+    stopping: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """Set before everything is ended: what is ended then stays ended, and nothing new begins."""
 
     async def proven(self, asked: Asked, task: TaskId) -> tuple[Task, ...]:
         """The chain of tasks above and including `task`, root first, once the caller has proven it.
 
         Raises:
             NotFound: there is no such task, or the caller did not prove it.
+            Unauthenticated: it showed something that is no proof.
         """
+        shown = self.proofs.read(asked)
         chain = await self._chain(task)
-        self.proofs.demand(asked, chain[-1])
+        self.proofs.demand(asked, chain[-1], shown)
         return chain
 
     async def readable(self, asked: Asked, task: TaskId) -> tuple[Task, ...]:
@@ -68,9 +74,10 @@ class Gate:
         if isinstance(asked.caller, Operator):
             asked.demand(Verb.READ_TASKS)
             return await self._chain(task)
+        shown, caller = self.proofs.read(asked), asked.workload
         chain = await self._chain(task)
-        above = (one for one in chain if one.instance is not None and one.instance == asked.workload.instance)
-        self.proofs.demand(asked, next(above, chain[-1]))
+        above = (one for one in chain if one.instance is not None and one.instance == caller.instance)
+        self.proofs.demand(asked, next(above, chain[-1]), shown)
         return chain
 
     async def _chain(self, task: TaskId) -> tuple[Task, ...]:
@@ -79,15 +86,21 @@ class Gate:
         except NotFound as error:  # in the words of a task that is somebody else's
             raise not_yours(task) from error
 
+    def giving(self) -> None:
+        """Say that this broker gives anything at all. Raises ClockUntrusted, Unavailable."""
+        if self.stopping.is_set():
+            raise Unavailable("this broker is stopping, it gives nothing any more")
+        if not self.world.clock.trusted():
+            raise ClockUntrusted("the machine's clock was stepped, nothing is given until it is stable for a minute")
+
     def usable(self, chain: Sequence[Task], now: datetime) -> Observed:
         """Say that the last task of `chain` may be given something new.
 
         Raises:
-            ClockUntrusted: nothing is given while the clocks disagree.
+            ClockUntrusted, Unavailable: nothing is given while the clocks disagree, or any more.
             Denied: it, or a task above it, has ended, waits, is late or silent, or its process isn't seen to live.
         """
-        if not self.world.clock.trusted():
-            raise ClockUntrusted("the machine's clock was stepped, nothing is given until it is stable for a minute")
+        self.giving()
         task = chain[-1]
         if task.state not in USABLE:
             raise Denied(f"the task is `{task.state}`, only an active task is given anything", state=task.state)
@@ -143,38 +156,15 @@ class Gate:
 
     async def record_denial(self, caller: Workload, task: Task | None, act: Act, decision: Decision) -> None:
         """Make a denial durable."""
-        receipt = Receipt(
-            kind=ReceiptKind.DECIDED,
-            at=decision.decided_at,
-            actor=str(caller),
-            task=task.id if task is not None else None,
-            body=decided(act, decision),
-        )
+        await self.record(told.decision(caller, task.id if task is not None else None, act, decision))
+
+    async def record(self, *said: Receipt) -> None:
+        """Make receipts durable."""
 
         async def write(tx: Transaction) -> None:
-            await receipts.append(tx, self.world.broker, receipt)
+            await receipts.append(tx, self.world.broker, *said)
 
         await self.world.database.write(write)
-
-
-def not_yours(task: TaskId) -> NotFound:
-    """One sentence for a task that doesn't exist and for another's."""
-    return NotFound("no such task, or it is not yours", task=task)
-
-
-def decided(act: Act, decision: Decision) -> dict[str, object]:
-    """What a receipt says of a decision."""
-    return {
-        "action": str(act.action),
-        "resource": act.resource,
-        "sensitivity": str(act.effective_sensitivity),
-        "destination": act.destination,
-        "decision": decision.id,
-        "effect": str(decision.effect),
-        "policies": list(decision.policies),
-        "policy_version": decision.policy_version,
-        "reason": decision.reason,
-    }
 
 
 def refusal(decision: Decision) -> Refused:

@@ -11,12 +11,12 @@ from broker.lifecycle.renew import renew as renew_lease
 from broker.model.act import Act, Action
 from broker.model.caller import Operator, Verb
 from broker.model.ids import LeaseId, TaskId
-from broker.model.lease import CloseReason, Lease
+from broker.model.lease import CloseReason, Lease, LeaseState
 from broker.model.task import Task
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
 from broker.store import leases
-from ca.errors import NotFound, Problem
+from ca.errors import Conflict, NotFound, Stale
 from ca.runtime.database import Transaction
 
 
@@ -39,8 +39,11 @@ async def received_all(gate: Gate, task: Task, held: Sequence[LeaseId], now: dat
         gone.clear()  # a unit may be run again
         for lease in held:
             try:
-                await acknowledging(gate.world, task.id, lease, str(task.owner), now)(tx)
-            except Problem:
+                known = await acknowledging(gate.world, task.id, lease, str(task.owner), now)(tx)
+            except (NotFound, Conflict, Stale):  # whatever else is wrong is told, and nobody forgets anything
+                gone.append(lease)
+                continue
+            if known.state is not LeaseState.ACTIVE:
                 gone.append(lease)
 
     if held:
@@ -70,7 +73,7 @@ async def give_back(gate: Gate, asked: Asked, lease: LeaseId) -> Lease:
     else:
         await _mine(gate, asked, lease)
         reason = CloseReason.ASKED
-    begun = await withdraw.begin(gate.world, lease, reason, asked.now)
+    begun = await withdraw.begin(gate.world, lease, reason, asked.now, actor=str(asked.caller))
     gate.world.reaper.set()
     return begun
 
@@ -89,6 +92,7 @@ async def page(gate: Gate, asked: Asked, after: LeaseId | None, limit: int, *, o
 
 async def _mine(gate: Gate, asked: Asked, lease: LeaseId) -> tuple[Lease, tuple[Task, ...]]:
     """The lease, and the chain of its task, once the caller has proven that task (traps 18)."""
+    gate.proofs.read(asked)  # before the lease is looked up, so that a broken one finds no leases
     try:
         found = await gate.world.database.read(lambda tx: leases.get(tx, lease))
         return found, await gate.proven(asked, found.task)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.model.caller import Caller, Operator, Verb, Workload
+from broker.model.ids import TaskId
 from broker.model.task import Task
 from broker.wire import proof
 from ca.errors import Denied, Exhausted, NotFound, Unauthenticated
 
-_MOST_REMEMBERED = 100_000
+_MOST_REMEMBERED = 5_000
+"""Proofs of one key within the time they could be shown again; nobody's proofs use up another's places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,31 +50,57 @@ class Proofs:
     """Judges proofs, and remembers each until it is too old to be shown again."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, datetime] = {}
+        self._seen: dict[str, dict[str, datetime]] = {}
 
-    def demand(self, asked: Asked, task: Task) -> None:
-        """Let the caller through if it proves `task`.
+    @staticmethod
+    def read(asked: Asked) -> proof.Proof | None:
+        """The proof a request shows, if any. It is read before anything is looked up, so it finds out nothing.
+
+        Raises:
+            Unauthenticated: it is malformed, stale, or was made for something else.
+        """
+        header = asked.shown.header
+        if header is None:
+            return None
+        return proof.verify(header, asked.shown.method, asked.shown.path, asked.now)
+
+    def demand(self, asked: Asked, task: Task, shown: proof.Proof | None) -> None:
+        """Let the caller through if it proves `task`, by its instance or by `shown`, which is good once.
 
         Raises:
             NotFound: it does not; it learns nothing about whether the task exists.
-            Unauthenticated: it showed a proof that is malformed, stale or was shown before.
+            Unauthenticated: its own proof was shown before.
         """
-        caller, shown, now = asked.workload, asked.shown, asked.now
+        caller = asked.workload
         if task.instance is not None and caller.instance == task.instance:
             if caller.id.trust_domain == task.owner.trust_domain:
                 return
-        elif task.key is not None and shown.header is not None:
-            found = proof.verify(shown.header, shown.method, shown.path, now)
-            if found.thumbprint == task.key and caller.id == task.owner:
-                self._once(found, now)
-                return
-        raise NotFound("no such task, or it is not yours", task=task.id)
+        elif shown is not None and shown.thumbprint == task.key and caller.id == task.owner:
+            self._once(shown, asked.now)
+            return
+        raise not_yours(task.id)
 
-    def _once(self, found: proof.Proof, now: datetime) -> None:
-        if len(self._seen) >= _MOST_REMEMBERED:
-            self._seen = {name: until for name, until in self._seen.items() if until > now}
-        if len(self._seen) >= _MOST_REMEMBERED:
-            raise Exhausted("too many proofs are being shown at once, try again in a minute")
-        if found.id in self._seen and self._seen[found.id] > now:
+    def _once(self, shown: proof.Proof, now: datetime) -> None:
+        if shown.thumbprint not in self._seen:
+            self._forget(now)
+        seen = self._seen.setdefault(shown.thumbprint, {})
+        if len(seen) >= _MOST_REMEMBERED:
+            self._forget(now)
+            seen = self._seen.setdefault(shown.thumbprint, {})
+        if seen.get(shown.id, now) > now:
             raise Unauthenticated("the proof was shown before, expected a new one for each request")
-        self._seen[found.id] = found.good_until
+        if len(seen) >= _MOST_REMEMBERED:
+            raise Exhausted("too many proofs of this key were shown in a short time, try again in a minute")
+        seen[shown.id] = shown.good_until
+
+    def _forget(self, now: datetime) -> None:
+        """What is too old to be shown again; keys are those of tasks, so there are as few as there are of them."""
+        for key, seen in list(self._seen.items()):
+            self._seen[key] = {name: until for name, until in seen.items() if until > now}
+            if not self._seen[key]:
+                del self._seen[key]
+
+
+def not_yours(task: TaskId) -> NotFound:
+    """One sentence for a task that doesn't exist and for another's."""
+    return NotFound("no such task, or it is not yours", task=task)

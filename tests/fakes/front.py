@@ -135,7 +135,7 @@ async def front(
         house = await stack.enter_async_context(
             living(
                 folder,
-                the_role=the_role or role(engine="fake"),
+                the_role=the_role or role(engine="postgres"),
                 engine=engine,
                 policy_version=lambda: policies.current.version,
             )
