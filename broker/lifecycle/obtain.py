@@ -115,7 +115,7 @@ def _intent(world: World, ask: _Ask, fresh: LeaseId) -> Unit[Lease]:
         known = await _known(world, tx, ask)
         if known is not None:
             return await begin_reissue(world, tx, known, permit=permit, role=ask.role, now=now)
-        await _spend(tx, line[-1])
+        await _spend(tx, line)
         lease = _planned(world, ask, fresh, line)
         await leases.insert(tx, lease)
         if ask.key is not None:
@@ -142,10 +142,13 @@ async def _known(world: World, tx: Transaction, ask: _Ask) -> Lease | None:
     return lease if lease.state is LeaseState.ACTIVE else None
 
 
-async def _spend(tx: Transaction, task: Task) -> None:
-    most = task.scope.budget.secrets
-    if most is not None and await leases.count(tx, task.id) >= most:
-        raise Exhausted(f"the task may be given {most} secrets, and was", limit=most)
+async def _spend(tx: Transaction, line: Sequence[Task]) -> None:
+    """Every budget of the chain is one for all that is below it: ten children don't have it ten times (traps 22)."""
+    for link in line:
+        most = link.scope.budget.secrets
+        if most is not None and await leases.count(tx, link.id) >= most:
+            whose = "the task" if link is line[-1] else f"the task `{link.id}` with all below it"
+            raise Exhausted(f"{whose} may be given {most} secrets, and was", limit=most)
 
 
 def _planned(world: World, ask: _Ask, fresh: LeaseId, line: Sequence[Task]) -> Lease:

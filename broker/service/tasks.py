@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from broker.errors import ClockUntrusted
-from broker.lifecycle import end_task
+from broker.lifecycle import end_task, told
 from broker.model.act import Act, Action
 from broker.model.caller import Verb, Workload
 from broker.model.decision import Decision
-from broker.model.event import Event, EventKind
+from broker.model.event import EventKind
 from broker.model.ids import LeaseId, TaskId, new_task
 from broker.model.observed import Observation, Observed
 from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.scope import Scope
 from broker.model.task import EndReason, Task, TaskEvent, TaskState, after
-from broker.service.gate import Gate, decided, refusal
+from broker.service.gate import Gate, refusal
 from broker.service.leases import received_all
 from broker.service.proofs import Asked
 from broker.store import events, receipts, tasks
@@ -44,12 +43,13 @@ async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decis
     Raises:
         Refused: the policies deny it.
         Denied: the parent, or the caller's process, may not be given anything.
-        Malformed: the deadline or the heartbeat is out of bounds, or an unbound task has no deadline.
+        Malformed: the deadline or the heartbeat is out of bounds, or an unbound task has no deadline or key.
+        Exhausted: the tree is too deep, or its owner has too many live tasks.
         Fenced: the parent changed meanwhile.
+        ClockUntrusted, Unavailable: nothing is given now.
     """
     opener, now = asked.workload, asked.now
-    if not gate.world.clock.trusted():
-        raise ClockUntrusted("the machine's clock was stepped, nothing is given until it is stable for a minute")
+    gate.giving()
     above: Sequence[Task] = ()
     if ask.parent is not None:
         above = await gate.proven(asked, ask.parent)
@@ -63,23 +63,33 @@ async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decis
     if not decision.permits:
         await gate.record_denial(opener, above[-1] if above else None, act, decision)
         raise refusal(decision)
-    await _insert(gate, task, above, act, decision)
+    await _insert(gate, task, above, opener, act, decision)
     gate.world.feed.set()
+    await _refuse_the_dead(gate, task)
     return task, decision
+
+
+async def _refuse_the_dead(gate: Gate, task: Task) -> None:
+    """The process may have ended after it was bound and before there was a task to end. Raises Denied."""
+    if task.instance is None or gate.world.observer.observed(task.instance).state is not Observation.ENDED:
+        return
+    now = gate.world.clock.now()
+    await end_task.end(gate.world, task.id, reason=EndReason.PROCESS_ENDED, now=now)
+    raise Denied("the opener's process has ended")
 
 
 async def _bind(gate: Gate, opener: Workload, ask: Opening) -> Observed:
     if not ask.bind or opener.instance is None:
         if ask.deadline is None:
             raise Malformed("a task that is bound to no process needs a deadline", key="deadline")
-        if not ask.key and not opener.instance:
+        if ask.key is None:
             raise Malformed("a task that is bound to no process needs a key to prove it with", key="key")
         return Observed(state=Observation.UNKNOWN, strength="none")
     observed = await gate.world.observer.bind(opener.instance)
-    if observed.state in {Observation.ENDED, Observation.UNOBSERVED}:
+    if observed.state is Observation.UNKNOWN:
+        raise Malformed("nobody here watches processes, expected `bind: false` with a deadline and a key", key="bind")
+    if observed.state is not Observation.LIVE:
         raise Denied(f"the opener's process is `{observed.state}`, expected one that is seen to live")
-    if observed.state is Observation.UNKNOWN and ask.deadline is None:
-        raise Malformed("nobody here watches the opener's process, so the task needs a deadline", key="deadline")
     return observed
 
 
@@ -113,15 +123,11 @@ def _task(gate: Gate, opener: Workload, ask: Opening, above: Sequence[Task], now
     )
 
 
-async def _insert(gate: Gate, task: Task, above: Sequence[Task], act: Act, decision: Decision) -> None:
+async def _insert(  # noqa: PLR0917 - the task, where it hangs, and what it stands on
+    gate: Gate, task: Task, above: Sequence[Task], opener: Workload, act: Act, decision: Decision
+) -> None:
     said = [
-        Receipt(
-            kind=ReceiptKind.DECIDED,
-            at=task.opened_at,
-            actor=str(task.owner),
-            task=task.id,
-            body=decided(act, decision),
-        ),
+        told.decision(opener, task.id, act, decision),
         Receipt(
             kind=ReceiptKind.TASK_OPENED,
             at=task.opened_at,
@@ -135,9 +141,7 @@ async def _insert(gate: Gate, task: Task, above: Sequence[Task], act: Act, decis
             },
         ),
     ]
-    told = Event(
-        kind=EventKind.TASK_OPENED, at=task.opened_at, task=task.id, root=task.root, body={"owner": str(task.owner)}
-    )
+    announced = told.task_event(EventKind.TASK_OPENED, task, task.opened_at, owner=str(task.owner))
 
     async def write(tx: Transaction) -> None:
         if above:
@@ -146,7 +150,7 @@ async def _insert(gate: Gate, task: Task, above: Sequence[Task], act: Act, decis
             raise Exhausted(f"`{task.owner}` has {gate.limits.most_live_tasks} live tasks, the most it may have")
         await tasks.insert(tx, task)
         await receipts.append(tx, gate.world.broker, *said)
-        await events.append(tx, told)
+        await events.append(tx, announced)
 
     await gate.world.database.write(write)
 
@@ -167,7 +171,12 @@ async def beat(gate: Gate, asked: Asked, task: TaskId, held: Sequence[LeaseId]) 
 
 
 async def change(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, scope: Scope | None = None) -> Task:
-    """Wait, resume, or narrow the scope. Raises NotPossible, Denied, Fenced."""
+    """Wait, resume, or narrow the scope; what was decided under the wider one is fenced, below the task too.
+
+    Raises:
+        NotFound: not the caller's task.
+        NotPossible, Denied, Fenced.
+    """
     chain = await gate.proven(asked, task)
     before, now = chain[-1], asked.now
     following = after(before.state, event)
@@ -180,22 +189,25 @@ async def change(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, scope
         version=before.version + 1,
         heard_at=now,
     )
-    body = {"event": str(event), "state": str(following), "version": changed.version, "scope": changed.scope.to_json()}
 
     async def write(tx: Transaction) -> None:
         await tasks.touch(tx, before.id, before.version)
         await tasks.update(tx, changed, before.version)
-        await receipts.append(
-            tx,
-            gate.world.broker,
-            Receipt(kind=ReceiptKind.TASK_CHANGED, at=now, actor=str(asked.caller), task=task, body=body),
-        )
-        await events.append(tx, Event(kind=EventKind.TASK_CHANGED, at=now, task=task, root=before.root, body=body))
+        below = await tasks.outdate_below(tx, before.id) if scope is not None else ()
+        said = [(changed, {"event": str(event), "scope": changed.scope.to_json()})]
+        said += [(link, {"event": str(event), "above": before.id}) for link in below]
+        await receipts.append(tx, gate.world.broker, *(_changed(link, asked, body) for link, body in said))
+        await events.append(tx, *(told.task_event(EventKind.TASK_CHANGED, link, now, **body) for link, body in said))
 
     await gate.world.database.write(write)
     gate.world.feed.set()
     gate.world.reaper.set()
     return changed
+
+
+def _changed(task: Task, asked: Asked, body: Mapping[str, object]) -> Receipt:
+    whole = {**body, "state": str(task.state), "version": task.version}
+    return Receipt(kind=ReceiptKind.TASK_CHANGED, at=asked.now, actor=str(asked.caller), task=task.id, body=whole)
 
 
 async def end(gate: Gate, asked: Asked, task: TaskId, event: TaskEvent, words: str | None) -> Task:

@@ -108,8 +108,13 @@ async def open_of(tx: Transaction, task: TaskId) -> Sequence[Lease]:
 
 
 async def count(tx: Transaction, task: TaskId) -> int:
-    """How many leases a task was ever given; a budget counts those."""
-    row = await tx.fetchrow("SELECT COUNT(*) AS n FROM leases WHERE task = $1", task)
+    """How many leases a task and all below it were ever given: a budget counts those, a child spends its parents'."""
+    row = await tx.fetchrow(
+        "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
+        " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
+        " SELECT COUNT(*) AS n FROM leases WHERE task IN (SELECT id FROM line)",
+        task,
+    )
     return 0 if row is None else int(row["n"])
 
 

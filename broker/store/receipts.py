@@ -81,6 +81,18 @@ async def chain(tx: Transaction, writer: str, after: int = 0, limit: int = 1000)
     return [_entry_of(row) for row in rows]
 
 
+async def count(tx: Transaction, kind: ReceiptKind, task: TaskId) -> int:
+    """How many of one kind there are of a task and all below it."""
+    row = await tx.fetchrow(
+        "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
+        " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
+        " SELECT COUNT(*) AS n FROM receipts WHERE task IN (SELECT id FROM line) AND kind = $2",
+        task,
+        kind,
+    )
+    return 0 if row is None else int(row["n"])
+
+
 async def of_task(tx: Transaction, task: TaskId, limit: int = 1000) -> Sequence[Entry]:
     """What is recorded about one task, oldest first."""
     rows = await tx.fetch("SELECT * FROM receipts WHERE task = $1 ORDER BY at, writer, number LIMIT $2", task, limit)

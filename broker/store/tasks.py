@@ -186,6 +186,28 @@ async def update(tx: Transaction, task: Task, version: int) -> None:
     await tx.execute("UPDATE leases SET due_at = 0 WHERE task = $1 AND closed_at IS NULL AND state = 'active'", task.id)
 
 
+async def outdate_below(tx: Transaction, task: TaskId) -> Sequence[Task]:
+    """Raise the version of every live task below one, because what they may reach has shrunk; answers them.
+
+    What was decided for them under the wider scope is fenced, and their leases are looked at again.
+    """
+    rows = await tx.fetch(
+        f"UPDATE tasks SET version = version + 1 WHERE ended_at IS NULL AND id IN ({_BELOW}) RETURNING *",
+        task,
+    )
+    await tx.execute(
+        f"UPDATE leases SET due_at = 0 WHERE closed_at IS NULL AND state = 'active' AND task IN ({_BELOW})",
+        task,
+    )
+    return _sorted(rows)
+
+
+_BELOW = """
+WITH RECURSIVE below (id) AS (
+ SELECT id FROM tasks WHERE parent = $1 UNION ALL SELECT t.id FROM tasks t JOIN below ON t.parent = below.id)
+SELECT id FROM below"""
+
+
 async def due(tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
     """Live tasks past their deadline or silent, the most overdue first."""
     rows = await tx.fetch(
