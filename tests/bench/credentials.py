@@ -2,8 +2,10 @@
 
 Ours is `lifecycle.obtain`, eight at a time, as many as a target is asked at once: fence, intent and receipts durable in
 SQLite, password and verifier made, the user created, activated and durable again. Raw is eight open connections that
-send one statement each, the verifiers made beforehand. Both in turns, on one server; broker,
-raw client and PostgreSQL share the machine's cores.
+send one statement each, the verifiers made beforehand. Both in turns, on one server.
+
+`apart`: PostgreSQL has one core and broker or raw client the other, as with a database on another machine. `sharing`:
+all on the same two cores, where each millisecond of the broker's is taken from the server.
 """
 
 from __future__ import annotations
@@ -28,21 +30,32 @@ _WARM = 40
 
 
 async def measure(folder: Path) -> list[Row]:
-    """Both kinds."""
+    """Both kinds, both ways."""
     rows: list[Row] = []
-    for kind, count in _EACH_TURN.items():
-        (folder / kind).mkdir()
-        async with room() as place, house(folder / kind, place, kind) as world, sessions(place, AT_ONCE) as opened:
-            ours, raw = await _in_turns(world, place, opened, kind, count)
-        limit = f"bare `CREATE ROLE` with a {kind} verifier, {AT_ONCE} connections"
-        rows += rate_rows("credentials", f"PostgreSQL credentials, {kind}", ours, raw, limit)
-        rows += time_rows("credentials", f"one credential, {kind}, {AT_ONCE} at once", ours.each, raw.each, limit)
+    for apart in (True, False):
+        if apart and len(os.sched_getaffinity(0)) < 2:
+            continue
+        for kind, count in _EACH_TURN.items():
+            rows += await _measured(folder / f"{kind}-{apart}", kind, count, apart=apart)
     return rows
 
 
-async def _in_turns(
-    world: House, place: Room, opened: Sequence[Any], kind: str, count: int
-) -> tuple[Load, Load]:
+async def _measured(folder: Path, kind: str, count: int, *, apart: bool) -> list[Row]:
+    folder.mkdir()
+    async with (
+        room(apart=apart) as place,
+        house(folder, place, kind) as world,
+        sessions(place, AT_ONCE) as opened,
+    ):
+        ours, raw = await _in_turns(world, place, opened, kind, count)
+    limit, where = f"bare `CREATE ROLE`, {kind}, {AT_ONCE} connections", "apart" if apart else "sharing"
+    return [
+        *rate_rows("credentials", f"PostgreSQL credentials, {kind}, {where}", ours, raw, limit),
+        *time_rows("credentials", f"one credential, {kind}, {where}", ours.each, raw.each, limit),
+    ]
+
+
+async def _in_turns(world: House, place: Room, opened: Sequence[Any], kind: str, count: int) -> tuple[Load, Load]:
     tasks = [await world.open() for _ in range(AT_ONCE)]
     await _obtained(world, tasks, _WARM)
     await _made(opened, creates(place, kind, _WARM))

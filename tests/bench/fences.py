@@ -21,7 +21,6 @@ from broker.store import leases
 from ca.runtime.database import Transaction
 from ca.runtime.process import background
 from fakes.world import House
-from servers.postgres import Room
 
 LEASES = 1000
 _TASKS = 3
@@ -40,18 +39,16 @@ async def measure(folder: Path) -> list[Row]:
         commit = await _commits(world)
         fenced, gone = await _several(world, opened[0])
     told = f"a task with {LEASES:,} leases ends"
-    row = {"bench": "fences", "unit": Unit.MILLISECONDS}
+    script = f"NOLOGIN, terminate, DROP for {LEASES:,} roles, {_ENDINGS} connections"
     return [
-        Row(what=f"{told}: its transaction", ours=fenced, limit=commit, limit_is="one durable row", n=_TASKS, **row),
-        Row(
-            what=f"{told}: all verified gone",
-            ours=gone,
-            limit=raw,
-            limit_is=f"NOLOGIN, terminate, DROP for {LEASES:,} roles, {_ENDINGS} connections",
-            n=_TASKS,
-            **row,
-        ),
+        _row(f"{told}: its transaction", fenced, commit, "one durable row"),
+        _row(f"{told}: all verified gone", gone, raw, script),
     ]
+
+
+def _row(what: str, ours: float, limit: float, limit_is: str) -> Row:
+    unit = Unit.MILLISECONDS
+    return Row(bench="fences", what=what, unit=unit, ours=ours, limit=limit, limit_is=limit_is, n=_TASKS)
 
 
 async def _several(world: House, eyes: Any) -> tuple[float, float]:
@@ -74,7 +71,7 @@ async def _ended(world: House, task: Task, eyes: Any) -> tuple[float, float]:
     if [one.id for one in ended] != [task.id]:
         raise RuntimeError("the task of the bench did not end")
     while await world.world.database.read(_any_open):
-        await asyncio.sleep(0.01)
+        await world.clock.sleep(0.01)
     gone = now() - begun
     prefix = world.world.prefix
     left = await eyes.fetchval("SELECT count(*) FROM pg_roles WHERE left(rolname, $2) = $1", prefix, len(prefix))

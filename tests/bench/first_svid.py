@@ -40,9 +40,7 @@ async def _same_process(socket: str, method: str, server: Other) -> Load:
         await first_message(socket, method)
     begun, cpu = now(), cpu_seconds(server.pid)
     took = [await first_message(socket, method) for _ in range(_CONNECTIONS)]
-    return Load(
-        done=_CONNECTIONS, seconds=now() - begun, cpu=cpu_seconds(server.pid) - cpu, each=Spread.of(took)
-    )
+    return Load(done=_CONNECTIONS, seconds=now() - begun, cpu=cpu_seconds(server.pid) - cpu, each=Spread.of(took))
 
 
 async def _new_processes(socket: str, method: str) -> Spread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,10 +21,22 @@ _QUIET = ("log_statement=none", "log_min_messages=warning", "log_connections=off
 
 
 @asynccontextmanager
-async def room() -> AsyncIterator[Room]:
-    """A database, groups and an admin with no more power than a DBA would give us; fsync is on, no statement logged."""
-    async with postgres(options=_QUIET, fresh=True) as server, server.room() as place:
-        yield place
+async def room(*, apart: bool = False) -> AsyncIterator[Room]:
+    """A database, groups and an admin with no more power than a DBA would give us; fsync is on, no statement logged.
+
+    `apart`: the server has one core for itself, and this process, with the threads it begins meanwhile, the others.
+    """
+    cores = os.sched_getaffinity(0)
+    async with postgres(options=_QUIET, fresh=True) as server:
+        assert server.process is not None
+        try:
+            if apart:
+                os.sched_setaffinity(server.process.pid, {min(cores)})
+                os.sched_setaffinity(0, cores - {min(cores)})
+            async with server.room() as place:
+                yield place
+        finally:
+            os.sched_setaffinity(0, cores)
 
 
 @asynccontextmanager
@@ -57,13 +70,9 @@ async def sessions(place: Room, count: int) -> AsyncIterator[Sequence[Any]]:
 
 def creates(place: Room, kind: str, count: int) -> list[tuple[str, str]]:
     """Names, and the barest statement that makes what we make: the verifier made beforehand, in the same group."""
-    names = [f"raw_{secrets.token_hex(10)}" for _ in range(count)]
-    until = "VALID UNTIL '2099-01-01' CONNECTION LIMIT 10"
-    return [
-        (
-            name,
-            f"CREATE ROLE {name} LOGIN INHERIT PASSWORD '{verifier(new_password(), ROUNDS[kind])}' {until}"
-            f" IN ROLE {place.groups[0]}",
-        )
-        for name in names
-    ]
+    made = []
+    for _ in range(count):
+        name, secret = f"raw_{secrets.token_hex(10)}", verifier(new_password(), ROUNDS[kind])
+        bounds = f"VALID UNTIL '2099-01-01' CONNECTION LIMIT 10 IN ROLE {place.groups[0]}"
+        made.append((name, f"CREATE ROLE {name} LOGIN INHERIT PASSWORD '{secret}' {bounds}"))
+    return made

@@ -1,4 +1,4 @@
-"""One event to a thousand streams, and what a stream that waits costs; over mutual TLS, from the broker of `sojourn up`.
+"""One event to a thousand streams, and what a stream that waits costs: mutual TLS, the broker of `sojourn up`.
 
 Ours begins when the agent sends the change of its task and ends when the last of a thousand connections has the event;
 meanwhile every stream also gets its beat each second. Raw is a process that writes the same bytes to a thousand TLS

@@ -139,9 +139,7 @@ async def _repeated(batch: Callable[[], Awaitable[None]], pid: int) -> Load:
         took.clear()
         begun, cpu = now(), cpu_seconds(pid)
         await asyncio.sleep(_SECONDS)
-        load = Load(
-            done=BATCH * len(took), seconds=now() - begun, cpu=cpu_seconds(pid) - cpu, each=Spread.of(took)
-        )
+        load = Load(done=BATCH * len(took), seconds=now() - begun, cpu=cpu_seconds(pid) - cpu, each=Spread.of(took))
         for one in workers:
             one.cancel()
         with suppress(asyncio.CancelledError):

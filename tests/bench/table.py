@@ -45,7 +45,7 @@ class Row:
     @property
     def told_ratio(self) -> str:
         """For people."""
-        return f"{100 * self.ratio:.0f} %" if self.unit is Unit.RATE else f"{self.ratio:.1f} ×"
+        return f"{100 * self.ratio:.0f} %" if self.unit is Unit.RATE else f"{self.ratio:.1f} times"
 
 
 def rate_rows(bench: str, what: str, ours: Load, limit: Load, limit_is: str, *, per_core: bool = False) -> list[Row]:
@@ -95,13 +95,7 @@ def time_rows(bench: str, what: str, ours: Spread, limit: Spread, limit_is: str)
 def printed(rows: Sequence[Row]) -> str:
     """The table, as it stands in docs/performance.md."""
     head = ("what", "sojourn", "raw limit", "ratio", "n", "the raw limit is")
-    lines = [
-        head,
-        *(
-            (row.what, _figure(row.ours, row.unit), _figure(row.limit, row.unit), row.told_ratio, str(row.n), row.limit_is)
-            for row in rows
-        ),
-    ]
+    lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     rule = tuple("-" * width for width in widths)
     return "\n".join(_line(line, widths) for line in (lines[0], rule, *lines[1:]))
@@ -126,6 +120,11 @@ def kept(path: Path, about: dict[str, Any], rows: Iterable[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     told = [{**asdict(row), "ratio": row.ratio} for row in rows]
     path.write_text(json.dumps({"machine": about, "rows": told}, indent=2) + "\n")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    ours, limit = _figure(row.ours, row.unit), _figure(row.limit, row.unit)
+    return (row.what, ours, limit, row.told_ratio, str(row.n), row.limit_is)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
