@@ -39,8 +39,8 @@ def still(clock: Clock, observer: Observer, operators: KnownOperators) -> Callab
 
     async def recheck(caller: Caller) -> None:
         if isinstance(caller, Operator):
-            if not operators.knows(caller):
-                raise Unauthenticated("this operator is not known any more")
+            if not operators.knows(caller, clock.now()):
+                raise Unauthenticated("this operator is not known any more, or its certificate has expired")
             return
         if clock.now() >= caller.not_after:
             raise Unauthenticated("the certificate of this connection has expired, connect again with a newer one")

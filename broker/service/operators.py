@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -22,6 +23,7 @@ class KnownOperators:
 
     def __init__(self) -> None:
         self._by_fingerprint: dict[str, Operator] = {}
+        self._ends: dict[Operator, datetime] = {}
         self._certificates: tuple[bytes, ...] = ()
 
     def recognise(self, chain: Sequence[bytes]) -> Operator | None:
@@ -32,14 +34,16 @@ class KnownOperators:
         """The certificates themselves, so that a handshake lets them come as far as `recognise`."""
         return self._certificates
 
-    def knows(self, operator: Operator) -> bool:
-        """Whether it still has these verbs."""
-        return operator in self._by_fingerprint.values()
+    def knows(self, operator: Operator, now: datetime) -> bool:
+        """Whether it still has these verbs, and its certificate has not expired."""
+        ends = self._ends.get(operator)
+        return ends is not None and now < ends
 
     async def refresh(self, database: Database) -> None:
         """Read the store again."""
         rows = await database.read(operators.all_of)
         self._by_fingerprint = {row.fingerprint: row.operator for row in rows}
+        self._ends = {row.operator: _end_of(row.certificate) for row in rows}
         self._certificates = tuple(row.certificate for row in rows)
 
 
@@ -86,6 +90,10 @@ async def listed(gate: Gate, asked: Asked) -> Sequence[operators.Known]:
     """Every operator with the fingerprint of its certificate. Raises Denied."""
     asked.demand(Verb.MANAGE_OPERATORS)
     return await gate.world.database.read(operators.all_of)
+
+
+def _end_of(certificate: bytes) -> datetime:
+    return x509.load_der_x509_certificate(certificate).not_valid_after_utc
 
 
 def _receipt(asked: Asked, body: dict[str, object]) -> Receipt:

@@ -230,6 +230,17 @@ async def live_instances(tx: Transaction) -> Sequence[InstanceId]:
     return [InstanceId(row["instance"]) for row in rows]
 
 
+async def ended_instances(tx: Transaction, since: datetime) -> Sequence[InstanceId]:
+    """Instances whose own end ended a task since then, the earliest first: their keys may still be about."""
+    rows = await tx.fetch(
+        "SELECT instance, MAX(ended_at) AS ended FROM tasks"
+        " WHERE instance IS NOT NULL AND end_reason = $1 AND ended_at >= $2 GROUP BY instance ORDER BY ended, instance",
+        EndReason.PROCESS_ENDED,
+        micros(since),
+    )
+    return [InstanceId(row["instance"]) for row in rows]
+
+
 async def live(tx: Transaction) -> Sequence[Task]:
     """Every live task, for the snapshot of a stream and for ending them all."""
     return [task_of(row) for row in await tx.fetch("SELECT * FROM tasks WHERE ended_at IS NULL ORDER BY id")]
