@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from broker.service.gate import Gate, Limits
 from broker.service.observing import LinkObserver
 from broker.service.operators import KnownOperators
 from broker.service.proofs import Proofs
+from broker.service.targets import Reload
 from broker.settings import BrokerSettings
 from broker.store import installation, leases, tasks
 from ca.runtime import log
@@ -46,9 +47,16 @@ from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
 from ca.runtime.process import Readiness, Wake, background, task
+from ca.runtime.watch import watch_file
 from ca.runtime.web import application, listen, listen_unix
 
 _log = log.get(__name__)
+
+_TELL_EVERY = 5.0
+"""Seconds between two words on what a stop waits for."""
+
+_ENDED_SINCE = timedelta(days=7)
+"""For how long back processes that ended are remembered at a start; no leaf lives as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +68,35 @@ class RunningBroker:
     gate: Gate
     configured: Configured
 
-    async def end_everything(self, reason: EndReason) -> int:
-        """End every live task and return when nothing of them is left outside; answers how many there were.
+    async def end_tasks(
+        self, reason: EndReason, words: str | None = None, *, opened_before: datetime | None = None
+    ) -> int:
+        """End every live task, or those that were opened before a moment; answers how many this call ended."""
+        world, ended = self.gate.world, 0
+        for one in await world.database.read(tasks.live):
+            meant = opened_before is None or one.opened_at < opened_before
+            if meant and one.id not in world.unrecorded:
+                now = world.clock.now()
+                ended += len(await end_task.end(world, one.id, reason=reason, words=words, now=now))
+        return ended
 
-        It waits for as long as a target does not answer: whoever can't wait kills the process, and the next start goes
-        on where this one was.
+    async def end_everything(self, reason: EndReason) -> int:
+        """Give nothing any more, end every live task, and return when nothing of them is left outside.
+
+        It waits for as long as a target does not answer, and says so: whoever can't wait kills the process, and the
+        next start goes on where this one was. Answers how many tasks there were.
         """
-        world = self.gate.world
-        live = await world.database.read(tasks.live)
-        for one in live:
-            await end_task.end(world, one.id, reason=reason, now=world.clock.now())
-        while await world.database.read(lambda tx: leases.page(tx, after=None, limit=1, open_only=True)):
+        self.gate.stopping.set()
+        world, ended, told_at = self.gate.world, await self.end_tasks(reason), self.gate.world.clock.boot()
+        while left := await world.database.read(lambda tx: leases.page(tx, after=None, limit=1000, open_only=True)):
+            if world.clock.boot() - told_at >= _TELL_EVERY:
+                told_at = world.clock.boot()
+                targets = ", ".join(sorted({lease.handle.target for lease in left}))
+                _log.warning("waiting until access is gone", leases=len(left), targets=targets)
             world.reaper.set()
             await world.clock.sleep(0.05)
-        return len(live)
+            ended += await self.end_tasks(reason)
+        return ended
 
 
 @asynccontextmanager
@@ -91,16 +114,15 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         database = await enter(open_database(settings.database))
         await migrate(database, "broker", files("broker.migrations"))
         source = await enter(_identity(settings, clock, readiness))
-        observer, link = await _observer(stack, settings, source, database)
+        observer, link = await _observer(stack, settings, source, database, clock)
         configured = await enter(open_configured(clock))
         await configured.become(_wanted(settings))
         gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics)
         feed = await _loops(stack, settings, gate, link)
         operators = KnownOperators()
         await operators.refresh(database)
-        door = Door(
-            gate=gate, feed=feed, operators=operators, reload_targets=lambda: configured.become(_wanted(settings))
-        )
+        reload_targets = await _watched(stack, settings, gate, configured)
+        door = Door(gate=gate, feed=feed, operators=operators, reload_targets=reload_targets)
         address = await _doors(stack, settings, door, source)
         readiness.part("broker").ready()
         _log.info("the broker answers", host=address[0], port=address[1], identity=str(source.svid.id))
@@ -119,7 +141,7 @@ async def _identity(settings: BrokerSettings, clock: Clock, readiness: Readiness
 
 
 async def _observer(
-    stack: AsyncExitStack, settings: BrokerSettings, source: X509Source, database: Database
+    stack: AsyncExitStack, settings: BrokerSettings, source: X509Source, database: Database, clock: Clock
 ) -> tuple[Observer, LinkObserver | None]:
     if settings.attestor is None:
         return Unobserving(), None
@@ -127,7 +149,8 @@ async def _observer(
     link = await stack.enter_async_context(
         TaskLink.open(source, settings.attestor.host, settings.attestor.port, watched=watched)
     )
-    observer = LinkObserver(link)
+    since = clock.now() - _ENDED_SINCE
+    observer = LinkObserver(link, await database.read(lambda tx: tasks.ended_instances(tx, since)))
     return observer, observer
 
 
@@ -184,8 +207,8 @@ async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, li
 
     async def watch(now: datetime) -> None:
         if link is not None:
+            await processes.tick(now)  # first: an attestor server that does not answer must not hold endings up
             await link.hold(await world.database.read(tasks.live_instances))
-            await processes.tick(now)
 
     if link is not None:
         await stack.enter_async_context(_woken_by(link, ended))
@@ -200,6 +223,33 @@ async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, li
         count = gate.metrics.ticks(loop)
         await stack.enter_async_context(background(loop, tick, every=every, clock=clock, wake=wake, count=count))
     return feed
+
+
+async def _watched(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, configured: Configured) -> Reload:
+    """Policies and targets are read again when their files change, or at SIGHUP; what is bad changes nothing."""
+    clock = gate.world.clock
+
+    async def reload_policies() -> None:
+        came = gate.policies.reload(clock.now())
+        if came.problem is not None:
+            raise came.problem
+        if came.changed:
+            _log.info("other policies are in force", version=came.version)
+
+    async def reload_targets() -> Sequence[str]:
+        changed = await configured.become(_wanted(settings))
+        gate.world.claimed.difference_update(changed)  # it may be another server now
+        return changed
+
+    async def targets_changed() -> None:
+        _log.info("targets were read again", changed=", ".join(await reload_targets()))
+
+    for path in settings.policies:
+        await stack.enter_async_context(watch_file(path, clock, reload_policies))
+    if settings.targets_folder is not None:
+        await stack.enter_async_context(watch_file(settings.targets_folder, clock, targets_changed))
+    await reload_policies()  # what changed between the first look and the watching
+    return reload_targets
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ made there must still be ended.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Configured:
     targets: dict[str, Target] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
     _known: dict[str, Configuration] = field(default_factory=dict)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def become(self, wanted: Mapping[str, Configuration]) -> Sequence[str]:
         """Open what is new or changed, offer exactly the roles of `wanted`; answers the names that changed.
@@ -47,6 +49,10 @@ class Configured:
         Raises:
             Malformed: a role's settings are not of its engine; nothing has changed then.
         """
+        async with self._turn:
+            return await self._become(wanted)
+
+    async def _become(self, wanted: Mapping[str, Configuration]) -> Sequence[str]:
         changed = [name for name, said in wanted.items() if self._known.get(name) != said]
         fresh = {name: await self._open(wanted[name]) for name in changed}
         for name in changed:

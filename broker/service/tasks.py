@@ -144,6 +144,7 @@ async def _insert(  # noqa: PLR0917 - the task, where it hangs, and what it stan
     announced = told.task_event(EventKind.TASK_OPENED, task, task.opened_at, owner=str(task.owner))
 
     async def write(tx: Transaction) -> None:
+        gate.giving()  # asking for the process took its time
         if above:
             await tasks.touch(tx, above[-1].id, above[-1].version, task.opened_at)
         if await tasks.count_live(tx, task.owner) >= gate.limits.most_live_tasks:
