@@ -45,6 +45,7 @@ _RULE = """\
     spiffe_id: /agents/{{unix.uid}}
     bind: process
 """
+_KEYS_GONE = "the keys of the identity that proved it were in memory, and are gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +112,15 @@ async def up(places: Places, wish: Wish, clock: Clock, readiness: Readiness) -> 
     """
     places.create()
     prepare(places, wish)
+    began = clock.now()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve_server(_server(places, wish), clock, readiness))
         joined = await _token(places, server)
         await stack.enter_async_context(serve_node_agent(_node_agent(places, wish, server, joined), clock, readiness))
         broker = await stack.enter_async_context(serve_broker(_broker(places, wish, server), clock, readiness))
         joined.unlink(missing_ok=True)
+        if wish.key is None:
+            await broker.end_tasks(EndReason.SHUTDOWN, _KEYS_GONE, opened_before=began)
         running = Up(
             places=places,
             server=server,
@@ -133,7 +137,11 @@ async def up(places: Places, wish: Wish, clock: Clock, readiness: Readiness) -> 
 
 
 def prepare(places: Places, wish: Wish) -> None:
-    """Put the files there that an operator edits later: rules, policies, a folder for targets. Never touches one."""
+    """Put the files there that an operator edits later: rules, policies, a folder for targets. Never touches one.
+
+    What an `up` that was killed left behind goes: its join token, and without a key to keep identities by, the identity
+    its node agent had from a root that is no more.
+    """
     if not places.rules.exists():
         uids = sorted({os.getuid(), *wish.hold})
         _write(places.rules, _RULES + "".join(_RULE.format(uid=uid) for uid in uids))
@@ -141,6 +149,10 @@ def prepare(places: Places, wish: Wish) -> None:
     if not any(places.policies.glob("*.cedar")):
         _write(places.policies / "starter.cedar", files("broker.policy").joinpath("starter.cedar").read_text())
     make(places.state / "targets")
+    for left in places.node_agent.glob("join-*"):
+        left.unlink()
+    if wish.key is None:
+        (places.node_agent / "identity.json").unlink(missing_ok=True)
 
 
 def _server(places: Places, wish: Wish) -> ServerSettings:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from ca.runtime.clock import SystemClock
+from journeys.processes import PATIENCE
 from journeys.up import RunningUp, up
 from servers.postgres import Room, postgres
 
-_TARGET = """\
+_CLOCK = SystemClock()
+TARGET = """\
 engine:
   kind: postgres
   host: {room.host}
@@ -33,12 +37,24 @@ class Orders:
 
     async def users(self) -> set[str]:
         """Every principal of ours that is there, seen by the server's own admin."""
-        connection = await self.room.connect()
-        try:
-            rows = await connection.fetch("SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'sj\\_%'")
-        finally:
-            await connection.close()
-        return {row["rolname"] for row in rows}
+        return await users(self.room)
+
+
+async def users(room: Room) -> set[str]:
+    """Every principal of ours in a room's server."""
+    connection = await room.connect()
+    try:
+        rows = await connection.fetch("SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'sj\\_%'")
+    finally:
+        await connection.close()
+    return {row["rolname"] for row in rows}
+
+
+async def gone(room: Room) -> None:
+    """Return once there is none left."""
+    async with asyncio.timeout(PATIENCE):
+        while await users(room):
+            await _CLOCK.sleep(0.02)
 
 
 @asynccontextmanager
@@ -46,5 +62,5 @@ async def orders(rules: str | None = None) -> AsyncIterator[Orders]:
     """Both run."""
     async with postgres() as server, server.room() as room:
         secret = {"ORDERS_PASSWORD": room.admin_password}
-        async with up(rules=rules, targets={"orders-db": _TARGET.format(room=room)}, environment=secret) as running:
+        async with up(rules=rules, targets={"orders-db": TARGET.format(room=room)}, environment=secret) as running:
             yield Orders(up=running, room=room)
