@@ -1,8 +1,9 @@
 """PostgreSQL credentials per second and secret kind, beside the bare `CREATE ROLE` of the same kind.
 
-Ours is `lifecycle.obtain`, eight at a time, as many as a target is asked at once: fence, intent and receipts durable in
-SQLite, password and verifier made, the user created, activated and durable again. Raw is eight open connections that
-send one statement each, the verifiers made beforehand. Both in turns, on one server.
+Ours is `lifecycle.obtain`: fence, intent and receipts durable in SQLite, password and verifier made, the user created,
+activated and durable again. A target is asked by eight of ours at once, so raw is eight open connections that send one
+statement each, the verifiers made beforehand. Sixteen agents keep the eight places busy; eight agents, one for each
+place, wait for one another's commits, and their times are the ones beside raw's. All in turns, on one server.
 
 `apart`: PostgreSQL has one core and broker or raw client the other, as with a database on another machine. `sharing`:
 all on the same two cores, where each millisecond of the broker's is taken from the server.
@@ -23,7 +24,9 @@ from broker.model.task import Task
 from fakes.world import House
 from servers.postgres import Room
 
-AT_ONCE = 8
+PLACES = 8
+"""Calls of `grants` a target takes at once."""
+MANY = 16
 _TURNS = 3
 _EACH_TURN = {"scram-4096": 150, "scram-few": 800}
 _WARM = 40
@@ -45,32 +48,36 @@ async def _measured(folder: Path, kind: str, count: int, *, apart: bool) -> list
     async with (
         room(apart=apart) as place,
         house(folder, place, kind) as world,
-        sessions(place, AT_ONCE) as opened,
+        sessions(place, PLACES) as opened,
     ):
-        ours, raw = await _in_turns(world, place, opened, kind, count)
-    limit, where = f"bare `CREATE ROLE`, {kind}, {AT_ONCE} connections", "apart" if apart else "sharing"
+        many, few, raw = await _in_turns(world, place, opened, kind, count)
+    limit, where = f"bare `CREATE ROLE`, {kind}, {PLACES} connections", "apart" if apart else "sharing"
     return [
-        *rate_rows("credentials", f"PostgreSQL credentials, {kind}, {where}", ours, raw, limit),
-        *time_rows("credentials", f"one credential, {kind}, {where}", ours.each, raw.each, limit),
+        *rate_rows("credentials", f"PostgreSQL credentials, {kind}, {where}, {MANY} agents", many, raw, limit),
+        *rate_rows("credentials", f"PostgreSQL credentials, {kind}, {where}, {PLACES} agents", few, raw, limit),
+        *time_rows("credentials", f"one credential, {kind}, {where}, {PLACES} agents", few.each, raw.each, limit),
     ]
 
 
-async def _in_turns(world: House, place: Room, opened: Sequence[Any], kind: str, count: int) -> tuple[Load, Load]:
-    tasks = [await world.open() for _ in range(AT_ONCE)]
+async def _in_turns(world: House, place: Room, opened: Sequence[Any], kind: str, count: int) -> tuple[Load, Load, Load]:
+    tasks = [await world.open() for _ in range(MANY)]
     await _obtained(world, tasks, _WARM)
     await _made(opened, creates(place, kind, _WARM))
-    ours, raw = [], []
+    many, few, raw = [], [], []
     for _ in range(_TURNS):
         raw.append(await _made(opened, creates(place, kind, count)))
-        ours.append(await _obtained(world, tasks, count))
-    return sum(ours[1:], ours[0]), sum(raw[1:], raw[0])
+        many.append(await _obtained(world, tasks, count))
+        few.append(await _obtained(world, tasks[:PLACES], count))
+    return sum(many[1:], many[0]), sum(few[1:], few[0]), sum(raw[1:], raw[0])
 
 
 async def _obtained(world: House, tasks: Sequence[Task], count: int) -> Load:
+    """By as many agents as there are tasks."""
+
     async def one(worker: int) -> None:
         await world.obtain(tasks[worker])
 
-    return await _shared_out(one, count)
+    return await _shared_out(one, len(tasks), count)
 
 
 async def _made(opened: Sequence[Any], statements: Sequence[tuple[str, str]]) -> Load:
@@ -79,11 +86,11 @@ async def _made(opened: Sequence[Any], statements: Sequence[tuple[str, str]]) ->
     async def one(worker: int) -> None:
         await opened[worker].execute(next(waiting)[1])
 
-    return await _shared_out(one, len(statements))
+    return await _shared_out(one, len(opened), len(statements))
 
 
-async def _shared_out(one: Callable[[int], Awaitable[None]], count: int) -> Load:
-    """`count` of them by `AT_ONCE` workers, each as soon as its last is done."""
+async def _shared_out(one: Callable[[int], Awaitable[None]], workers: int, count: int) -> Load:
+    """`count` of them by several workers, each as soon as its last is done."""
     took: list[float] = []
     left = iter(range(count))
 
@@ -94,5 +101,5 @@ async def _shared_out(one: Callable[[int], Awaitable[None]], count: int) -> Load
             took.append(now() - before)
 
     begun, cpu = now(), cpu_seconds(os.getpid())
-    await asyncio.gather(*(worker(number) for number in range(AT_ONCE)))
+    await asyncio.gather(*(worker(number) for number in range(workers)))
     return Load(done=count, seconds=now() - begun, cpu=cpu_seconds(os.getpid()) - cpu, each=Spread.of(took))
