@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Self, cast
 
@@ -111,15 +111,12 @@ class Ring:
 
     def issuer(self, authority: StoredAuthority) -> Issuer:
         """What a profile must know of it."""
-        subject = b""
-        if authority.certificate is not None:
-            subject = x509.load_der_x509_certificate(authority.certificate).subject.public_bytes()
         return Issuer(
             trust_domain=self.settings.trust_domain,
             key_id=authority.key_id,
             not_before=authority.not_before,
             not_after=authority.not_after,
-            subject=subject,
+            subject=b"" if authority.certificate is None else _subject(authority.certificate),
             organisation=self.settings.organisation,
             country=self.settings.country,
         )
@@ -205,6 +202,12 @@ class Ring:
     def _in(self, kind: Kind, state: State) -> StoredAuthority | None:
         found = [each for each in self._authorities.values() if each.kind is kind and each.state is state]
         return found[0] if found else None
+
+
+@lru_cache(maxsize=16)
+def _subject(certificate: bytes) -> bytes:
+    """The subject in DER; it is asked for once for each leaf, and is always the same."""
+    return x509.load_der_x509_certificate(certificate).subject.public_bytes()
 
 
 def _bundle(settings: AuthoritySettings, authorities: Sequence[StoredAuthority], sequence: int) -> Bundle:
