@@ -17,6 +17,7 @@ ends quietly when the reader has left or the process stops.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -33,6 +34,7 @@ BOUND = 256 * 1024
 """Bytes a reader may be behind."""
 
 _NEVER_PAUSE = 2**30
+_BREAK = re.compile(r"[\r\n\0]")
 _log = log.get(__name__)
 
 
@@ -148,9 +150,8 @@ def encoded(id: str | None, event: str, data: str) -> bytes:  # noqa: A002
     Raises:
         RuntimeError: `id` or `event` holds a line break: it would begin a field of its own.
     """
-    for field in (id or "", event):
-        if any(letter in field for letter in "\r\n\0"):
-            raise RuntimeError("the id and name of an event must be one line")
+    if _BREAK.search(f"{id or ''}{event}"):
+        raise RuntimeError("the id and name of an event must be one line")
     lines = [f"id: {id}"] if id is not None else []
     lines.append(f"event: {event}")
     text = data.replace("\r\n", "\n").replace("\r", "\n")
