@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
-from attestor.client.source import X509Source
+from attestor.client.chosen import ChosenIdentity
+from attestor.client.source import X509Material, X509Source
 from attestor.client.tasks import TaskLink
 from attestor.client.tls import server_context
 from broker.api import ROUTES
@@ -130,18 +131,20 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
 
 
 @asynccontextmanager
-async def _identity(settings: BrokerSettings, clock: Clock, readiness: Readiness) -> AsyncIterator[X509Source]:
+async def _identity(settings: BrokerSettings, clock: Clock, readiness: Readiness) -> AsyncIterator[X509Material]:
     part = readiness.part("identity")
     part.waiting(f"an identity from {settings.workload_api}")
     async with X509Source.open(
         settings.workload_api, clock, waiting=lambda problem: part.waiting(f"{settings.workload_api}: {problem}")
     ) as source:
+        material = source if settings.identity is None else ChosenIdentity(source, settings.identity)
+        _log.debug("an identity was given", identity=str(material.svid.id))
         part.ready()
-        yield source
+        yield material
 
 
 async def _observer(
-    stack: AsyncExitStack, settings: BrokerSettings, source: X509Source, database: Database, clock: Clock
+    stack: AsyncExitStack, settings: BrokerSettings, source: X509Material, database: Database, clock: Clock
 ) -> tuple[Observer, LinkObserver | None]:
     if settings.attestor is None:
         return Unobserving(), None
@@ -161,7 +164,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
     database: Database,
     observer: Observer,
     configured: Configured,
-    source: X509Source,
+    source: X509Material,
     metrics: Metrics,
 ) -> Gate:
     policies = PolicyHolder(PolicySource.of(*settings.policies) if settings.policies else None)
@@ -264,7 +267,7 @@ async def _woken_by(link: LinkObserver, ended: Wake) -> AsyncIterator[None]:
         yield
 
 
-async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, source: X509Source) -> tuple[str, int]:
+async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, source: X509Material) -> tuple[str, int]:
     world, operators = door.gate.world, door.operators
     outside = application(
         ROUTES,

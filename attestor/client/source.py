@@ -38,7 +38,9 @@ _log = log.get(__name__)
 class X509Material(Protocol):
     """What TLS contexts need of a source."""
 
-    clock: Clock
+    @property
+    def clock(self) -> Clock:
+        """By which peers' certificates are judged."""
 
     @property
     def svid(self) -> X509Svid:

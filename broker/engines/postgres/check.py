@@ -83,7 +83,8 @@ class Examination:
     async def _group(self, group: str, connection: Connection) -> None:
         row, me = await connection.fetchrow(_GROUP, group), identifier(self._settings.user)
         quoted = identifier(group)
-        self._say(f"group {group}", well=row is not None, detail="exists", fix=f"CREATE ROLE {quoted} NOLOGIN;")
+        is_there = "is there" if row is not None else "is not there"
+        self._say(f"group {group}", well=row is not None, detail=is_there, fix=f"CREATE ROLE {quoted} NOLOGIN;")
         if row is None:
             return
         plain = not row["rolcanlogin"] and not row["powers"]
