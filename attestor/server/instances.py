@@ -72,6 +72,14 @@ class Instances:
             self._changes.notify()
         return reported
 
+    async def counter(self, node: Node) -> int:
+        """What a node agent that starts goes on above: the newest live set applied, or that was to name an instance.
+
+        One that was killed may have got a leaf for a process before the set that names it came here. Begun anew at or
+        below that number, it would never be believed that this process is gone.
+        """
+        return max(node.live_counter, await self._database.read(lambda tx: store.newest_of_node(tx, node.id)))
+
     async def enter(
         self, tx: Transaction, node: Node, attestation: Attestation, given: Sequence[Given], now: datetime
     ) -> None:

@@ -159,7 +159,7 @@ class NodeApi:
         return wire.Update(
             bundles=(document,),
             rules_version=self.workloads.rules_version,
-            live_counter=node.live_counter,
+            live_counter=await self.instances.counter(node) if following.told is None else node.live_counter,
             ended=following.refused,
             withdrawn_authorities=await self.leaves.withdrawn(),
             beat=self.beat,

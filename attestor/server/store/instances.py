@@ -55,6 +55,13 @@ async def of_node(tx: Transaction, node: str) -> Sequence[Instance]:
     return [_instance(row) for row in rows]
 
 
+async def newest_of_node(tx: Transaction, node: str) -> int:
+    """The highest number of a live set that was to name one of them first; 0 when there is none."""
+    rows = await tx.fetch("SELECT COALESCE(MAX(since), 0) AS newest FROM instances WHERE node = $1", node)
+    newest: int = rows[0]["newest"]
+    return newest
+
+
 async def ended_of_node(tx: Transaction, node: str) -> frozenset[str]:
     """The ids of those of a node that have ended and are remembered."""
     rows = await tx.fetch("SELECT id FROM instances WHERE node = $1 AND state = 'ended' ORDER BY id", node)

@@ -71,6 +71,17 @@ async def test_a_set_older_than_an_instance_does_not_speak_of_it(tmp_path: Path)
         assert await state(server, one) is State.ENDED
 
 
+async def test_a_node_agent_begins_above_every_set_that_was_to_name_an_instance(tmp_path: Path) -> None:
+    """Killed between a leaf and the set that names it and begun anew, it is believed that the process ended."""
+    async with parts(tmp_path, RULES) as server:
+        node = await server.join("n")
+        one = await begin(server, node, counter=6)
+        await server.instances.report(node, live(5), server.clock.now())
+        begins_at = await server.instances.counter(node) + 1
+        await server.instances.report(node, live(begins_at), server.clock.now())
+        assert await state(server, one) is State.ENDED
+
+
 async def test_a_node_is_told_who_of_its_live_set_may_get_nothing(tmp_path: Path) -> None:
     """Instances that ended here, by whatever way, although they live there."""
     async with parts(tmp_path, RULES) as server:
