@@ -1,0 +1,324 @@
+"""A broker that is a process of its own, to be killed, frozen and started again; forked from a warm parent.
+
+    serve_cases()           one line of JSON per case on stdin; its pid, then how it ended, on stdout (`nursery.py`)
+
+The parent has imported everything and does nothing but fork, so a case costs milliseconds and not an interpreter's
+start. The child composes the world as `broker/serve.py` does (store, targets, policies, gate, loops; no doors), over a
+real SQLite file and a real PostgreSQL, and plays a story of `stories.py` in it. Its clock is the machine's, which a
+story may let leap ahead: nothing here sleeps.
+
+Sessions that an agent opened must outlive a killed broker, and the agent is played here too: so the child passes a copy
+of their sockets to the parent, which keeps them open until the case is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from broker.engines.protocol import Issued
+from broker.lifecycle.configured import Configuration, open_configured
+from broker.lifecycle.world import World, open_world
+from broker.loops.deadlines import Deadlines
+from broker.loops.processes import Processes
+from broker.loops.reaper import Reaper
+from broker.loops.sweep import Sweep
+from broker.model.ids import InstanceId
+from broker.model.observed import Observation
+from broker.policy.source import PolicyHolder
+from broker.service.gate import Gate, Limits
+from broker.service.proofs import Proofs
+from broker.settings import TargetSettings
+from broker.store import installation
+from broker.targets.target import open_target
+from ca.errors import Problem
+from ca.runtime import failpoint, log
+from ca.runtime.clock import SystemClock
+from ca.runtime.database import migrate, open_database
+from ca.runtime.metrics import Metrics
+from ca.runtime.settings import loads
+from ca.spiffe.id import TrustDomain
+from fakes.target import FakeEngine, FakeTarget
+from fakes.world import Watching, role
+from servers.postgres import Room
+
+DATABASE, ANNEX, KEYS = "orders-db", "annex-db", "keys"
+"""Two targets that are one PostgreSQL, and one in memory whose secrets can't be taken back."""
+
+INSTANCE = InstanceId("5" * 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One life of a broker: which story, on which store and server, armed with which points."""
+
+    story: str
+    folder: str
+    room: dict[str, Any]
+    superuser: dict[str, Any]
+    points: str = ""
+    starved: bool = False
+    """Whether the disk is full from the start."""
+    deadline: float = 10.0
+    """Seconds a call to the target is waited for, and after which a create is refused there."""
+
+    @property
+    def store(self) -> Path:
+        return Path(self.folder, "store")
+
+    @property
+    def marker(self) -> Path:
+        """The points that fired."""
+        return Path(self.folder, "marker")
+
+    @property
+    def notes(self) -> Path:
+        """What the story tells the world outside: each secret that was handed over, what it planted."""
+        return Path(self.folder, "notes")
+
+    @property
+    def failure(self) -> Path:
+        """Why a story broke off, if it did not end as it should."""
+        return Path(self.folder, "failure")
+
+
+class LeapingClock(SystemClock):
+    """The machine's clock, some seconds ahead; the next life goes on from where the last one was."""
+
+    def __init__(self, kept: Path) -> None:
+        self._kept = kept
+        self._ahead = float(kept.read_text()) if kept.exists() else 0.0
+        super().__init__(
+            wall=lambda: time.clock_gettime(time.CLOCK_REALTIME) + self._ahead,
+            boot=lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + self._ahead,
+        )
+
+    def leap(self, seconds: float) -> None:
+        """Let time pass, without waiting for it."""
+        self._ahead += seconds
+        self._kept.write_text(str(self._ahead))
+
+
+@dataclass
+class Broker:
+    """A world with its loops, not yet ticking."""
+
+    case: Case
+    gate: Gate
+    world: World
+    clock: LeapingClock
+    observer: Watching
+    reaper: Reaper
+    deadlines: Deadlines
+    processes: Processes
+    sweep: Sweep
+    agents: socket.socket
+    sessions: list[Any] = field(default_factory=list)
+
+    async def tick(self) -> None:
+        """Every loop but the sweep, once, in the order `serve` starts them; then the reaper, which they woke.
+
+        As in `background`: what can be tried again is, at the next tick; anything else ends the process.
+        """
+        for loop in (self.reaper, self.deadlines, self.processes, self.reaper):
+            try:
+                await loop.tick(self.clock.now())
+            except Problem as problem:
+                if not problem.retryable:
+                    raise
+
+    async def sweep_once(self) -> None:
+        """What a broker does when it starts, and each minute."""
+        await self.sweep.tick(self.clock.now())
+
+    def note(self, what: str, **facts: Any) -> None:
+        """Tell the outside."""
+        with self.case.notes.open("a") as file:
+            file.write(json.dumps({"what": what, **facts}) + "\n")
+
+    def hand(self, issued: Issued) -> tuple[str, str]:
+        """The agent's user and password; the outside is told, as an agent would remember them."""
+        user, password = str(issued.fields["username"]), issued.secret["password"].reveal()
+        self.note("secret", user=user, password=password)
+        return user, password
+
+    async def log_in(self, user: str, password: str) -> None:
+        """Open a session as the agent; it outlives this process."""
+        session = await room_of(self.case).connect(user, password)
+        self.sessions.append(session)
+        transport: Any = session._transport  # type: ignore[attr-defined]
+        descriptor = transport.get_extra_info("socket").fileno()
+        socket.send_fds(self.agents, [b"."], [descriptor])
+
+
+def room_of(case: Case) -> Room:
+    """Where the agents log in."""
+    return Room(**{**case.room, "groups": tuple(case.room["groups"])})
+
+
+@asynccontextmanager
+async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
+    """Compose it, as `broker/serve.py` does."""
+    case.store.mkdir(mode=0o700, exist_ok=True)
+    clock = LeapingClock(Path(case.folder, "ahead"))
+    observer = Watching()
+    if Path(case.folder, "ended").exists():
+        observer.states[INSTANCE] = Observation.ENDED
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(f"sqlite:{case.store}/broker.db"))
+        await migrate(database, "broker", files("broker.migrations"))
+        configured = await stack.enter_async_context(open_configured(clock))
+        await configured.become({name: _configuration(case, name) for name in (DATABASE, ANNEX)})
+        within = timedelta(seconds=case.deadline)
+        for name in (DATABASE, ANNEX, KEYS):
+            configured.targets[name] = await stack.enter_async_context(open_target(name, clock, deadline=within))
+        configured.engines[KEYS] = FakeEngine(FakeTarget(clock), revocable=False)
+        configured.roles[f"{KEYS}/signing"] = role(
+            target=KEYS, name="signing", engine="postgres", ttl=timedelta(minutes=1)
+        )
+        policies = PolicyHolder(None)
+        settled = await database.write(lambda tx: installation.settle(tx, clock.now()))
+        world = await stack.enter_async_context(
+            open_world(
+                database=database,
+                engines=configured.engines,
+                targets=configured.targets,
+                roles=configured.roles,
+                policy_version=lambda: policies.current.version,
+                broker=f"b{secrets.token_hex(8)}",
+                installation=settled,
+                observer=observer,
+                clock=clock,
+                parties=("attestor",),
+            )
+        )
+        yield Broker(
+            case=case,
+            gate=_gate(world, policies),
+            world=world,
+            clock=clock,
+            observer=observer,
+            reaper=Reaper(world),
+            deadlines=Deadlines(world),
+            processes=Processes(world),
+            sweep=Sweep(world),
+            agents=agents,
+        )
+
+
+def _gate(world: World, policies: PolicyHolder) -> Gate:
+    hours = timedelta(hours=12)
+    limits = Limits(longest_task=hours, longest_heartbeat=hours, deepest_tree=8, most_live_tasks=100)
+    return Gate(
+        world=world,
+        policies=policies,
+        proofs=Proofs(),
+        limits=limits,
+        metrics=Metrics(),
+        trust_domain=TrustDomain.parse("example.org"),
+    )
+
+
+def _configuration(case: Case, name: str) -> Configuration:
+    room = room_of(case)
+    os.environ["SOJOURN_TARGET_PASSWORD"] = room.admin_password
+    said = {
+        "engine": {
+            "kind": "postgres",
+            "host": room.host,
+            "port": room.port,
+            "database": room.database,
+            "user": room.admin,
+            "password": "env:SOJOURN_TARGET_PASSWORD",
+            "clock_limit": "24h",  # stories leap
+        },
+        "roles": {
+            "readonly": {"sensitivity": "internal", "ttl": "60s", "engine": {"groups": [room.groups[0]]}},
+            "readwrite": {"sensitivity": "confidential", "ttl": "60s", "engine": {"groups": [room.groups[1]]}},
+        },
+    }
+    target = loads(json.dumps(said), "the target of this case", TargetSettings)
+    return Configuration(engine=target.engine, roles=target.to_roles(name))
+
+
+@contextmanager
+def nothing_grows() -> Iterator[None]:
+    """A disk that is full: no file of this process may be longer than half a kilobyte. The marker is shorter."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def live(case: Case, agents: socket.socket) -> None:
+    """The child: one life, from start to whatever ends it. Never returns."""
+    status = 1
+    try:
+        from faults.stories import STORIES
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        os.environ[failpoint.POINTS], os.environ[failpoint.MARKER] = case.points, str(case.marker)
+        failpoint.arm_from_environment()
+        with nothing_grows() if case.starved else nullcontext():
+            asyncio.run(_play(STORIES[case.story], case, agents))
+        status = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, the test shall read it
+        case.failure.write_text(traceback.format_exc())
+    os._exit(status)
+
+
+async def _play(story: Any, case: Case, agents: socket.socket) -> None:
+    async with broker(case, agents) as alive:
+        await story(alive)
+        for session in alive.sessions:
+            session.terminate()
+
+
+def serve_cases() -> None:
+    """The parent: fork, wait, tell. An empty line forgets the sessions of the cases so far."""
+    from faults import stories  # noqa: F401 - imported once, here
+
+    log.setup("broker", level="critical", stream=sys.stderr, json=True)
+    kept: list[socket.socket] = []
+    for line in sys.stdin:
+        if not line.strip():
+            while kept:
+                kept.pop().close()
+            _say(forgotten=True)
+            continue
+        keep, give = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            keep.close()
+            live(Case(**json.loads(line)), give)
+        give.close()
+        kept.append(keep)
+        _say(pid=pid)
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        while os.WIFSTOPPED(status):
+            _say(stopped=True)
+            _, status = os.waitpid(pid, os.WUNTRACED)
+        _say(status=os.waitstatus_to_exitcode(status))
+
+
+def _say(**facts: Any) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()

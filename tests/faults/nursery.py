@@ -1,0 +1,118 @@
+"""The test's side of `broker_process.py`: start lives, wait for what becomes of them; never for time to pass.
+
+A guard of a minute ends a life that hangs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from faults.broker_process import Case
+
+_GUARD = 60.0
+
+LIVES: list[dict[str, Any]] = []
+"""Every life of this run: its story, what was armed, what fired in it, and how it ended."""
+
+
+class Nursery:
+    """A warm parent of brokers; one life at a time."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self._case: Case | None = None
+        self._fired_before = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from faults.broker_process import serve_cases; serve_cases()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl
+        )
+
+    def begin(self, case: Case) -> int:
+        """Start a life; its pid."""
+        self._case, self._fired_before = case, len(fired(case))
+        self._write(json.dumps(asdict(case)))
+        self.pid = int(self._read()["pid"])
+        return self.pid
+
+    def ended(self) -> int:
+        """Wait for its end; the exit status, negative when a signal ended it."""
+        said = self._read()
+        assert "status" in said, said
+        assert self._case is not None
+        facts = {"story": self._case.story, "points": self._case.points}
+        LIVES.append({**facts, "fired": fired(self._case)[self._fired_before :], "status": said["status"]})
+        return int(said["status"])
+
+    def run(self, case: Case) -> int:
+        """A whole life."""
+        self.begin(case)
+        return self.ended()
+
+    def until_stopped(self) -> None:
+        """Wait until the life stopped itself, or was stopped."""
+        said = self._read()
+        assert said == {"stopped": True}, said
+        assert state_of(self.pid) == "T"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the life a signal."""
+        os.kill(self.pid, number)
+
+    def forget(self) -> None:
+        """Close the sessions agents left open."""
+        self._write("")
+        self._read()
+
+    def close(self) -> None:
+        """End the parent."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(_GUARD)
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], _GUARD)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+            raise AssertionError("a life hung, and was ended")
+        return json.loads(self._process.stdout.readline())
+
+
+def state_of(pid: int) -> str:
+    """`R`, `S`, `T` for stopped, `Z` …; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def fired(case: Case) -> list[str]:
+    """The points that fired in every life on this folder so far."""
+    return case.marker.read_text().split() if case.marker.exists() else []
+
+
+def why(case: Case) -> str:
+    """What a life wrote when it broke off."""
+    return case.failure.read_text() if case.failure.exists() else "it left no word"
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

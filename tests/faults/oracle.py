@@ -1,0 +1,227 @@
+"""What is true outside, judged by somebody who shares no line with the product.
+
+It reads the store's tables and the server's catalogues by SQL of its own, and says what breaks the promise:
+
+    roles       no login with our prefix but of an active lease; none at all but of an open one, and in the end of none
+    leases      none active whose task, or a task above it, has ended
+    sessions    none open but of an active lease
+    record      every step of every lease and task has its receipt; events are dense; each chain of receipts holds
+    secrets     no password that was handed over in any file of the store or in the server's log, nor any other there
+
+Run it only when no broker holds the store. An empty answer is a clean world.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+PREFIX = "sj_"
+NOT_WATCHED = {"keys"}
+"""Targets that are no PostgreSQL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """Where to look. `server`: how its owner logs in; `log`: its log from `log_from` on; `notes`: what agents know."""
+
+    store: Path
+    server: dict[str, Any]
+    database: str
+    log: Path
+    log_from: int
+    notes: Path
+
+
+async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
+    """Every broken promise. After a minute nothing of an in-doubt create may be left either."""
+    with sqlite3.connect(where.store / "broker.db") as store:
+        store.row_factory = sqlite3.Row
+        told = [json.loads(line) for line in where.notes.read_text().splitlines()] if where.notes.exists() else []
+        found = [*_tasks(store), *_leases(store), *_events(store), *_chains(store)]
+        found += [fault async for fault in _server(store, where, told, after_a_minute)]
+    store.close()
+    return found + list(_secrets(where, told))
+
+
+def rows(store: sqlite3.Connection, query: str, *arguments: Any) -> list[sqlite3.Row]:
+    """All of them."""
+    return store.execute(query, arguments).fetchall()
+
+
+_ENDED_LINE = """
+WITH RECURSIVE ended (id) AS (
+  SELECT id FROM tasks WHERE ended_at IS NOT NULL UNION SELECT t.id FROM tasks t JOIN ended e ON t.parent = e.id)
+"""
+
+
+def _tasks(store: sqlite3.Connection) -> Iterator[str]:
+    live = rows(store, _ENDED_LINE + "SELECT id FROM tasks WHERE ended_at IS NULL AND id IN (SELECT id FROM ended)")
+    yield from (f"the task {row['id']} lives below one that ended" for row in live)
+    active = rows(
+        store,
+        _ENDED_LINE + "SELECT id, task FROM leases WHERE state = 'active' AND task IN (SELECT id FROM ended)",
+    )
+    yield from (f"the lease {row['id']} is active and its task {row['task']} has ended" for row in active)
+    said = _receipts(store, "task")
+    for task in rows(store, "SELECT * FROM tasks"):
+        counted, ended = said[task["id"]], int(task["ended_at"] is not None)
+        expected = {"task.opened": 1, "task.ended": ended, "task.changed": task["version"] - 1 - ended}
+        yield from _compare(f"the task {task['id']}", counted, expected)
+        if ended != int(task["state"] in {"done", "failed", "cancelled", "expired"}):
+            yield f"the task {task['id']} is {task['state']} and its end says otherwise"
+
+
+def _leases(store: sqlite3.Connection) -> Iterator[str]:
+    said = _receipts(store, "lease")
+    for lease in rows(store, "SELECT * FROM leases"):
+        closed = lease["closed_at"] is not None
+        never_sent = closed and lease["revoking_at"] == lease["access_ended_at"] == lease["closed_at"]
+        cut = lease["access_ended_at"] is not None and lease["target"] not in NOT_WATCHED
+        expected = {
+            "lease.intended": 1,
+            "lease.activated": int(lease["activated_at"] is not None),
+            "lease.reissued": lease["generation"] - 1,
+            "lease.acknowledged": int(lease["acknowledged_at"] is not None),
+            "lease.in_doubt": max(int(lease["state"] == "in_doubt"), said[lease["id"]]["lease.in_doubt"] and 1),
+            # what was given up before anything was sent is over in one step
+            "lease.revoking": int(lease["revoking_at"] is not None and not never_sent),
+            "lease.access_ended": int(cut and not never_sent),
+            "lease.closed": int(closed),
+        }
+        yield from _compare(f"the lease {lease['id']} ({lease['state']})", said[lease["id"]], expected)
+        if closed != (lease["state"] in {"revoked", "expired"}):
+            yield f"the lease {lease['id']} is {lease['state']} and its end says otherwise"
+        if lease["state"] == "active" and lease["activated_at"] is None:
+            yield f"the lease {lease['id']} is active and never became so"
+    unknown = rows(store, "SELECT lease FROM receipts WHERE lease IS NOT NULL AND lease NOT IN (SELECT id FROM leases)")
+    yield from (f"a receipt tells of the lease {row['lease']}, which is not there" for row in unknown)
+
+
+def _receipts(store: sqlite3.Connection, of: str) -> dict[str, Counter[str]]:
+    said: dict[str, Counter[str]] = {row["id"]: Counter() for row in rows(store, f"SELECT id FROM {of}s")}
+    for row in rows(store, f"SELECT {of} AS id, kind FROM receipts WHERE {of} IS NOT NULL"):
+        said.setdefault(row["id"], Counter())[row["kind"]] += 1
+    return said
+
+
+def _compare(what: str, said: Counter[str], expected: dict[str, int]) -> Iterator[str]:
+    for kind, count in expected.items():
+        if said[kind] != count:
+            yield f"{what} has {said[kind]} receipts `{kind}`, expected {count}"
+
+
+def _events(store: sqlite3.Connection) -> Iterator[str]:
+    numbers = [row["n"] for row in rows(store, "SELECT n FROM events ORDER BY n")]
+    (counter,) = rows(store, "SELECT n FROM epoch")
+    if numbers != list(range(1, counter["n"] + 1)):
+        yield f"the events are not dense up to {counter['n']}"
+    told = {row["task"] for row in rows(store, "SELECT task FROM events WHERE kind = 'task.ended'")}
+    ended = {row["id"] for row in rows(store, "SELECT id FROM tasks WHERE ended_at IS NOT NULL")}
+    if told != ended:
+        yield f"ended tasks and told ends differ: {sorted(told ^ ended)}"
+
+
+def _chains(store: sqlite3.Connection) -> Iterator[str]:
+    heads: dict[str, tuple[int, str]] = {}
+    for row in rows(store, "SELECT * FROM receipts ORDER BY writer, number"):
+        number, previous = heads.get(row["writer"], (0, "0" * 64))
+        receipt = {name: row[name] for name in ("kind", "actor", "task", "lease")}
+        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row["at"])
+        receipt |= {"at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "body": json.loads(row["body"])}
+        canonical = json.dumps(receipt, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        digest = hashlib.sha256()
+        for part in (row["writer"].encode(), str(number + 1).encode(), previous.encode(), canonical):
+            digest.update(len(part).to_bytes(8, "big") + part)
+        if (row["number"], row["previous"], row["hash"]) != (number + 1, previous, digest.hexdigest()):
+            yield f"the chain of {row['writer']} is broken at {row['number']}"
+        heads[row["writer"]] = (row["number"], row["hash"])
+
+
+_ROLES = """
+SELECT rolname::text AS name, rolcanlogin, rolvaliduntil,
+       EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid) AS has_rights
+FROM pg_roles r WHERE starts_with(rolname::text, $1) ORDER BY 1"""
+_SESSIONS = """
+SELECT a.pid, COALESCE(r.rolname::text, '') AS name FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
+WHERE a.usesysid IS NOT NULL AND (r.oid IS NULL OR starts_with(r.rolname::text, $1))"""
+
+
+async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], late: bool) -> Any:  # noqa: FBT001
+    leases = {row["name"]: row for row in rows(store, "SELECT * FROM leases") if row["target"] not in NOT_WATCHED}
+    open_ = {name for name, lease in leases.items() if lease["closed_at"] is None}
+    active = {name for name, lease in leases.items() if lease["state"] == "active"}
+    planted = set() if late else {note["user"] for note in told if note["what"] == "planted"} - set(leases)
+    owner = await asyncpg.connect(**where.server)
+    try:
+        found = {row["name"]: row for row in await owner.fetch(_ROLES, PREFIX)}
+        sessions = await owner.fetch(_SESSIONS, PREFIX)
+    finally:
+        await owner.close()
+    for name, role in found.items():
+        if name in planted:
+            continue
+        if name not in (active if late else open_):
+            yield f"the role {name} is there, and no lease stands for it"
+        elif name not in active and role["rolcanlogin"]:
+            yield f"the role {name} may log in, and its lease is {leases[name]['state']}"
+    for name in active - set(found):
+        yield f"the lease of {name} is active, and there is no such role"
+    for session in sessions:
+        if session["name"] not in active:
+            yield f"the session {session['pid']} of {session['name'] or 'a role that is gone'} is open"
+    for fault in await _doors(where, told, active):
+        yield fault
+
+
+async def _doors(where: Outside, told: list[Any], active: set[str]) -> list[str]:
+    """Knock with every password that was ever handed over."""
+    released = {note["user"] for note in told if note["what"] == "released"}
+    held = {(note["user"], note["password"]) for note in told if note["what"] == "held"}
+    secrets = {(note["user"], note["password"]) for note in told if note["what"] == "secret"}
+    found = []
+    for user, password in sorted(secrets):
+        if not user.startswith(PREFIX):
+            continue
+        opened = await _opens(where, user, password)
+        if opened and user not in active:
+            found.append(f"the password of {user} still opens")
+        if not opened and user in active and (user, password) in held and user not in released:
+            found.append(f"the lease of {user} is active and acknowledged, and its password does not open")
+    return found
+
+
+async def _opens(where: Outside, user: str, password: str) -> bool:
+    address = {"host": where.server["host"], "port": where.server["port"], "database": where.database}
+    try:
+        session = await asyncpg.connect(**address, user=user, password=password)
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError):
+        return False
+    await session.close()
+    return True
+
+
+_CLEAR = re.compile(r"PASSWORD\s+'(?!SCRAM-SHA-256\$)\S{0,12}")
+
+
+def _secrets(where: Outside, told: list[Any]) -> Iterator[str]:
+    with where.log.open("rb") as file:
+        file.seek(where.log_from)
+        log = file.read()
+    places = {str(file.name): file.read_bytes() for file in where.store.iterdir() if file.is_file()}
+    for name, content in [*places.items(), ("the server's log", log)]:
+        for note in told:
+            if "password" in note and note["password"].encode() in content:
+                yield f"the password of {note['user']} stands in {name}"
+    for match in _CLEAR.findall(log.decode(errors="replace")):
+        yield f"the server was sent something other than a verifier: {match}"
