@@ -30,13 +30,17 @@ def demo(database: str | None, user: str, password: str | None, *, as_json: bool
     timeline = Timeline(clock, as_json=as_json)
     held: list[bool] = []
 
-    async def main() -> None:
-        own: Server | None = None
-        if database is not None:
-            host, _, port = database.rpartition(":")
-            if not host or not port.isdigit() or password is None:
-                raise click.UsageError("--database is HOST:PORT and needs --password")
+    own: Server | None = None
+    if database is not None:
+        host, _, port = database.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535 or password is None:
+            raise click.UsageError("--database is HOST:PORT and needs --password")
+        try:
             own = Server(host=host, port=int(port), user=user, password=Reference.parse(password).read())
+        except Problem as problem:
+            raise click.UsageError(f"--password: {problem}") from problem
+
+    async def main() -> None:
         try:
             held.append(await tell(clock, timeline, own))
         except Problem as problem:

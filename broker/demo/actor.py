@@ -58,8 +58,11 @@ class Actor:
     async def hears(self, what: str) -> dict[str, Any]:
         """The next thing the agent says, which has to be `what`. Raises Unavailable: it ended, or said another."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(_PATIENCE):
-            line = await self.process.stdout.readline()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                line = await self.process.stdout.readline()
+        except TimeoutError as error:
+            raise Unavailable(f"the agent did not come to `{what}` within {_PATIENCE:.0f} s") from error
         if not line:
             raise Unavailable(f"the agent ended before it came to `{what}`")
         said: dict[str, Any] = json.loads(line)

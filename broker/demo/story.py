@@ -20,7 +20,7 @@ import asyncpg
 from broker.audit.verify import verify
 from broker.demo.actor import Actor
 from broker.demo.database import Server, embedded
-from broker.demo.orders import READERS, WRITERS, Orders, remove, seed
+from broker.demo.orders import READERS, WRITERS, Orders, seeded
 from broker.demo.timeline import Timeline
 from broker.demo.watcher import Watcher
 from broker.model.caller import ALL_VERBS, Operator
@@ -89,9 +89,7 @@ async def _stage(clock: Clock, timeline: Timeline, own: Server | None) -> AsyncI
         folder = _folder(stack)
         timeline.part("Setting up")
         server = own if own is not None else await stack.enter_async_context(embedded(folder, clock))
-        orders = await seed(server)
-        if own is not None:
-            stack.push_async_callback(remove, own)
+        orders = await stack.enter_async_context(seeded(server))
         watcher = await stack.enter_async_context(Watcher.open(orders, clock))
         timeline.fact("PostgreSQL answers", await watcher.version())
         places = Places.of(folder / "state", folder / "run")
