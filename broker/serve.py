@@ -177,7 +177,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             roles=configured.roles,
             policy_version=lambda: policies.current.version,
             broker=f"b{secrets.token_hex(8)}",
-            installation=await database.write(lambda tx: installation.settle(tx, now)),
+            installation=await database.write(lambda tx: installation.settle(tx, now), ending=True),
             observer=observer,
             clock=clock,
         )
