@@ -195,9 +195,10 @@ async def living(
     clock = clock or ManualClock()
     engine = engine or FakeEngine(FakeTarget(clock))
     the_role = the_role or role()
-    async with open_sqlite(folder / "broker.db") as store, open_target(
-        the_role.target, clock, deadline=deadline
-    ) as calls:
+    async with (
+        open_sqlite(folder / "broker.db") as store,
+        open_target(the_role.target, clock, deadline=deadline) as calls,
+    ):
         await settle(store)
         settled = await store.write(lambda tx: installation.settle(tx, clock.now()))
         observer = Watching()
