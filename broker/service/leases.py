@@ -16,8 +16,11 @@ from broker.model.task import Task
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
 from broker.store import leases
-from ca.errors import Conflict, NotFound, Stale
+from ca.errors import Conflict, NotFound, Problem, Stale
+from ca.runtime import log
 from ca.runtime.database import Transaction
+
+_log = log.get(__name__)
 
 
 async def received(gate: Gate, asked: Asked, lease: LeaseId) -> Lease:
@@ -26,9 +29,12 @@ async def received(gate: Gate, asked: Asked, lease: LeaseId) -> Lease:
     return await acknowledge(gate.world, held.task, held.id, str(asked.caller), asked.now)
 
 
-async def received_at_once(gate: Gate, asked: Asked, lease: Lease) -> Lease:
-    """The caller took the answer for received when it asked (`?ack=received`)."""
-    return await acknowledge(gate.world, lease.task, lease.id, str(asked.caller), asked.now)
+async def received_at_once(gate: Gate, asked: Asked, lease: Lease) -> None:
+    """The answer was read to its end, by a caller for whom that is the acknowledgement (`?ack=received`)."""
+    try:
+        await acknowledge(gate.world, lease.task, lease.id, str(asked.caller), gate.world.clock.now())
+    except Problem as problem:  # the answer is out already; what is not acknowledged is revoked in time
+        _log.warning("an answer that was read could not be acknowledged", lease=lease.id, error=problem)
 
 
 async def received_all(gate: Gate, task: Task, held: Sequence[LeaseId], now: datetime) -> Sequence[LeaseId]:
