@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
-from faults.broker_process import DATABASE, INSTANCE, KEYS, Broker
 
 from broker.lifecycle.obtain import HandOver
 from broker.model.caller import Workload
@@ -20,6 +19,7 @@ from broker.service.proofs import Asked, Shown
 from broker.wire.credentials import AskCredential
 from ca.errors import Problem
 from ca.spiffe.id import SpiffeId
+from faults.broker_process import DATABASE, INSTANCE, KEYS, Broker
 
 READ, WRITE = f"{DATABASE}/readonly", f"{DATABASE}/readwrite"
 AGENT = SpiffeId.parse("spiffe://example.org/agents/clerk")

@@ -193,7 +193,7 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
             target=KEYS, name="signing", engine="postgres", ttl=timedelta(minutes=1)
         )
         policies = PolicyHolder(None)
-        settled = await database.write(lambda tx: installation.settle(tx, clock.now()))
+        settled = await database.write(lambda tx: installation.settle(tx, clock.now()), ending=True)
         world = await stack.enter_async_context(
             open_world(
                 database=database,

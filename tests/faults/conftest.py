@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from faults.nursery import LIVES, Nursery
 from faults.yard import Yard
-
 from house.failpoints import all_points
 from house.tree import ROOT
 from servers.postgres import postgres

@@ -19,6 +19,8 @@ from typing import Any
 from faults.broker_process import Case
 
 _GUARD = 60.0
+_WARM = 60
+"""Lives of one parent: about one kill in twenty meets a broker that was started cold."""
 
 LIVES: list[dict[str, Any]] = []
 """Every life of this run: its story, what was armed, what fired in it, and how it ended."""
@@ -31,6 +33,10 @@ class Nursery:
         self.pid = 0
         self._case: Case | None = None
         self._fired_before = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._lives = 0
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from faults.broker_process import serve_cases; serve_cases()"],
             stdin=subprocess.PIPE,
@@ -43,6 +49,7 @@ class Nursery:
     def begin(self, case: Case) -> int:
         """Start a life; its pid."""
         self._case, self._fired_before = case, len(fired(case))
+        self._lives += 1
         self._write(json.dumps(asdict(case)))
         self.pid = int(self._read()["pid"])
         return self.pid
@@ -52,7 +59,7 @@ class Nursery:
         said = self._read()
         assert "status" in said, said
         assert self._case is not None
-        facts = {"story": self._case.story, "points": self._case.points}
+        facts = {"story": self._case.story, "points": self._case.points, "cold": self._lives == 1}
         LIVES.append({**facts, "fired": fired(self._case)[self._fired_before :], "status": said["status"]})
         return int(said["status"])
 
@@ -72,9 +79,12 @@ class Nursery:
         os.kill(self.pid, number)
 
     def forget(self) -> None:
-        """Close the sessions agents left open."""
+        """Close the sessions agents left open; now and then, let the next life be the first of a new parent."""
         self._write("")
         self._read()
+        if self._lives >= _WARM:
+            self.close()
+            self._start()
 
     def close(self) -> None:
         """End the parent."""

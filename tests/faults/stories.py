@@ -28,6 +28,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from broker.errors import OutcomeUnknown
+from broker.lifecycle import configured, end_task, reconcile
+from broker.model.lease import LeaseState
+from broker.model.observed import Observation
+from broker.model.scope import Scope, patterns
+from broker.model.task import EndReason, Task, TaskEvent
+from broker.service import leases, tasks
+from broker.store import leases as lease_rows
+from broker.store import tasks as task_rows
+from ca.errors import Problem
+from ca.runtime import failpoint
+from ca.runtime.process import background
 from faults.agent import (
     GUARD,
     READ,
@@ -47,19 +59,6 @@ from faults.agent import (
     take,
 )
 from faults.broker_process import ANNEX, DATABASE, INSTANCE, KEYS, Broker, nothing_grows
-
-from broker.errors import OutcomeUnknown
-from broker.lifecycle import configured, end_task, reconcile
-from broker.model.lease import LeaseState
-from broker.model.observed import Observation
-from broker.model.scope import Scope, patterns
-from broker.model.task import EndReason, Task, TaskEvent
-from broker.service import leases, tasks
-from broker.store import leases as lease_rows
-from broker.store import tasks as task_rows
-from ca.errors import Problem
-from ca.runtime import failpoint
-from ca.runtime.process import background
 
 
 async def whole_life(broker: Broker) -> None:
@@ -222,6 +221,7 @@ async def one_secret(broker: Broker) -> None:
     task = await open_task(broker)
     try:
         await hold(broker, task)
+        failpoint.reach("story.held")
         broker.note("outcome", of="obtained")
     except Problem as problem:
         broker.note("outcome", of=type(problem).__name__, said=str(problem))

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from faults.broker_process import Case
-from faults.nursery import why
-from faults.yard import Yard
 
 from ca.runtime.clock import SystemClock
 from ca.runtime.database import StoreLocked
 from ca.runtime.sqlite import open_sqlite
+from faults.broker_process import Case
+from faults.nursery import why
+from faults.yard import Yard
 
 SHORT = 2.0
 """Seconds after which the target refuses a create, in those tests that wait for it to pass."""

@@ -15,7 +15,8 @@ async def test_what_ended_is_ended_outside_without_a_word_in_the_store(yard: Yar
     doors = "SELECT count(*) FROM pg_roles WHERE starts_with(rolname::text, 'sj_') AND rolcanlogin"
     connection = await yard.server.connect()
     assert await connection.fetchval(doors) > 0
-    assert yard.nursery.run(yard.next_life(case, "restart", starved=True)) == 0, why(case)
+    for _ in range(2):  # the first spends what was kept aside for endings, the second finds nothing left
+        assert yard.nursery.run(yard.next_life(case, "restart", starved=True)) == 0, why(case)
     assert await connection.fetchval(doors) == 0
     await connection.close()
     await yard.recovers(case)

@@ -12,10 +12,10 @@ import os
 import signal
 
 import pytest
+
 from faults.nursery import fired, why
 from faults.stories import TO_BE_KILLED
 from faults.yard import Yard
-
 from house.failpoints import all_points
 
 MARKED = ",".join(f"{point}=mark" for point in all_points())

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from faults.nursery import Nursery, why
 from faults.yard import Yard
-
 from servers.postgres import postgres
 
 WAITING = "story.waiting=stop"

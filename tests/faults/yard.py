@@ -12,7 +12,6 @@ from faults.broker_process import Case
 from faults.nursery import Nursery, why
 from faults.oracle import Outside, look
 from faults.stories import AFTERWARDS
-
 from servers.postgres import Room, Server
 
 
