@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from importlib import import_module
@@ -40,7 +41,8 @@ def main() -> None:
             rows += asyncio.run(import_module(f"bench.{name}").measure(Path(folder)))
         print(f"{now() - begun:.0f} s", file=sys.stderr)
     print(f"{about['cores']} cores, {about['cpu']}, Linux {about['kernel']}, Python {about['python']}", end="")
-    print(f", load {about['load_before']:.1f} before\n\n{printed(rows)}")
+    about["load_after"] = os.getloadavg()[0]
+    print(f", load {about['load_before']:.1f} before and {about['load_after']:.1f} after\n\n{printed(rows)}")
     kept(chosen.json, about, rows)
 
 
