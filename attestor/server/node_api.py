@@ -28,6 +28,8 @@ from ca.tls import peer_of
 
 ATTEST_WITHIN = 30.0
 """Seconds an unknown caller may take to prove itself."""
+LONGEST_ATTEST = 64 * 1024
+"""Bytes of one of its messages: a stranger keeps no more of our memory busy than a proof needs."""
 
 
 class _Spoken:
@@ -74,7 +76,7 @@ class NodeApi:
     def methods(self) -> tuple[Method, ...]:
         """All of them, by path."""
         return (
-            grpc.bidi(wire.ATTEST, self.attest, pb.AttestRequest, pb.AttestResponse),
+            grpc.bidi(wire.ATTEST, self.attest, pb.AttestRequest, pb.AttestResponse, limit=LONGEST_ATTEST),
             grpc.unary(wire.RENEW, self.renew, pb.RenewRequest, pb.Admission),
             grpc.bidi(wire.FOLLOW, self.follow, pb.FollowRequest, pb.FollowResponse),
             grpc.unary(wire.RESOLVE, self.resolve, pb.ResolveRequest, pb.ResolveResponse),

@@ -201,7 +201,8 @@ class _Listener:
     def _row(self, method: Method) -> Row:
         async def run(stream: Stream[Any, Any]) -> None:
             connection = self.connections[transport_of(stream)].accepted
-            call = GrpcCall(stream, method, connection, self.options.limit)
+            limit = self.options.limit if method.limit is None else min(method.limit, self.options.limit)
+            call = GrpcCall(stream, method, connection, limit)
             with self._counted(method), log.request() as request_id:
                 await self._answer(method, call, request_id)
 
@@ -292,6 +293,16 @@ class _Protocol(H2Protocol):
         self._listener.connections[transport] = self
         super().connection_made(transport)
         self.processor.processors[UnknownFrameReceived] = lambda _: None  # HTTP/2 says: ignore them
+
+    def pause_writing(self) -> None:
+        """Whoever does not read is not read either: each PING and SETTINGS asks for an answer we would have to keep."""
+        super().pause_writing()
+        self.accepted.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self.accepted.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Feed HTTP/2; a peer that breaks grpclib loses its own connection and nothing else."""

@@ -157,13 +157,17 @@ Handler: TypeAlias = Callable[[GrpcCall], Awaitable[Message | None]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method by its path; a message its handler returns is sent as the last one."""
+    """One method by its path; a message its handler returns is sent as the last one.
+
+    `limit` is what a message may have where that is less than the listener's: for callers nobody knows yet.
+    """
 
     path: str
     handler: Handler
     request: type[Message]
     reply: type[Message]
     cardinality: Cardinality = Cardinality.UNARY_UNARY
+    limit: int | None = None
 
 
 def unary(path: str, handler: Handler, request: type[Message], reply: type[Message]) -> Method:
@@ -176,9 +180,11 @@ def server_stream(path: str, handler: Handler, request: type[Message], reply: ty
     return Method(path, handler, request, reply, Cardinality.UNARY_STREAM)
 
 
-def bidi(path: str, handler: Handler, request: type[Message], reply: type[Message]) -> Method:
+def bidi(
+    path: str, handler: Handler, request: type[Message], reply: type[Message], *, limit: int | None = None
+) -> Method:
     """Many messages each way."""
-    return Method(path, handler, request, reply, Cardinality.STREAM_STREAM)
+    return Method(path, handler, request, reply, Cardinality.STREAM_STREAM, limit)
 
 
 def status_of(problem: Problem) -> Status:
