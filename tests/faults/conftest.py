@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from faults.nursery import LIVES, Nursery
 from faults.yard import Yard
 from house.failpoints import all_points
 from house.tree import ROOT
-from servers.postgres import postgres
+from servers.postgres import Room, Server, postgres
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +24,21 @@ def nursery() -> Iterator[Nursery]:
     found.close()
 
 
+@pytest.fixture(scope="session")
+def stage() -> tuple[Server, Room]:
+    """A server only these tests use, and one room of it: a case leaves it as it found it."""
+
+    async def furnish() -> tuple[Server, Room]:
+        async with postgres(options=("log_min_messages=error",)) as server, server.room() as room:
+            return server, room
+
+    return asyncio.run(furnish())
+
+
 @pytest.fixture
-async def yard(nursery: Nursery, tmp_path: Path) -> AsyncIterator[Yard]:
-    """A room of a server that only these tests use."""
-    async with postgres(options=("log_min_messages=error",)) as server, server.room() as room:
-        yield Yard(nursery, server, room, tmp_path)
+def yard(nursery: Nursery, stage: tuple[Server, Room], tmp_path: Path) -> Yard:
+    """A folder of the test's own."""
+    return Yard(nursery, *stage, tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
