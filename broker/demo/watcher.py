@@ -67,12 +67,15 @@ class Watcher:
         return count
 
     async def until_querying(self, name: str) -> str:
-        """Wait until it has a query under way; answers its text."""
+        """Wait until it has a query under way; answers its text.
+
+        Asleep in it: a session that is still preparing would end with its client, and nobody would have cut it.
+        """
 
         async def look() -> str | None:
             query: str | None = await self.session.fetchval(
                 "SELECT query FROM pg_stat_activity"
-                " WHERE usename = $1 AND state = 'active' AND query LIKE '%pg_sleep%'",
+                " WHERE usename = $1 AND state = 'active' AND wait_event = 'PgSleep'",
                 name,
             )
             return query
