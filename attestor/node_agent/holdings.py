@@ -95,6 +95,15 @@ class Held:
             ancestors=self.ancestors,
         )
 
+    def forget(self) -> None:
+        """It became another program, or another user's: what the former one was given is nobody's until asked again.
+
+        Whoever cut us off from the server would otherwise keep a former root's identity for what came after it.
+        """
+        self.identities, self.pending = (), True
+        self.leaves.clear()
+        self.tokens.clear()
+
     def entitled(self, id: SpiffeId) -> Identity | None:  # noqa: A002 - the word of the standard
         """The identity `id`, if it is one of its own."""
         return next((one for one in self.identities if one.id == id), None)
@@ -134,7 +143,7 @@ class Holdings:
         Who was given nothing is forgotten afterwards: it keeps no descriptor of ours busy.
 
         Raises:
-            Exhausted: so many processes are held that one more would leave no descriptor for the rest.
+            Exhausted: so many processes are held, in all or of this user, that one more would leave none for the rest.
         """
         held = self._of(peer)
         held.users += 1
@@ -212,6 +221,8 @@ class Holdings:
             return known
         if len(self._held) >= self._most:
             raise Exhausted(f"this node agent holds identities for {self._most} processes and takes no more")
+        if sum(held.uid == peer.uid for held in self._held.values()) >= max(1, self._most // 2):
+            raise Exhausted(f"the user {peer.uid} has half of the {self._most} processes held here and gets no more")
         held = Held(instance=new_id(), name=peer.name, uid=peer.uid, pidfd=peer.release())
         self._insert(held)
         return held

@@ -99,6 +99,10 @@ class Findings:
     strength: Strength
     lineage: tuple[tuple[int, int], ...] = ()
 
+    def same_as(self, other: Findings) -> bool:
+        """Whether it is still the program and the user it was; its parents may have gone."""
+        return (self.selectors, self.strength) == (other.selectors, other.strength)
+
 
 def peer_of(connection: socket.socket, *, option: int = SO_PEERPIDFD) -> Peer:
     """Ask the kernel who is at the other end of `connection`, a Unix socket.

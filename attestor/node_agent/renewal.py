@@ -65,6 +65,8 @@ class Renewal:
                     held.check()
                     lineage = self._holdings.lineage(findings.lineage)
                     if (held.findings, held.ancestors) != (findings, lineage):
+                        if held.findings is None or not held.findings.same_as(findings):
+                            held.forget()
                         held.findings, held.ancestors, held.rules_version = findings, lineage, ""
                     await self._provide(held)
                 yield held
@@ -131,8 +133,11 @@ class Renewal:
     async def _entitle(self, helds: Sequence[Held]) -> None:
         """Ask what they are entitled to; what is no longer theirs goes at once, and `_say_so` tells of it."""
         version = self._issuer.rules_version
+        looked = [held.findings for held in helds]
         found = await self._entitlements.of([held.attestation() for held in helds])
-        for held, identities in zip(helds, found, strict=True):
+        for held, findings, identities in zip(helds, looked, found, strict=True):
+            if held.findings is not findings:
+                continue  # the answer is about what it was
             held.identities, held.rules_version = identities, version
             mine = {identity.id for identity in held.identities}
             held.tokens.clear()

@@ -274,6 +274,23 @@ async def test_the_number_of_processes_is_bounded(tmp_path: Path) -> None:
                 assert held.leaves
 
 
+async def test_one_user_alone_gets_half_of_the_processes(tmp_path: Path) -> None:
+    """Whoever forks and asks, forks and asks, locks out nobody else."""
+    async with opened(tmp_path / "journal", most=4) as world:
+        with ExitStack() as processes:
+            greedy = [processes.enter_context(caller(tmp_path, user=4321)) for _ in range(3)]
+            for one in greedy[:2]:
+                async with world.admitted(one):
+                    pass
+            with pytest.raises(Exhausted, match="the user 4321"):
+                async with world.admitted(greedy[2]):
+                    pass
+            other = processes.enter_context(caller(tmp_path, user=4322))
+            async with world.admitted(other) as held, world.admitted(greedy[0]) as again:
+                assert held.leaves
+                assert again.leaves
+
+
 async def test_a_restart_keeps_the_instances_of_those_that_live(tmp_path: Path) -> None:
     """Done when 5: who lives keeps its instance; who died meanwhile is missing from the first live set."""
     with caller(tmp_path) as lives, caller(tmp_path) as dies:
