@@ -41,13 +41,8 @@ class Orders:
 
 
 async def users(room: Room) -> set[str]:
-    """Every principal of ours in a room's server."""
-    connection = await room.connect()
-    try:
-        rows = await connection.fetch("SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'sj\\_%'")
-    finally:
-        await connection.close()
-    return {row["rolname"] for row in rows}
+    """Every principal of ours that was made for this room."""
+    return await room.principals()
 
 
 async def gone(room: Room) -> None:

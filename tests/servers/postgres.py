@@ -54,6 +54,16 @@ class Room:
     admin: str
     admin_password: str = field(repr=False)
     groups: tuple[str, ...]
+    before: frozenset[str] = frozenset()
+    """Principals that earlier tests left: roles belong to the server, not to a room."""
+
+    async def principals(self) -> set[str]:
+        """Those made since this room was furnished."""
+        connection = await self.connect()
+        try:
+            return set(await _principals(connection) - self.before)
+        finally:
+            await connection.close()
 
     async def connect(self, user: str | None = None, password: str | None = None, **options: Any) -> asyncpg.Connection:
         """Log in over TCP, as the admin when nobody is named."""
@@ -139,7 +149,13 @@ class Server:
                 await connection.execute(f"CREATE ROLE {group} NOLOGIN; GRANT {group} TO {admin} WITH ADMIN OPTION")
             await _furnish(self, database, groups)
             yield Room(
-                host=self.host, port=self.port, database=database, admin=admin, admin_password=password, groups=groups
+                host=self.host,
+                port=self.port,
+                database=database,
+                admin=admin,
+                admin_password=password,
+                groups=groups,
+                before=await _principals(connection),
             )
         finally:
             await connection.close()
@@ -159,6 +175,11 @@ class Server:
                 return
             time.sleep(0.01)
         raise RuntimeError("postgres did not answer")
+
+
+async def _principals(connection: asyncpg.Connection) -> frozenset[str]:
+    rows = await connection.fetch(r"SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'sj\_%'")
+    return frozenset(row["rolname"] for row in rows)
 
 
 async def _furnish(server: Server, database: str, groups: Sequence[str]) -> None:
