@@ -87,7 +87,7 @@ class Proofs:
         if len(seen) >= _MOST_REMEMBERED:
             self._forget(now)
             seen = self._seen.setdefault(shown.thumbprint, {})
-        if seen.get(shown.id, now) > now:
+        if shown.id in seen and seen[shown.id] >= now:
             raise Unauthenticated("the proof was shown before, expected a new one for each request")
         if len(seen) >= _MOST_REMEMBERED:
             raise Exhausted("too many proofs of this key were shown in a short time, try again in a minute")
@@ -96,7 +96,7 @@ class Proofs:
     def _forget(self, now: datetime) -> None:
         """What is too old to be shown again; keys are those of tasks, so there are as few as there are of them."""
         for key, seen in list(self._seen.items()):
-            self._seen[key] = {name: until for name, until in seen.items() if until > now}
+            self._seen[key] = {name: until for name, until in seen.items() if until >= now}
             if not self._seen[key]:
                 del self._seen[key]
 
