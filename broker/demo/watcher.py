@@ -74,8 +74,7 @@ class Watcher:
 
         async def look() -> str | None:
             query: str | None = await self.session.fetchval(
-                "SELECT query FROM pg_stat_activity"
-                " WHERE usename = $1 AND state = 'active' AND wait_event = 'PgSleep'",
+                "SELECT query FROM pg_stat_activity WHERE usename = $1 AND state = 'active' AND wait_event = 'PgSleep'",
                 name,
             )
             return query
