@@ -119,7 +119,7 @@ async def test_over_mutual_tls_an_open_connection_ends_with_its_instance(tmp_pat
     def is_broker(found: SpiffeId) -> bool:
         return found.path == "/sojourn/broker"
 
-    async with asyncio.timeout(60), doors(tmp_path) as house:
+    async with asyncio.timeout(60), doors(tmp_path) as house:  # noqa: SIM117 - the session is made of the house
         async with client_session(house.material(), is_broker, base_url=house.url) as session:
             status, body = await call(session, "POST", "/v1/tasks", OPENING)
             assert status == 201
