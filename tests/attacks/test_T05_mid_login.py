@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from broker.engines.postgres.settings import Address
 from broker.engines.protocol import Issued
-from broker.errors import NotYet
+from broker.errors import NotYet, TargetDown
 from broker.model.lease import Handle
 from servers.places import PostgresPlace, postgres_place, reads
 from servers.postgres import installations
@@ -178,3 +180,15 @@ async def test_a_prepared_transaction_of_its_own_delays_nothing(name: str) -> No
             await place.engine.clean_up(handle)
         assert not await place.engine.names(place.prefix)
         assert await place.login(issued) is None
+
+
+async def test_an_endpoint_that_can_not_be_asked_is_not_verified() -> None:
+    """A standby may hold a session of its own: without its word the door is shut, and the lease has not ended."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        standby = Address(host="127.0.0.1", port=nobody.getsockname()[1])
+        async with postgres_place(standbys=(standby,)) as place:
+            handle, issued = await issue(place)
+            with pytest.raises(TargetDown):
+                await place.engine.end_access(handle)
+            assert await place.login(issued) is None

@@ -25,16 +25,14 @@ import asyncpg
 from broker.engines.postgres import principal
 from broker.engines.postgres.check import Examination
 from broker.engines.postgres.claim import adopt, claim
-from broker.engines.postgres.ending import clean_up, end_access
+from broker.engines.postgres.ending import clean_up, end_access, shut
 from broker.engines.postgres.reach import Connection, Reach
 from broker.engines.postgres.scram import ROUNDS, new_password, verifier
-from broker.engines.postgres.sessions import Cut
 from broker.engines.postgres.settings import Settings, role_settings
 from broker.engines.protocol import AccessEnded, Claim, Finding, Issued
 from broker.errors import ClockUntrusted
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
-from ca.errors import NotFound
 from ca.runtime.clock import Clock
 from ca.runtime.secret import Secret
 
@@ -99,10 +97,14 @@ class Postgres:
         return self._issued(handle, password)
 
     async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:  # noqa: ARG002
-        """Another verifier; then whoever logged in with the old password is cut."""
+        """Another verifier, once the old password opens nothing and whoever it let in is cut.
+
+        In this order: a session still open could set a password of its own over ours, and keep the door.
+        """
         offset, password = await self._offset(), new_password()
         text = principal.replace(handle.name, await self._verifier(handle, password), until + offset, deadline + offset)
-        await self._primary.run(lambda connection: self._replace(connection, handle.name, text))
+        await shut(self._primary, self._standbys, self._clock, handle.name, deadline + offset)
+        await self._primary.run(lambda connection: connection.execute(text))
         return self._issued(handle, password)
 
     async def renew(self, handle: Handle, until: datetime) -> None:
@@ -164,13 +166,6 @@ class Postgres:
             "username": handle.name,
         }
         return Issued(fields=fields, secret={"password": Secret(password), "url": Secret(url)})
-
-    async def _replace(self, connection: Connection, name: str, text: str) -> None:
-        known = await principal.state(connection, name)
-        if known is None:
-            raise NotFound("the target has no principal of that name")
-        await connection.execute(text)
-        await Cut(connection, int(str(known["oid"])), self._clock).run()
 
     async def _names(self, connection: Connection, prefix: str) -> list[str]:
         await self._primary.measure(connection)

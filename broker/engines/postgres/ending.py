@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 
 import asyncpg
 
@@ -11,6 +12,7 @@ from broker.engines.postgres.reach import Connection, Reach
 from broker.engines.postgres.sessions import PATIENCE, Cut
 from broker.engines.protocol import AccessEnded
 from broker.errors import NotYet
+from ca.errors import NotFound
 from ca.runtime.clock import Clock
 
 _TRIES = 8
@@ -25,7 +27,7 @@ async def end_access(primary: Reach, standbys: Sequence[Reach], clock: Clock, na
     """
     oid, cut = await primary.run(lambda connection: _disable_and_cut(primary, connection, clock, name))
     for standby in standbys:
-        cut += await standby.run(lambda connection: _cut_on_standby(connection, clock, name, oid))
+        cut += await standby.run(lambda connection: _cut_on_standby(connection, clock, name, oid, _is_enabled))
     return AccessEnded(sessions_cut=cut, endpoints=1 + len(standbys))
 
 
@@ -39,26 +41,67 @@ async def _disable_and_cut(primary: Reach, connection: Connection, clock: Clock,
 
 
 async def _disable(primary: Reach, connection: Connection, cut: Cut, name: str) -> None:
+    await _insist(primary, connection, cut, name, principal.disable(name))
+    left = await principal.state(connection, name)
+    if left is not None and _is_enabled(left):
+        raise NotYet("the principal could not be disabled: it is locked, or a group of it was granted by somebody else")
+
+
+async def shut(primary: Reach, standbys: Sequence[Reach], clock: Clock, name: str, deadline: datetime) -> None:
+    """Let no secret open it any more, and cut whoever is in; until then its holder could set a secret of its own.
+
+    Raises:
+        NotFound: there is no such principal.
+        NotYet, TargetDown, OutcomeUnknown: somebody may still be in.
+    """
+    oid = await primary.run(lambda connection: _shut_and_cut(primary, connection, clock, name, deadline))
+    for standby in standbys:
+        await standby.run(lambda connection: _cut_on_standby(connection, clock, name, oid, _is_open))
+
+
+async def _shut_and_cut(primary: Reach, connection: Connection, clock: Clock, name: str, deadline: datetime) -> int:
+    known = await principal.state(connection, name)
+    if known is None:
+        raise NotFound("the target has no principal of that name")
+    oid = int(str(known["oid"]))
+    cut = Cut(connection, oid, clock)
+    if not await _insist(primary, connection, cut, name, principal.shut(name, deadline)):
+        raise NotYet("the principal's row is locked, its secret could not be taken back yet")
+    await cut.run()
+    return oid
+
+
+async def _insist(primary: Reach, connection: Connection, cut: Cut, name: str, text: str) -> bool:
+    """Change the principal although its own sessions hold on to its row; False when they would not let go."""
     for _ in range(_TRIES):
         try:
-            await connection.execute(principal.disable(name))
-            break
+            await connection.execute(text)
         except (asyncpg.LockNotAvailableError, asyncpg.InternalServerError):  # held, or "tuple concurrently updated"
             await cut.once()
             await roll_back_prepared(primary, connection, name)
             await cut.clock.sleep(0.005)
-    left = await principal.state(connection, name)
-    if left is not None and (left["rolcanlogin"] or left["groups"]):
-        raise NotYet("the principal could not be disabled: it is locked, or a group of it was granted by somebody else")
+        else:
+            return True
+    return False
 
 
-async def _cut_on_standby(connection: Connection, clock: Clock, name: str, oid: int | None) -> int:
+async def _cut_on_standby(
+    connection: Connection, clock: Clock, name: str, oid: int | None, admits: Callable[[asyncpg.Record], bool]
+) -> int:
     started = clock.boot()
-    while (seen := await principal.state(connection, name)) is not None and (seen["rolcanlogin"] or seen["groups"]):
+    while (seen := await principal.state(connection, name)) is not None and admits(seen):
         if clock.boot() - started >= PATIENCE:
-            raise NotYet("a standby has not heard yet that the principal is disabled")
+            raise NotYet("a standby has not heard yet that nobody may log in")
         await clock.sleep(0.02)
     return await Cut(connection, oid, clock).run()
+
+
+def _is_enabled(state: asyncpg.Record) -> bool:
+    return bool(state["rolcanlogin"] or state["groups"])
+
+
+def _is_open(state: asyncpg.Record) -> bool:
+    return not state["shut"]
 
 
 async def clean_up(primary: Reach, name: str) -> None:

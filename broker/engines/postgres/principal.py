@@ -45,8 +45,21 @@ def create(
     )
 
 
+def shut(name: str, deadline: datetime) -> str:
+    """No secret opens it any more, and none its own sessions may set: they can't move VALID UNTIL.
+
+    It still may log in, in principle: what was disabled meanwhile must stay so. The wait for a lock is short, as in
+    `disable`.
+    """
+    return f"""{_in_time(deadline)}
+DO $sojourn$ BEGIN
+  SET LOCAL lock_timeout = '250ms';
+  ALTER ROLE {identifier(name)} PASSWORD NULL VALID UNTIL '-infinity';
+END $sojourn$"""
+
+
 def replace(name: str, verifier: str, until: datetime, deadline: datetime) -> str:
-    """Give it another secret."""
+    """Give it another secret, once it is shut and its sessions are cut."""
     return (
         f"{_in_time(deadline)} ALTER ROLE {identifier(name)} PASSWORD {literal(verifier)} VALID UNTIL {moment(until)}"
     )
@@ -93,13 +106,13 @@ END $sojourn$"""
 
 
 _STATE = """
-SELECT r.oid, r.rolcanlogin,
+SELECT r.oid, r.rolcanlogin, COALESCE(r.rolvaliduntil = '-infinity', false) AS shut,
        ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = r.oid ORDER BY 1) AS groups
 FROM pg_roles r WHERE r.rolname = $1"""
 
 
 async def state(connection: Connection, name: str) -> asyncpg.Record | None:
-    """What a server knows of it: `oid`, `rolcanlogin`, `groups`; None when it is absent."""
+    """What a server knows of it: `oid`, `rolcanlogin`, `shut`, `groups`; None when it is absent."""
     found: asyncpg.Record | None = await connection.fetchrow(_STATE, name)
     return found
 
