@@ -54,6 +54,7 @@ class TaskLink:
         self._current = False
         self._fresh = False
         self._link: Channel | None = None
+        self._silence, self._patience = SILENCE, PATIENCE
 
     @classmethod
     @asynccontextmanager
@@ -65,9 +66,12 @@ class TaskLink:
         *,
         watched: Iterable[str] = (),
         refused: Refused | None = None,
+        silence: float = SILENCE,
+        patience: float = PATIENCE,
     ) -> AsyncIterator[TaskLink]:
         """Follow the server at `host`:`port` as to the instances `watched`; it need not answer yet."""
         link = cls(source, host, port, refused=refused)
+        link._silence, link._patience = silence, patience
         link._watched.update(watched)
         async with beside(link._follow()):
             yield link
@@ -141,7 +145,11 @@ class TaskLink:
         asked = frozenset(self._watched)
         call = channel.request(wire.WATCH, Cardinality.UNARY_STREAM, pb.WatchRequest, pb.WatchResponse)
         async with call as stream:
-            await stream.send_message(wire.encode_watch(asked), end=True)
+            try:
+                async with asyncio.timeout(self._patience):  # the connection is made here, and nobody may answer
+                    await stream.send_message(wire.encode_watch(asked), end=True)
+            except TimeoutError as error:
+                raise Unreachable("the attestor server does not answer") from error
             cursor: int | None = None
             while (message := await self._next(stream)) is not None:
                 cursor = self._apply(wire.decode_watched(message), asked, cursor)
@@ -150,9 +158,10 @@ class TaskLink:
     async def _next(self, stream: Stream[pb.WatchRequest, pb.WatchResponse]) -> pb.WatchResponse | None:
         """The next message. Raises Unreachable after a silence in which even a beat was missing."""
         try:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout(self._silence):
                 return await stream.recv_message()
         except TimeoutError as error:
+            self._fresh = False  # what was last heard is old already: it is not current while we try again
             raise Unreachable("the attestor server has fallen silent") from error
 
     def _apply(self, step: Watched, asked: frozenset[str], cursor: int | None) -> int:
