@@ -27,9 +27,12 @@ PURE = frozenset({"plan", "guarantee"})
 """Methods of an engine that touch nothing."""
 
 _POWERS = (protocol.Engine, protocol.Listing, protocol.Claimable, protocol.Checkable)
-VERBS = frozenset(
-    name for power in _POWERS for name, what in vars(power).items() if callable(what) and not name.startswith("_")
-) - PURE
+VERBS = (
+    frozenset(
+        name for power in _POWERS for name, what in vars(power).items() if callable(what) and not name.startswith("_")
+    )
+    - PURE
+)
 _PLAIN = (ast.Expr, ast.Assign, ast.AnnAssign)
 
 

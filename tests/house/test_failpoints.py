@@ -83,7 +83,9 @@ def test_a_module_that_breaks_it_is_refused(name: str) -> None:
 
 def test_a_module_function_is_no_engine() -> None:
     """`reconcile.claim(world)` is a call into another module, which has its own points."""
-    source = "from broker.lifecycle import reconcile\n\nasync def one(world):\n    return await reconcile.claim(world)\n"
+    source = (
+        "from broker.lifecycle import reconcile\n\nasync def one(world):\n    return await reconcile.claim(world)\n"
+    )
     assert walk("sample", ast.parse(source)).faults == []
 
 
