@@ -61,10 +61,10 @@ class Instances:
             known = {one.id: one for one in await store.of_node(tx, node.id)}
             gone = [one for one in known.values() if one.id not in live.instances and one.since <= live.counter]
             back = [one for one in known.values() if one.id in live.instances and one.state is State.UNOBSERVED]
-            strangers = [await store.get(tx, one) for one in sorted(live.instances - known.keys())]
+            refused = await store.nodes_of(tx, live.instances - known.keys())  # ended here, or another node's
             changed = await self._move(tx, gone, State.ENDED, NOT_REPORTED, now)
             changed |= await self._move(tx, back, State.LIVE, HEARD_AGAIN, now)
-            return Reported(frozenset(one.id for one in strangers if one)), changed
+            return Reported(frozenset(refused)), changed
 
         # It takes access away, so it goes on with a full disk.
         reported, changed = await self._database.write(unit, ending=True)

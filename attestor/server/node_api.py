@@ -7,8 +7,9 @@ eviction, a ban or an expired leaf ends what an open connection could do (traps 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from attestor._proto import node_pb2 as pb
 from attestor.conversation import LONGEST_MESSAGE
@@ -72,6 +73,8 @@ class NodeApi:
     changes: Changes
     clock: Clock
     beat: timedelta
+    turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary, repr=False)
+    """One report or question of a node at a time: however many streams a hostile one opens, the others' are heard."""
 
     def methods(self) -> tuple[Method, ...]:
         """All of them, by path."""
@@ -107,7 +110,8 @@ class NodeApi:
         """What instances are entitled to."""
         node = await self._node(call)
         attestations = wire.decode_resolve(await call.recv())
-        return wire.encode_entitlements(*await self.workloads.resolve(node, attestations))
+        async with self._turn(node):
+            return wire.encode_entitlements(*await self.workloads.resolve(node, attestations))
 
     async def sign(self, call: GrpcCall) -> pb.SignResponse:
         """Leaves for instances."""
@@ -137,7 +141,8 @@ class NodeApi:
         async for message in call:
             live = wire.decode_live(message)
             node = await self._node(call)
-            reported = await self.instances.report(node, live, self.clock.now())
+            async with self._turn(node):
+                reported = await self.instances.report(node, live, self.clock.now())
             if reported is not None and reported.refused != following.refused:
                 following.refused = reported.refused
                 self.changes.notify()
@@ -167,6 +172,9 @@ class NodeApi:
             beat=self.beat,
             grace=self.instances.grace,
         )
+
+    def _turn(self, node: Node) -> asyncio.Lock:
+        return self.turns.setdefault(node.id, asyncio.Lock())
 
     async def _node(self, call: GrpcCall) -> Node:
         return await self.admission.recognise(peer_of(call.ssl_object), self.clock.now())

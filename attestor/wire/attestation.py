@@ -13,6 +13,7 @@ from ca.errors import Malformed
 from ca.spiffe.id import SpiffeId
 
 MOST_SELECTORS = 512
+MOST_ANCESTORS = 64
 HIGHEST_COUNTER = 2**53
 """Of a live set: beyond it a counter is no longer the same number everywhere."""
 
@@ -72,8 +73,10 @@ def encode_attestation(one: Attestation) -> pb.Attestation:
 
 def decode_attestation(message: pb.Attestation) -> Attestation:
     """For a server. Raises Malformed."""
-    if len(message.selectors) > MOST_SELECTORS or len(message.ancestors) > MOST_SELECTORS:
-        raise Malformed(f"an attestation must not hold more than {MOST_SELECTORS} selectors or ancestors")
+    if len(message.selectors) > MOST_SELECTORS or len(message.ancestors) > MOST_ANCESTORS:
+        raise Malformed(
+            f"an attestation must not hold more than {MOST_SELECTORS} selectors and {MOST_ANCESTORS} ancestors"
+        )
     if message.counter > HIGHEST_COUNTER:
         raise Malformed(f"the counter of a live set must not be above {HIGHEST_COUNTER}")
     return Attestation(

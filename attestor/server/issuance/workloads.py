@@ -115,11 +115,10 @@ class Workloads:
             return {}
 
         async def unit(tx: Transaction) -> dict[str, frozenset[SpiffeId]]:
-            found: dict[str, frozenset[SpiffeId]] = {}
-            for one in ancestors:
-                instance = await store.get(tx, one)
-                here = instance is not None and instance.node == node.id
-                found[one] = frozenset(given.id for given in await store.given_to(tx, one)) if here else frozenset()
+            found: dict[str, frozenset[SpiffeId]] = dict.fromkeys(ancestors, frozenset())
+            for one, where in (await store.nodes_of(tx, ancestors)).items():
+                if where == node.id:
+                    found[one] = frozenset(given.id for given in await store.given_to(tx, one))
             return found
 
         return await self._database.read(unit)

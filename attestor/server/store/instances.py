@@ -14,6 +14,9 @@ from ca.spiffe.id import SpiffeId
 KEPT = timedelta(days=7)
 """How long an ended instance is remembered; afterwards it is unknown, which gives it just as little."""
 
+_AT_ONCE = 500
+"""Ids in one statement: a hostile node names many, and each statement of its own would hold up everybody's store."""
+
 _COLUMNS = "id, node, state, reason, strength, bound, since, began_at, changed_at"
 
 
@@ -45,6 +48,18 @@ async def get(tx: Transaction, instance_id: str) -> Instance | None:
     """The instance of that id."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM instances WHERE id = $1", instance_id)
     return _instance(row) if row else None
+
+
+async def nodes_of(tx: Transaction, instance_ids: Iterable[str]) -> Mapping[str, str]:
+    """Which of these are known, whether they live or have ended, and of which node each is."""
+    found: dict[str, str] = {}
+    asked = sorted(instance_ids)
+    for first in range(0, len(asked), _AT_ONCE):
+        piece = asked[first : first + _AT_ONCE]
+        places = ", ".join(f"${n}" for n in range(1, len(piece) + 1))
+        rows = await tx.fetch(f"SELECT id, node FROM instances WHERE id IN ({places}) ORDER BY id", *piece)
+        found |= {row["id"]: row["node"] for row in rows}
+    return found
 
 
 async def of_node(tx: Transaction, node: str) -> Sequence[Instance]:
