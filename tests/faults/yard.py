@@ -15,6 +15,12 @@ from faults.stories import AFTERWARDS
 from servers.postgres import Room, Server
 
 
+def address(room: Room) -> dict[str, Any]:
+    """What another process must know of a room."""
+    facts = {"host": room.host, "port": room.port, "database": room.database, "groups": room.groups}
+    return {**facts, "admin": room.admin, "admin_password": room.admin_password}
+
+
 @dataclass
 class Yard:
     """One server and one room; a case after the other."""
@@ -41,12 +47,12 @@ class Yard:
         await connection.execute("DROP ROLE IF EXISTS sojourn_claim")
         await connection.close()
         self._log_from = (self.server.folder / "log").stat().st_size
-        room = {**asdict(self.room), **more.pop("room", {})}
+        room = {**address(self.room), **more.pop("room", {})}
         return Case(story=story, points=points, folder=str(folder), room=room, superuser=self.owner, **more)
 
     def next_life(self, case: Case, story: str, **more: Any) -> Case:
         """The same store and server, after whatever happened."""
-        facts = {**asdict(case), "room": asdict(self.room), "points": "", **more}
+        facts = {**asdict(case), "room": address(self.room), "points": "", **more}
         return Case(**{**facts, "story": story})
 
     async def ask(self, case: Case, *, after_a_minute: bool = False) -> list[str]:
