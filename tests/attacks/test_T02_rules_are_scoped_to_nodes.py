@@ -97,7 +97,7 @@ async def test_a_placeholder_can_not_escape_its_segment(tmp_path: Path) -> None:
     rules = 'rules: [{name: a, nodes: ["node:*"], when: ["unix:uid:0"], spiffe_id: "/{unix.user}/1"}]'
     async with parts(tmp_path, rules) as server:
         node = await server.join("n")
-        for name in ("x/../../task", "task", "sojourn", "..", ""):
+        for name in ("x/../../task", "x/y", "task/7", "task", "sojourn", "..", ""):
             selectors = ["unix:uid:0", f"unix:user:{name}"] if name else ["unix:uid:0"]
             (told,), _ = await server.workloads.resolve(node, [attestation(*selectors)])
             assert told.identities == ()
@@ -125,6 +125,24 @@ async def test_a_rule_that_was_taken_away_signs_nothing_any_more(tmp_path: Path)
         (tmp_path / "rules.yaml").write_text("rules: []")
         assert server.rules.reload()
         assert isinstance(await ask(server, "good", "/agent/orders", of), Refusal)
+
+
+async def test_an_instance_of_another_node_is_nobody_s_ancestor(tmp_path: Path) -> None:
+    """A node that names it neither gains nor loses by it, and finds out nothing of what it was given."""
+    async with parts(tmp_path, RULES) as server:
+        good, bad = await server.join("good"), await server.join("bad")
+        of = attestation("unix:uid:0", "unix:user:root")
+        assert isinstance(await ask(server, "good", "/agent/orders", of), Signed)
+        child = attestation("unix:uid:0", "unix:user:root", ancestors=(of.instance,))
+        (here,), _ = await server.workloads.resolve(good, [child])
+        assert [one.id.path for one in here.identities] == ["/on/good/root"]
+        assert "descends from one" in here.unmatched[0].reason
+        assert isinstance(await ask(server, "good", "/on/good/root", of), Signed)
+        rules = (tmp_path / "rules.yaml").read_text().replace("node:name:good", "node:name:bad")
+        (tmp_path / "rules.yaml").write_text(rules)
+        assert server.rules.reload()
+        (there,), _ = await server.workloads.resolve(bad, [child])
+        assert [one.id.path for one in there.identities] == ["/agent/orders", "/on/bad/root"]
 
 
 def test_selectors_of_a_node_are_only_the_verified_ones() -> None:

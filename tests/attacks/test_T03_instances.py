@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from attestor.errors import InstanceElsewhere, InstanceEnded
-from attestor.instance import State
+from attestor.instance import State, new_id
 from attestor.server.store.nodes import Node
-from attestor.wire.attestation import Attestation
+from attestor.wire.attestation import Attestation, decode_attestation, encode_attestation
 from attestor.wire.node import JwtItem, LiveSet, Refusal, Signed
+from ca.errors import Malformed
 from fakes.attestor_parts import Parts, attestation, parts, wants
 
 RULES = """\
@@ -119,3 +120,24 @@ async def test_a_restart_of_the_node_agent_ends_what_died_meanwhile_and_nothing_
         await server.instances.report(node, alive, server.clock.now())
         assert (await server.instances.bind(stays.instance)).state is State.LIVE
         assert (await server.instances.bind(dies.instance)).state is State.ENDED
+
+
+async def test_a_long_list_of_strangers_hides_nobody(tmp_path: Path) -> None:
+    """However many ids a node makes up, those that ended are found among them."""
+    async with parts(tmp_path, RULES) as server:
+        node, of = await server.join("n"), attestation("unix:uid:7")
+        await leaf(server, node, of)
+        await server.instances.report(node, LiveSet(counter=2, instances=frozenset()), server.clock.now())
+        made_up = frozenset(new_id() for _ in range(1200))
+        listed = LiveSet(counter=3, instances=made_up | {of.instance})
+        reported = await server.instances.report(node, listed, server.clock.now())
+        assert reported is not None
+        assert reported.refused == {of.instance}
+
+
+def test_a_process_has_no_more_ancestors_than_are_looked_at() -> None:
+    """Each is a question to the store that everybody shares."""
+    few, many = (attestation("unix:uid:7", ancestors=[new_id() for _ in range(count)]) for count in (64, 65))
+    assert decode_attestation(encode_attestation(few)) == few
+    with pytest.raises(Malformed, match="64 ancestors"):
+        decode_attestation(encode_attestation(many))

@@ -192,3 +192,18 @@ async def test_an_endpoint_that_can_not_be_asked_is_not_verified() -> None:
             with pytest.raises(TargetDown):
                 await place.engine.end_access(handle)
             assert await place.login(issued) is None
+
+
+async def test_a_principal_somebody_else_holds_locked_is_not_verified(place: PostgresPlace) -> None:
+    """Its sessions are cut, but it may still log in: that is said, and the ending is tried again."""
+    handle, issued = await issue(place)
+    holder = await place.server.connect()
+    await holder.execute("BEGIN")
+    await holder.execute("SELECT FROM pg_catalog.pg_authid WHERE rolname = $1 FOR UPDATE", handle.name)
+    async with asyncio.timeout(60):
+        with pytest.raises(NotYet, match="locked"):
+            await place.engine.end_access(handle)
+        await holder.execute("ROLLBACK")
+        await holder.close()
+        await place.engine.end_access(handle)
+    assert await place.login(issued) is None

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.errors import Fenced
+from attestor.instance import State
+from attestor.server.admission import Admission
+from attestor.server.instances import Instances
+from attestor.server.issuance.workloads import Workloads
+from attestor.server.store.nodes import NodeState
+from attestor.wire.node import LiveSet
+from broker.errors import Fenced, TargetDown
+from broker.model.caller import Operator, Verb
 from broker.model.lease import LeaseState
 from broker.model.task import TaskState
+from broker.service import operators
+from broker.service.operators import KnownOperators
+from broker.service.proofs import Asked, Shown
+from broker.store import operators as operator_store
 from ca.errors import Problem
-from ca.runtime.database import Database, StoreFull, Unit
+from ca.runtime.database import Database, StoreFull, Transaction, Unit
+from ca.runtime.metrics import Metrics
+from fakes.attestor_parts import GRACE, LIMIT, attestation, parts, wants
+from fakes.front import OPERATOR, front
 from fakes.world import living
 
 
@@ -112,3 +131,73 @@ async def test_a_lease_that_must_end_is_ended_before_it_is_recorded(tmp_path: Pa
         with contextlib.suppress(Problem):
             await house.reap()
         assert await house.engine.target.login(handed.issued) is None
+
+
+async def test_an_ending_that_is_put_off_is_put_off_from_the_reserve(tmp_path: Path) -> None:
+    """Full disk and dead target together: it is tried again later, and not forgotten."""
+    async with living(tmp_path, wrap=Filling) as house:
+        store: Any = house.world.database
+        task = await house.open()
+        handed = await house.held(task)
+        store.full = True
+        house.engine.fail("end_access", error=TargetDown("nobody is there"))
+        await house.end(task)
+        await house.reap()
+        lease = await house.lease(handed.lease.id)
+        assert (lease.state, lease.attempts) == (LeaseState.REVOKING, 1)
+        await house.clock.advance(60)
+        await house.reap()
+        assert (await house.lease(handed.lease.id)).state is LeaseState.REVOKED
+
+
+async def test_an_operator_is_removed_although_nobody_can_be_added(tmp_path: Path) -> None:
+    """Taking verbs away is an ending too."""
+    async with front(tmp_path, wrap=Filling) as house:
+        store: Any = house.house.world.database
+        asked = Asked(caller=OPERATOR, shown=Shown(header=None, method="", path=""), now=house.clock.now())
+        known = KnownOperators()
+
+        async def write(tx: Transaction) -> None:
+            eve = Operator(name="eve", verbs=frozenset({Verb.READ_TASKS}))
+            await operator_store.add(tx, eve, certificate(), OPERATOR.name, house.clock.now())
+
+        await store.write(write)
+        store.full = True
+        await operators.remove(house.gate, asked, "eve", known)
+        assert not await operators.listed(house.gate, asked)
+
+
+async def test_the_attestor_ends_instances_and_sends_nodes_away_from_the_reserve(tmp_path: Path) -> None:
+    """By a live set, by silence, by an operator; and meanwhile nothing is signed."""
+    rules = 'rules: [{name: a, nodes: ["node:*"], when: ["unix:uid:7"], spiffe_id: /a}]'
+    async with parts(tmp_path, rules) as server:
+        store: Any = Filling(server.database)
+        now = server.clock.now
+        instances = Instances(store, server.changes, grace=GRACE, limit=LIMIT, started=now())
+        workloads = Workloads(store, server.leaves, server.rules, instances, Metrics())
+        admission = Admission(store, server.leaves, instances, server.changes, Metrics(), node_ttl=LIMIT)
+        node, other = await server.join("n"), await server.join("o")
+        by_set, by_silence, by_word = (attestation("unix:uid:7") for _ in range(3))
+        await workloads.sign(node, [wants("/a", by_set), wants("/a", by_silence)], now())
+        await workloads.sign(other, [wants("/a", by_word)], now())
+        store.full = True
+        with pytest.raises(StoreFull):
+            await workloads.sign(node, [wants("/a", attestation("unix:uid:7"))], now())
+        alive = LiveSet(counter=2, instances=frozenset({by_silence.instance}))
+        await instances.report(node, alive, now())
+        assert await instances.state(by_set.instance) is State.ENDED
+        await admission.send_away("o", NodeState.BANNED, now())
+        assert await instances.state(by_word.instance) is State.ENDED
+        for seconds, state in ((16, State.UNOBSERVED), (46, State.ENDED)):
+            await server.clock.advance(seconds)
+            await instances.tick(now())
+            assert await instances.state(by_silence.instance) is state
+
+
+def certificate() -> bytes:
+    """An operator's."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, datetime(2026, 1, 1, tzinfo=UTC), datetime(2036, 1, 1, tzinfo=UTC)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import AlreadyAcknowledged, Fenced, OutcomeUnknown, TargetDown
+from broker.lifecycle import withdraw
 from broker.lifecycle.acknowledge import acknowledge
 from broker.model.lease import CloseReason, LeaseState
 from ca.errors import NotFound, Stale, Unavailable
@@ -116,6 +117,26 @@ async def test_a_task_that_ends_during_a_reissue_gets_nothing(tmp_path: Path) ->
             group.create_task(retry())
             await arrived.wait()
             await house.end(task)
+            go.set()
+        await house.reap()
+        assert not house.engine.target.principals
+
+
+async def test_a_lease_that_ends_during_a_reissue_hands_nothing_over(tmp_path: Path) -> None:
+    """Its task lives; an operator took back this one secret, and the new one is not shown either."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        first = await house.obtain(task, key="k")
+        arrived, go = house.engine.hold("replace")
+
+        async def retry() -> None:
+            with pytest.raises(Stale):
+                await house.obtain(task, key="k")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(retry())
+            await arrived.wait()
+            await withdraw.begin(house.world, first.lease.id, CloseReason.OPERATOR, house.clock.now())
             go.set()
         await house.reap()
         assert not house.engine.target.principals

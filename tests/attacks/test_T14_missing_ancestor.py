@@ -16,7 +16,8 @@ import pytest
 from broker.model.scope import Sensitivity
 from broker.policy import source
 from broker.policy.decide import decide
-from broker.policy.request import Entity, Request, build, closed
+from broker.policy.request import Entity, Incomplete, Request, build, closed
+from broker.policy.request import whole as entities_of
 from broker.policy.slices import PolicySet, Uid
 from ca.spiffe.id import SpiffeId
 from fakes.nouns import NOW, caller, facts, obtain, role, task
@@ -76,6 +77,20 @@ def test_every_rung_of_every_ladder_is_checked() -> None:
     assert closed(read, named) is None
     for left_out in read:
         assert closed([one for one in read if one is not left_out], named) is not None or _is_unnamed(left_out, read)
+
+
+def test_a_request_with_something_missing_is_never_built() -> None:
+    """It is not for whoever asks to look first: nobody gets a request that is not whole."""
+    parent = task()
+    child = replace(task(parent), owner=SUSPENDED)
+    whole = build(caller(), [parent, child], obtain(), facts(), Sensitivity.INTERNAL)
+    read = [_entity(one) for one in json.loads(whole.place.entities)]
+    named = [whole.place.principal, whole.place.resource, Uid("Task", child.id)]
+    assert json.loads(entities_of(read, named)) == json.loads(whole.place.entities)
+    for left_out in read:
+        if closed([one for one in read if one is not left_out], named) is not None:
+            with pytest.raises(Incomplete):
+                entities_of([one for one in read if one is not left_out], named)
 
 
 def test_the_decision_denies_an_agent_of_a_forbidden_path_at_any_depth() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,21 @@ async def test_a_proof_is_good_for_its_owner_s_identity_only(house: Front) -> No
     shown = mint(key, "GET", f"/v1/tasks/{task}", house.clock.now())
     thief = house.agent("/agents/payroll", instance=None)
     assert (await asked(house, thief, OF_A_TASK[0], task, DPoP=shown))[0] == 404
+
+
+@pytest.mark.parametrize("what", ["again", "method", "path", "old", "early"])
+async def test_a_proof_that_was_caught_opens_nothing(house: Front, what: str) -> None:
+    """Not a second time, for nothing else, and neither later nor before its time."""
+    key, caller = new_key(), house.agent(instance=None)
+    async with house.session(caller) as owner:
+        task, other = [await opened(owner, bind=False, lasts="10m", key=public(key)) for _ in range(2)]
+    moment = house.clock.now() + timedelta(seconds={"old": -61, "early": 61}.get(what, 0))
+    method, path = "POST" if what == "method" else "GET", f"/v1/tasks/{other if what == 'path' else task}"
+    caught = mint(key, method, path, moment)
+    if what == "again":
+        assert (await asked(house, caller, OF_A_TASK[0], task, DPoP=caught))[0] == 200
+        await house.clock.advance(59)
+    assert (await asked(house, caller, OF_A_TASK[0], task, DPoP=caught))[0] == 401
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/audit", "/v1/audit/heads", "/v1/leases", "/v1/operators"])

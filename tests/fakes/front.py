@@ -127,7 +127,12 @@ async def obtained(session: aiohttp.ClientSession, task: str, **headers: str) ->
 
 @asynccontextmanager
 async def front(
-    folder: Path, *, the_role: Role | None = None, engine: FakeEngine | None = None, **limits: Any
+    folder: Path,
+    *,
+    the_role: Role | None = None,
+    engine: FakeEngine | None = None,
+    wrap: Any = None,
+    **limits: Any,
 ) -> AsyncIterator[Front]:
     """`folder` must be short enough for a socket's path."""
     policies = PolicyHolder(None)
@@ -137,6 +142,7 @@ async def front(
                 folder,
                 the_role=the_role or role(engine="postgres"),
                 engine=engine,
+                wrap=wrap,
                 policy_version=lambda: policies.current.version,
             )
         )
