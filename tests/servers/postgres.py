@@ -54,14 +54,14 @@ class Room:
     admin: str
     admin_password: str = field(repr=False)
     groups: tuple[str, ...]
-    before: frozenset[str] = frozenset()
+    before: Sequence[str] = ()
     """Principals that earlier tests left: roles belong to the server, not to a room."""
 
     async def principals(self) -> set[str]:
         """Those made since this room was furnished."""
         connection = await self.connect()
         try:
-            return set(await _principals(connection) - self.before)
+            return set(await _principals(connection)) - set(self.before)
         finally:
             await connection.close()
 
@@ -177,9 +177,9 @@ class Server:
         raise RuntimeError("postgres did not answer")
 
 
-async def _principals(connection: asyncpg.Connection) -> frozenset[str]:
+async def _principals(connection: asyncpg.Connection) -> Sequence[str]:
     rows = await connection.fetch(r"SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'sj\_%'")
-    return frozenset(row["rolname"] for row in rows)
+    return [row["rolname"] for row in rows]
 
 
 async def _furnish(server: Server, database: str, groups: Sequence[str]) -> None:
