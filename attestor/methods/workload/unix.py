@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from stat import S_ISREG
+from weakref import WeakValueDictionary
 
 from attestor.methods.workload.proc import CallerGone, ProcessFolder, process_folder
 from attestor.methods.workload.protocol import Subject
@@ -41,7 +42,8 @@ class UnixSource:
     """Selectors of the type `unix`.
 
     Files are hashed and names looked up in two threads of their own: a slow directory service or a large executable
-    delays the process that brings it, not the node agent.
+    delays the process that brings it, not the node agent. One look per user at a time, so that whoever brings a crowd
+    of large executables waits for them alone.
     """
 
     def __init__(self, *, discover_path: bool = True, hash_limit: int = HASH_LIMIT) -> None:
@@ -49,16 +51,18 @@ class UnixSource:
         self._hash_limit = hash_limit
         self._hashes: OrderedDict[tuple[int, ...], str] = OrderedDict()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="unix-source")
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         with process_folder(os.getpid()) as folder:
             self._own = (os.getpid(), folder.start_time())
 
     async def selectors(self, subject: Subject) -> frozenset[Selector]:
         """Look at `subject`. Raises CallerGone when it ends meanwhile."""
-        # The thread gets a descriptor of its own: it may still read when we are cancelled and ours is closed.
-        folder = subject.folder.duplicate()
-        looking = self._threads.submit(self._look, replace(subject, folder=folder))
-        looking.add_done_callback(lambda _: folder.close())
-        return frozenset(_selectors(await asyncio.wrap_future(looking)))
+        async with self._turns.setdefault(subject.uid, asyncio.Lock()):
+            # The thread gets a descriptor of its own: it may still read when we are cancelled and ours is closed.
+            folder = subject.folder.duplicate()
+            looking = self._threads.submit(self._look, replace(subject, folder=folder))
+            looking.add_done_callback(lambda _: folder.close())
+            return frozenset(_selectors(await asyncio.wrap_future(looking)))
 
     def close(self) -> None:
         """Let the threads go; what is being looked up is finished first."""

@@ -7,7 +7,9 @@ import hashlib
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,31 @@ async def test_a_bind_mount_in_a_namespace_of_its_own_is_not_believed(tmp_path: 
     finally:
         process.kill()
         await process.wait()
+
+
+async def test_a_user_with_a_crowd_of_slow_executables_waits_alone(tmp_path: Path) -> None:
+    """Another user's process is looked at meanwhile."""
+    seen, go = threading.Event(), threading.Event()
+
+    class Slow(UnixSource):
+        """Takes its time for one user."""
+
+        def _look(self, subject: Subject) -> list[str]:
+            if subject.uid == OTHER:
+                seen.set()
+                go.wait(60)
+            return super()._look(subject)
+
+    source = Slow()
+    with ExitStack() as processes:
+        crowd = [processes.enter_context(caller(tmp_path, user=OTHER)) for _ in range(3)]
+        one = processes.enter_context(caller(tmp_path))
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            slow = [group.create_task(attest(each, source)) for each in crowd]
+            await asyncio.get_running_loop().run_in_executor(None, seen.wait, 60)
+            try:
+                assert (await asyncio.wait_for(attest(one, source), 30)).selectors
+                assert not any(each.done() for each in slow)
+            finally:
+                go.set()
+    source.close()
