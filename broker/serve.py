@@ -47,7 +47,7 @@ from ca.runtime.clock import Clock
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
-from ca.runtime.process import Readiness, Wake, background, task
+from ca.runtime.process import Readiness, Wake, background, take_descriptors, task
 from ca.runtime.watch import watch_file
 from ca.runtime.web import application, listen, listen_unix
 
@@ -108,6 +108,7 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         BadSettings, BadPolicy, Malformed: something the operator said can't be meant.
         StoreLocked: another broker holds the store.
     """
+    take_descriptors()
     async with AsyncExitStack() as stack:
         enter, metrics = stack.enter_async_context, Metrics()
         if settings.health is not None:

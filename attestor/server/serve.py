@@ -41,7 +41,7 @@ from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.document import BadSettings
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
-from ca.runtime.process import Readiness, Wake, background
+from ca.runtime.process import Readiness, Wake, background, take_descriptors
 from ca.seal import AesSeal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
@@ -103,6 +103,7 @@ async def serve(
     """
     part = readiness.part("attestor server")
     rules = _rules(settings)  # first: what can't be meant is refused before anything is made
+    take_descriptors()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database))
         await migrate(database, "attestor.server", MIGRATIONS)

@@ -144,6 +144,16 @@ def harden(*, dumpable: bool = False) -> None:
         raise RuntimeError(f"can't forbid core dumps and tracing: {os.strerror(ctypes.get_errno())}")
 
 
+def take_descriptors() -> int:
+    """Raise the soft limit of open files to the hard one; answers it.
+
+    A server that strangers connect to must not run out of them at the usual 1024: an ending needs one for its target.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
 class Wake:
     """Wakes one waiting loop; several calls before it looks count as one. For use on the event loop's own thread."""
 

@@ -363,3 +363,11 @@ async def test_readiness_says_what_is_waited_for() -> None:
         await readiness.until_ready()
     readiness.part("identity").waiting("a new SVID")
     assert not readiness.is_ready
+
+
+def test_a_server_takes_all_the_descriptors_it_may_have() -> None:
+    """Strangers who connect must not use up the 1024 of a shell."""
+    told = "import resource; from ca.runtime.process import take_descriptors as take;"
+    lower = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128));"
+    shown = "print(take(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    assert subprocess.check_output([sys.executable, "-c", told + lower + shown], text=True) == "128 128 128\n"
