@@ -53,6 +53,8 @@ class Child:
     process: subprocess.Popen[bytes]
     cgroup: Path | None
     files: tempfile.TemporaryDirectory[str] | None
+    others: frozenset[int]
+    """This process's children from before: not the child's, and not to be ended with it."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self) -> int:
@@ -69,7 +71,7 @@ class Child:
             self.process.kill()
         await asyncio.to_thread(self.process.wait)
         if self.cgroup is None:
-            await asyncio.to_thread(_kill_descendants)
+            await asyncio.to_thread(_kill_descendants, self.others)
         if self.files is not None:
             self.files.cleanup()
 
@@ -91,9 +93,9 @@ def start(command: Sequence[str], gifts: Sequence[Gift], *, user: int | None = N
     passed: list[int] = []
     for gift in gifts:
         environment[gift.variable] = _deliver(gift, files, passed, user)
-    cgroup = _own_cgroup()
+    cgroup, others = _own_cgroup(), _children()
     try:
-        child = Child(_spawn(command, environment, passed, cgroup, user), cgroup, files)
+        child = Child(_spawn(command, environment, passed, cgroup, user), cgroup, files, others)
     except BaseException:
         _forget(cgroup, files)
         raise
@@ -185,20 +187,23 @@ def _kill_cgroup(cgroup: Path) -> None:
     (cgroup / "cgroup.kill").write_text("1")
     events = cgroup / "cgroup.events"
     while "populated 1" in events.read_text():
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+        os.sched_yield()
     with contextlib.suppress(OSError):
         cgroup.rmdir()
 
 
-def _kill_descendants() -> None:
-    """As subreaper: every orphan of the child has become ours; end them until none is left."""
-    while children := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        for child in children:
+def _children() -> frozenset[int]:
+    return frozenset(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+
+
+def _kill_descendants(others: frozenset[int]) -> None:
+    """As subreaper: every orphan of the child has become ours; end them until none is left, and nobody else."""
+    while orphans := _children() - others:
+        for orphan in orphans:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, 0)
+                os.kill(orphan, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(orphan, 0)
 
 
 def _forget(cgroup: Path | None, files: tempfile.TemporaryDirectory[str] | None) -> None:

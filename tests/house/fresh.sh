@@ -11,11 +11,12 @@ command -v debootstrap > /dev/null || { apt-get update -qq && apt-get install -y
 root=$(mktemp -d "${TMPDIR:-/tmp}/sojourn-fresh.XXXXXX")
 chmod 755 "$root"  # it becomes "/": other users pass through it
 leave() {
-    for place in proc dev/pts dev sys; do mountpoint -q "$root/$place" && umount -l "$root/$place"; done
+    for place in proc dev sys ""; do mountpoint -q "$root/$place" && umount -l "$root/$place"; done
     rm -rf --one-file-system "$root"
 }
 trap leave EXIT
 
+mount --bind "$root" "$root" && mount --make-private "$root"  # a root that is no mount point can't be unshared
 mirror=$(awk '/^URIs:/ {print $2; exit} /^deb / {print $2; exit}' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2> /dev/null | head -1)
 debootstrap --variant=minbase bookworm "$root" "${mirror:-http://deb.debian.org/debian}" > "$root.log" 2>&1 || { tail -5 "$root.log"; exit 1; }
 rm -f "$root.log"

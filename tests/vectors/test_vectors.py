@@ -19,7 +19,9 @@ from fakes.pki import NOON
 
 HERE = Path(__file__).resolve().parent
 BUNDLES = BundleSet.from_json((HERE / "bundles.json").read_bytes())
-VECTORS = sorted(path for path in HERE.iterdir() if path.name.partition("_")[2] and path.suffix != ".py")
+VECTORS = sorted(
+    path for path in HERE.iterdir() if path.is_file() and path.name.partition("_")[2] and path.suffix != ".py"
+)
 
 
 def judge(path: Path) -> object:
