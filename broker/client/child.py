@@ -76,10 +76,11 @@ class Child:
             self.files.cleanup()
 
 
-def start(command: Sequence[str], gifts: Sequence[Gift], *, user: int | None = None) -> Child:
+def start(command: Sequence[str], gifts: Sequence[Gift], *, user: int | None = None, own_cgroup: bool = True) -> Child:
     """Start `command` with this process's environment, less what is ours, plus `gifts`.
 
-    Call it on the event loop's thread; `user` is the uid to drop to, with the same number as its group.
+    Call it on the event loop's thread; `user` is the uid to drop to, with the same number as its group;
+    without `own_cgroup` its descendants are ended one by one even where a cgroup could be had.
 
     Raises:
         NotFound: there is no such program.
@@ -93,7 +94,7 @@ def start(command: Sequence[str], gifts: Sequence[Gift], *, user: int | None = N
     passed: list[int] = []
     for gift in gifts:
         environment[gift.variable] = _deliver(gift, files, passed, user)
-    cgroup, others = _own_cgroup(), _children()
+    cgroup, others = _own_cgroup() if own_cgroup else None, _children()
     try:
         child = Child(_spawn(command, environment, passed, cgroup, user), cgroup, files, others)
     except BaseException:

@@ -108,11 +108,12 @@ async def test_two_gifts_for_one_variable_are_refused() -> None:
         start(["true"], [gift("X", Delivery.FILE), gift("X", Delivery.VARIABLE)])
 
 
-async def test_only_what_descends_from_it_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_what_descends_from_it_is_ended() -> None:
     """Without a cgroup orphans are ended one by one; a process we had before is no orphan of the child's."""
-    monkeypatch.setattr("broker.client.child._own_cgroup", lambda: None)
     before = await asyncio.create_subprocess_exec("sleep", "60")
-    child = start([PYTHON, "-c", "import os, signal\nif os.fork() == 0: os.setsid(); signal.pause()"], [])
+    child = start(
+        [PYTHON, "-c", "import os, signal\nif os.fork() == 0: os.setsid(); signal.pause()"], [], own_cgroup=False
+    )
     assert await child.wait() == 0
     await child.end()
     assert before.returncode is None
