@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +37,17 @@ _PROBLEMS: dict[Status, type[Problem]] = {
 }
 
 
+def _take_back() -> None:
+    """Undo the cancellation by which grpclib ended a wait on a lost connection; it turns it into an error and goes on.
+
+    Left standing it makes the next `asyncio.timeout` of this task leak a cancellation (Python before 3.11.3), and a
+    link that is to be held for ever would end without a word.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        task.uncancel()
+
+
 @contextmanager
 def answers_from(whom: str) -> Iterator[None]:
     """Turn what a gRPC call raises into the Problem it stands for; `whom` is named where nobody answered."""
@@ -45,6 +57,7 @@ def answers_from(whom: str) -> Iterator[None]:
         kind = _PROBLEMS.get(error.status, Unavailable)
         raise kind(error.message or f"{whom} answered {error.status.name.lower()}") from error
     except (StreamTerminatedError, ProtocolError) as error:
+        _take_back()
         raise Unreachable(f"the connection to {whom} broke") from error
     except OSError as error:  # nothing there, refused, or a handshake that one end refused
         reason = error.__cause__ if isinstance(error.__cause__, Problem) else (error.strerror or error)
