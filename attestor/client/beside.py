@@ -13,12 +13,23 @@ async def beside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
 
     One error leaves as itself and not in a group, so that whoever wraps a body in this need not know.
     """
+    left = False
+
+    async def live() -> None:
+        try:
+            await work
+        except asyncio.CancelledError as error:
+            if left:
+                raise
+            raise RuntimeError("what runs beside was cancelled, and not by leaving") from error
+
     try:
         async with asyncio.TaskGroup() as group:
-            running = group.create_task(work)
+            running = group.create_task(live())
             try:
                 yield
             finally:
+                left = True
                 running.cancel()
     except BaseExceptionGroup as errors:
         if len(errors.exceptions) == 1:

@@ -209,10 +209,15 @@ async def background(
 @asynccontextmanager
 async def task(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Run `work` while the block runs, under the law of the dead loop: it may not return by itself, nor fail."""
+    left = False
 
     async def live() -> None:
         try:
             await work()
+        except asyncio.CancelledError as error:
+            if left:
+                raise
+            raise RuntimeError(f"the background work `{name}` was cancelled, and not by leaving") from error
         except Exception as error:
             _log.error("died", loop=name, error=error)
             raise
@@ -223,6 +228,7 @@ async def task(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> Asyn
         try:
             yield
         finally:
+            left = True
             running.cancel()
 
 

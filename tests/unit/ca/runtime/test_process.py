@@ -371,3 +371,15 @@ def test_a_server_takes_all_the_descriptors_it_may_have() -> None:
     lower = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128));"
     shown = "print(take(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     assert subprocess.check_output([sys.executable, "-c", told + lower + shown], text=True) == "128 128 128\n"
+
+
+async def test_work_that_is_cancelled_by_nobody_ends_the_process() -> None:
+    """A cancellation that leaked out of a library would otherwise end a loop without a word."""
+
+    async def leaks() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(ExceptionGroup, match="unhandled") as died:
+        async with task("leaks", leaks):
+            await asyncio.Event().wait()
+    assert "was cancelled, and not by leaving" in str(died.value.exceptions[0])
