@@ -79,13 +79,13 @@ async def turns(link: TaskLink, *, connected: bool) -> None:
 
 
 @asynccontextmanager
-async def linked(folder: Path) -> AsyncIterator[tuple[TaskLink, Road, str]]:
+async def linked(folder: Path, patience: float) -> AsyncIterator[tuple[TaskLink, Road, str]]:
     """A link by way of a road, and an instance that lives: the broker's own."""
     async with (
         both(folder, parts=(BROKER,)) as (server, node),
         X509Source.open(address(node), CLOCK) as source,
         road(server.address) as (way, port),
-        TaskLink.open(source, "127.0.0.1", port, silence=4, patience=0.5) as link,
+        TaskLink.open(source, "127.0.0.1", port, silence=4, patience=patience) as link,
     ):
         assert source.svid.instance is not None
         await turns(link, connected=True)
@@ -95,7 +95,7 @@ async def linked(folder: Path) -> AsyncIterator[tuple[TaskLink, Road, str]]:
 
 async def test_a_silent_server_vouches_for_nobody(tmp_path: Path) -> None:
     """Once silence was noticed nothing is current, also while a new connection is tried."""
-    async with linked(tmp_path) as (link, way, instance):
+    async with linked(tmp_path, patience=600) as (link, way, instance):
         way.cut = True
         await turns(link, connected=False)
         assert link.state(instance) is State.UNOBSERVED
@@ -107,7 +107,7 @@ async def test_a_silent_server_vouches_for_nobody(tmp_path: Path) -> None:
 
 async def test_a_connection_that_is_accepted_and_never_answered_is_given_up(tmp_path: Path) -> None:
     """A break that is mended at once is not told; one that only looks mended is."""
-    async with linked(tmp_path) as (link, way, instance):
+    async with linked(tmp_path, patience=0.5) as (link, way, instance):
         way.cut = True
         way.close()
         await turns(link, connected=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import Message
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
+from h2.exceptions import StreamClosedError
 
 from attestor._proto import node_pb2 as pb
 from attestor._proto import task_pb2
@@ -127,7 +128,8 @@ async def following(channel: Channel) -> AsyncIterator[Stream[Any, Any]]:
     async with channel.request(wire.FOLLOW, STREAM, pb.FollowRequest, pb.FollowResponse) as stream:
         await stream.send_request()
         yield stream
-        await stream.cancel()
+        with suppress(StreamClosedError):  # the server may have ended it
+            await stream.cancel()
 
 
 @asynccontextmanager
@@ -136,7 +138,8 @@ async def watching(channel: Channel) -> AsyncIterator[Stream[Any, Any]]:
     shape = Cardinality.UNARY_STREAM
     async with channel.request(task.WATCH, shape, task_pb2.WatchRequest, task_pb2.WatchResponse) as stream:
         yield stream
-        await stream.cancel()
+        with suppress(StreamClosedError):  # the server may have ended it
+            await stream.cancel()
 
 
 async def until(stream: Stream[Any, Any], decode: Callable[[Any], Any], wanted: Callable[[Any], bool]) -> Any:
