@@ -39,7 +39,7 @@ def target() -> None:
     help="A role and the group whose rights it gives (several with commas); internal unless said. May be repeated.",
 )
 @click.option(
-    "--tls", type=click.Choice(["off", "require", "verify"]), default="off", show_default=True, help="TLS to it."
+    "--tls", type=click.Choice(["off", "require", "verify"]), help="TLS to it (default: verify; off on loopback)."
 )
 @click.option("--tls-ca", type=click.Path(path_type=Path), help="The certificates `--tls verify` believes.")
 @click.option("--ttl", type=Length(), help="The window the target itself ends a lease after (default: 10m).")
@@ -58,7 +58,7 @@ async def add(
     user: str,
     password_file: Path | None,
     roles: tuple[str, ...],
-    tls: str,
+    tls: str | None,
     tls_ca: Path | None,
     ttl: timedelta | None,
     sql: bool,

@@ -54,7 +54,7 @@ class WantedTarget:
     database: str
     user: str
     password_file: Path
-    tls: str
+    tls: str | None
     tls_ca: Path | None
     ttl: timedelta | None
     roles: Sequence[WantedRole]
@@ -68,8 +68,9 @@ class WantedTarget:
             "database": self.database,
             "user": self.user,
             "password": f"file:{self.password_file.absolute()}",
-            "tls": self.tls,
         }
+        if self.tls is not None:
+            engine["tls"] = self.tls
         if self.tls_ca is not None:
             engine["tls_ca"] = str(self.tls_ca.absolute())
         said = {"engine": engine, "roles": {role.name: self._role(role) for role in self.roles}}

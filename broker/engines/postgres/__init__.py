@@ -156,7 +156,7 @@ class Postgres:
 
     def _issued(self, handle: Handle, password: str) -> Issued:
         at, where = self._primary.endpoint, quote(self._settings.database, safe="")
-        mode = {"off": "", "require": "?sslmode=require", "verify": "?sslmode=verify-full"}[self._settings.tls]
+        mode = {"off": "", "require": "?sslmode=require", "verify": "?sslmode=verify-full"}[self._settings.encryption]
         host = f"[{at.host}]" if ":" in at.host else at.host
         url = f"postgresql://{handle.name}:{password}@{host}:{at.port}/{where}{mode}"
         fields: dict[str, str | int] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +31,9 @@ class Settings(Base):
     """One target of kind `postgres`.
 
     `database` is where agents log in; what a leased user owns is dropped in whichever database it is. `standbys` are
-    all further endpoints an agent could reach: an ending is verified on each. `tls` is asked of us and told to agents.
+    all further endpoints an agent could reach: an ending is verified on each. `tls` is asked of us and told to agents;
+    left out it is `verify`, and `off` only where every endpoint is on loopback: whoever stands on the way to a server
+    that isn't verified may ask for our password in clear.
     """
 
     kind: Literal["postgres"] = "postgres"
@@ -40,7 +43,7 @@ class Settings(Base):
     user: str
     password: SecretReference
     standbys: tuple[Address, ...] = ()
-    tls: Literal["off", "require", "verify"] = "off"
+    tls: Literal["off", "require", "verify"] | None = None
     tls_ca: Path | None = None
     secret_kind: SecretKind = "scram-4096"  # noqa: S105 - a kind, not a secret
     connections: int = Field(default=12, ge=2, le=100)
@@ -62,13 +65,29 @@ class Settings(Base):
             for address in addresses
         )
 
+    @property
+    def encryption(self) -> Literal["off", "require", "verify"]:
+        """`tls` as it was said, or what is safe without a word."""
+        if self.tls is not None:
+            return self.tls
+        near = all(_is_loopback(host) for host in (self.host, *(address.host for address in self.standbys)))
+        return "off" if near else "verify"
+
     def _context(self) -> ssl.SSLContext | bool:
-        if self.tls == "off":
+        if self.encryption == "off":
             return False
         context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
-        if self.tls == "require":
+        if self.encryption == "require":
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
+
+
+def _is_loopback(host: str) -> bool:
+    """Only an address: a name, `localhost` too, is whatever a resolver makes of it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class RoleSettings(Base):
