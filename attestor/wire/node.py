@@ -7,7 +7,7 @@ never reaches a decision. The node a message speaks for is not in it: the server
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -34,6 +34,7 @@ FOLLOW = f"/{SERVICE}/Follow"  # bidirectional stream
 RESOLVE = f"/{SERVICE}/Resolve"  # unary
 SIGN = f"/{SERVICE}/Sign"  # unary
 SIGN_JWT = f"/{SERVICE}/SignJwt"  # unary
+SIGN_WIT = f"/{SERVICE}/SignWit"  # unary
 
 NODE_PATH = "/sojourn/node/"
 SERVER_PATH = "/sojourn/server"
@@ -82,6 +83,8 @@ class Update:
     withdrawn_authorities: frozenset[bytes]
     beat: timedelta
     grace: timedelta
+    revocation_lists: tuple[bytes, ...] = ()
+    personal: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,15 @@ class JwtItem:
     attestation: Attestation
     id: SpiffeId
     audience: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitItem:
+    """A workload identity token asked for; `public_key` is a SubjectPublicKeyInfo: the key its `cnf` names."""
+
+    attestation: Attestation
+    id: SpiffeId
+    public_key: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +197,8 @@ def encode_followed(step: Update | Beat) -> pb.FollowResponse:
         withdrawn_authorities=sorted(step.withdrawn_authorities),
         beat_seconds=math.ceil(step.beat.total_seconds()),
         grace_seconds=int(step.grace.total_seconds()),
+        revocation_lists=step.revocation_lists,
+        personal=[pb.Personal(instance=one, version=step.personal[one]) for one in sorted(step.personal)],
     )
     return pb.FollowResponse(update=update)
 
@@ -202,6 +216,8 @@ def decode_followed(message: pb.FollowResponse) -> Update | Beat:
                 withdrawn_authorities=frozenset(update.withdrawn_authorities),
                 beat=timedelta(seconds=update.beat_seconds),
                 grace=timedelta(seconds=update.grace_seconds),
+                revocation_lists=tuple(update.revocation_lists),
+                personal={parse_id(one.instance): one.version for one in update.personal},
             )
         case "beat":
             return Beat(live_counter=message.beat.live_counter)
@@ -296,6 +312,24 @@ def decode_sign_jwt(message: pb.SignJwtRequest) -> JwtItem:
         attestation=decode_attestation(message.attestation),
         id=SpiffeId.parse(message.spiffe_id),
         audience=tuple(message.audience),
+    )
+
+
+def encode_sign_wit(item: WitItem) -> pb.SignWitRequest:
+    """For a node."""
+    return pb.SignWitRequest(
+        attestation=encode_attestation(item.attestation), spiffe_id=str(item.id), public_key=item.public_key
+    )
+
+
+def decode_sign_wit(message: pb.SignWitRequest) -> WitItem:
+    """For a server. Raises Malformed."""
+    if not 0 < len(message.public_key) <= LONGEST_KEY:
+        raise Malformed(f"a public key must be given, and not be longer than {LONGEST_KEY} bytes")
+    return WitItem(
+        attestation=decode_attestation(message.attestation),
+        id=SpiffeId.parse(message.spiffe_id),
+        public_key=message.public_key,
     )
 
 
