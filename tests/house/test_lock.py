@@ -1,4 +1,4 @@
-"""requirements.lock: every version with its hashes, and no host."""
+"""requirements.lock, and the one of what only tests drive: every version with its hashes, and no host."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from packaging.utils import canonicalize_name
 from house.tree import ROOT
 
 TEXT = (ROOT / "requirements.lock").read_text()
+FOREIGN = (ROOT / "tests/servers/requirements.lock").read_text()
 ENTRY = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.MULTILINE)
-LOCKED = {canonicalize_name(name): version for name, version in ENTRY.findall(TEXT)}
+LOCKED = {canonicalize_name(name): version for name, version in ENTRY.findall(FOREIGN + "\n" + TEXT)}
 
 
 def required() -> Iterator[Requirement]:
@@ -27,9 +28,14 @@ def required() -> Iterator[Requirement]:
 
 def test_it_names_no_host() -> None:
     """Whoever installs decides where from."""
-    assert "://" not in TEXT
-    assert "index-url" not in TEXT
-    assert "find-links" not in TEXT
+    for word in ("://", "index-url", "find-links"):
+        assert word not in TEXT + FOREIGN
+
+
+def test_what_both_lock_is_one_version() -> None:
+    """Installed one after the other, the second must not replace what the first brought."""
+    first, second = ({canonicalize_name(name): ver for name, ver in ENTRY.findall(text)} for text in (TEXT, FOREIGN))
+    assert [name for name in first.keys() & second.keys() if first[name] != second[name]] == []
 
 
 def test_every_requirement_is_locked_within_its_bounds() -> None:
@@ -44,5 +50,5 @@ def test_every_requirement_is_locked_within_its_bounds() -> None:
 
 def test_every_entry_has_a_hash() -> None:
     """The installer is told --require-hashes."""
-    entries = re.split(r"\n(?=[A-Za-z0-9])", TEXT.strip())
+    entries = re.split(r"\n(?=[A-Za-z0-9])", TEXT.strip() + "\n" + FOREIGN.strip())
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
