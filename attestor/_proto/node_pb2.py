@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ttestor/_proto/node.proto\x12\x0fsojourn.node.v1\"X\n\rAttestRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.AttestBeginH\x00\x12\x10\n\x06\x61nswer\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04step\"*\n\x0b\x41ttestBegin\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\"^\n\x0e\x41ttestResponse\x12\x13\n\tchallenge\x18\x01 \x01(\x0cH\x00\x12/\n\tadmission\x18\x02 \x01(\x0b\x32\x1a.sojourn.node.v1.AdmissionH\x00\x42\x06\n\x04step\"i\n\tAdmission\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\'\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x17.sojourn.node.v1.Bundle\x12\x11\n\tselectors\x18\x04 \x03(\t\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"0\n\x06\x42undle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\"7\n\rFollowRequest\x12&\n\x04live\x18\x01 \x01(\x0b\x32\x18.sojourn.node.v1.LiveSet\"-\n\x07LiveSet\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x11\n\tinstances\x18\x02 \x03(\t\"j\n\x0e\x46ollowResponse\x12)\n\x06update\x18\x01 \x01(\x0b\x32\x17.sojourn.node.v1.UpdateH\x00\x12%\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x15.sojourn.node.v1.BeatH\x00\x42\x06\n\x04step\"\x81\x02\n\x06Update\x12(\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x17.sojourn.node.v1.Bundle\x12\x15\n\rrules_version\x18\x02 \x01(\t\x12\x14\n\x0clive_counter\x18\x03 \x01(\x04\x12\r\n\x05\x65nded\x18\x04 \x03(\t\x12\x1d\n\x15withdrawn_authorities\x18\x05 \x03(\x0c\x12\x14\n\x0c\x62\x65\x61t_seconds\x18\x06 \x01(\r\x12\x15\n\rgrace_seconds\x18\x07 \x01(\r\x12\x18\n\x10revocation_lists\x18\x08 \x03(\x0c\x12+\n\x08personal\x18\t \x03(\x0b\x32\x19.sojourn.node.v1.Personal\"-\n\x08Personal\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x1c\n\x04\x42\x65\x61t\x12\x14\n\x0clive_counter\x18\x01 \x01(\x04\"h\n\x0b\x41ttestation\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x11\n\tselectors\x18\x02 \x03(\t\x12\x10\n\x08strength\x18\x03 \x01(\t\x12\x11\n\tancestors\x18\x04 \x03(\t\x12\x0f\n\x07\x63ounter\x18\x05 \x01(\x04\"D\n\x0eResolveRequest\x12\x32\n\x0c\x61ttestations\x18\x01 \x03(\x0b\x32\x1c.sojourn.node.v1.Attestation\"\\\n\x0fResolveResponse\x12\x32\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32\x1c.sojourn.node.v1.Entitlement\x12\x15\n\rrules_version\x18\x02 \x01(\t\"}\n\x0b\x45ntitlement\x12\x10\n\x08instance\x18\x01 \x01(\t\x12-\n\nidentities\x18\x02 \x03(\x0b\x32\x19.sojourn.node.v1.Identity\x12-\n\tunmatched\x18\x03 \x03(\x0b\x32\x1a.sojourn.node.v1.Unmatched\"\xc9\x01\n\x08Identity\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x18\n\x10x509_ttl_seconds\x18\x04 \x01(\x04\x12\x17\n\x0fjwt_ttl_seconds\x18\x05 \x01(\x04\x12\x0c\n\x04\x62ind\x18\x06 \x01(\t\x12\x11\n\tdns_names\x18\x07 \x03(\t\x12\x11\n\taudiences\x18\x08 \x03(\t\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\t \x03(\t\x12\x0f\n\x07\x65nds_at\x18\n \x01(\x04\")\n\tUnmatched\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x0bSignRequest\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.sojourn.node.v1.SignItem\"d\n\x08SignItem\x12\x31\n\x0b\x61ttestation\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.Attestation\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\"<\n\x0cSignResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.sojourn.node.v1.SignResult\"T\n\nSignResult\x12\x0f\n\x05\x63hain\x18\x01 \x01(\x0cH\x00\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x18.sojourn.node.v1.RefusalH\x00\x42\x08\n\x06result\"\'\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x0eSignJwtRequest\x12\x31\n\x0b\x61ttestation\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.Attestation\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x03(\t\" \n\x0fSignJwtResponse\x12\r\n\x05token\x18\x01 \x01(\t\"j\n\x0eSignWitRequest\x12\x31\n\x0b\x61ttestation\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.Attestation\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\" \n\x0fSignWitResponse\x12\r\n\x05token\x18\x01 \x01(\t2\x97\x04\n\x04Node\x12M\n\x06\x41ttest\x12\x1e.sojourn.node.v1.AttestRequest\x1a\x1f.sojourn.node.v1.AttestResponse(\x01\x30\x01\x12\x42\n\x05Renew\x12\x1d.sojourn.node.v1.RenewRequest\x1a\x1a.sojourn.node.v1.Admission\x12M\n\x06\x46ollow\x12\x1e.sojourn.node.v1.FollowRequest\x1a\x1f.sojourn.node.v1.FollowResponse(\x01\x30\x01\x12L\n\x07Resolve\x12\x1f.sojourn.node.v1.ResolveRequest\x1a .sojourn.node.v1.ResolveResponse\x12\x43\n\x04Sign\x12\x1c.sojourn.node.v1.SignRequest\x1a\x1d.sojourn.node.v1.SignResponse\x12L\n\x07SignJwt\x12\x1f.sojourn.node.v1.SignJwtRequest\x1a .sojourn.node.v1.SignJwtResponse\x12L\n\x07SignWit\x12\x1f.sojourn.node.v1.SignWitRequest\x1a .sojourn.node.v1.SignWitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ttestor/_proto/node.proto\x12\x0fsojourn.node.v1\"X\n\rAttestRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.AttestBeginH\x00\x12\x10\n\x06\x61nswer\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04step\"*\n\x0b\x41ttestBegin\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\"^\n\x0e\x41ttestResponse\x12\x13\n\tchallenge\x18\x01 \x01(\x0cH\x00\x12/\n\tadmission\x18\x02 \x01(\x0b\x32\x1a.sojourn.node.v1.AdmissionH\x00\x42\x06\n\x04step\"i\n\tAdmission\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\'\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x17.sojourn.node.v1.Bundle\x12\x11\n\tselectors\x18\x04 \x03(\t\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"0\n\x06\x42undle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\"7\n\rFollowRequest\x12&\n\x04live\x18\x01 \x01(\x0b\x32\x18.sojourn.node.v1.LiveSet\"-\n\x07LiveSet\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x11\n\tinstances\x18\x02 \x03(\t\"j\n\x0e\x46ollowResponse\x12)\n\x06update\x18\x01 \x01(\x0b\x32\x17.sojourn.node.v1.UpdateH\x00\x12%\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x15.sojourn.node.v1.BeatH\x00\x42\x06\n\x04step\"\x81\x02\n\x06Update\x12(\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x17.sojourn.node.v1.Bundle\x12\x15\n\rrules_version\x18\x02 \x01(\t\x12\x14\n\x0clive_counter\x18\x03 \x01(\x04\x12\r\n\x05\x65nded\x18\x04 \x03(\t\x12\x1d\n\x15withdrawn_authorities\x18\x05 \x03(\x0c\x12\x14\n\x0c\x62\x65\x61t_seconds\x18\x06 \x01(\r\x12\x15\n\rgrace_seconds\x18\x07 \x01(\r\x12\x18\n\x10revocation_lists\x18\x08 \x03(\x0c\x12+\n\x08personal\x18\t \x03(\x0b\x32\x19.sojourn.node.v1.Personal\"-\n\x08Personal\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x1c\n\x04\x42\x65\x61t\x12\x14\n\x0clive_counter\x18\x01 \x01(\x04\"h\n\x0b\x41ttestation\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x11\n\tselectors\x18\x02 \x03(\t\x12\x10\n\x08strength\x18\x03 \x01(\t\x12\x11\n\tancestors\x18\x04 \x03(\t\x12\x0f\n\x07\x63ounter\x18\x05 \x01(\x04\"U\n\x0eResolveRequest\x12\x32\n\x0c\x61ttestations\x18\x01 \x03(\x0b\x32\x1c.sojourn.node.v1.Attestation\x12\x0f\n\x07\x65xplain\x18\x02 \x01(\x08\"\\\n\x0fResolveResponse\x12\x32\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32\x1c.sojourn.node.v1.Entitlement\x12\x15\n\rrules_version\x18\x02 \x01(\t\"}\n\x0b\x45ntitlement\x12\x10\n\x08instance\x18\x01 \x01(\t\x12-\n\nidentities\x18\x02 \x03(\x0b\x32\x19.sojourn.node.v1.Identity\x12-\n\tunmatched\x18\x03 \x03(\x0b\x32\x1a.sojourn.node.v1.Unmatched\"\xc9\x01\n\x08Identity\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x18\n\x10x509_ttl_seconds\x18\x04 \x01(\x04\x12\x17\n\x0fjwt_ttl_seconds\x18\x05 \x01(\x04\x12\x0c\n\x04\x62ind\x18\x06 \x01(\t\x12\x11\n\tdns_names\x18\x07 \x03(\t\x12\x11\n\taudiences\x18\x08 \x03(\t\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\t \x03(\t\x12\x0f\n\x07\x65nds_at\x18\n \x01(\x04\")\n\tUnmatched\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x0bSignRequest\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.sojourn.node.v1.SignItem\"d\n\x08SignItem\x12\x31\n\x0b\x61ttestation\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.Attestation\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\"<\n\x0cSignResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.sojourn.node.v1.SignResult\"T\n\nSignResult\x12\x0f\n\x05\x63hain\x18\x01 \x01(\x0cH\x00\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x18.sojourn.node.v1.RefusalH\x00\x42\x08\n\x06result\"\'\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x0eSignJwtRequest\x12\x31\n\x0b\x61ttestation\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.Attestation\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x03(\t\" \n\x0fSignJwtResponse\x12\r\n\x05token\x18\x01 \x01(\t\"j\n\x0eSignWitRequest\x12\x31\n\x0b\x61ttestation\x18\x01 \x01(\x0b\x32\x1c.sojourn.node.v1.Attestation\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\" \n\x0fSignWitResponse\x12\r\n\x05token\x18\x01 \x01(\t2\x97\x04\n\x04Node\x12M\n\x06\x41ttest\x12\x1e.sojourn.node.v1.AttestRequest\x1a\x1f.sojourn.node.v1.AttestResponse(\x01\x30\x01\x12\x42\n\x05Renew\x12\x1d.sojourn.node.v1.RenewRequest\x1a\x1a.sojourn.node.v1.Admission\x12M\n\x06\x46ollow\x12\x1e.sojourn.node.v1.FollowRequest\x1a\x1f.sojourn.node.v1.FollowResponse(\x01\x30\x01\x12L\n\x07Resolve\x12\x1f.sojourn.node.v1.ResolveRequest\x1a .sojourn.node.v1.ResolveResponse\x12\x43\n\x04Sign\x12\x1c.sojourn.node.v1.SignRequest\x1a\x1d.sojourn.node.v1.SignResponse\x12L\n\x07SignJwt\x12\x1f.sojourn.node.v1.SignJwtRequest\x1a .sojourn.node.v1.SignJwtResponse\x12L\n\x07SignWit\x12\x1f.sojourn.node.v1.SignWitRequest\x1a .sojourn.node.v1.SignWitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,33 +58,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTESTATION']._serialized_start=1012
   _globals['_ATTESTATION']._serialized_end=1116
   _globals['_RESOLVEREQUEST']._serialized_start=1118
-  _globals['_RESOLVEREQUEST']._serialized_end=1186
-  _globals['_RESOLVERESPONSE']._serialized_start=1188
-  _globals['_RESOLVERESPONSE']._serialized_end=1280
-  _globals['_ENTITLEMENT']._serialized_start=1282
-  _globals['_ENTITLEMENT']._serialized_end=1407
-  _globals['_IDENTITY']._serialized_start=1410
-  _globals['_IDENTITY']._serialized_end=1611
-  _globals['_UNMATCHED']._serialized_start=1613
-  _globals['_UNMATCHED']._serialized_end=1654
-  _globals['_SIGNREQUEST']._serialized_start=1656
-  _globals['_SIGNREQUEST']._serialized_end=1711
-  _globals['_SIGNITEM']._serialized_start=1713
-  _globals['_SIGNITEM']._serialized_end=1813
-  _globals['_SIGNRESPONSE']._serialized_start=1815
-  _globals['_SIGNRESPONSE']._serialized_end=1875
-  _globals['_SIGNRESULT']._serialized_start=1877
-  _globals['_SIGNRESULT']._serialized_end=1961
-  _globals['_REFUSAL']._serialized_start=1963
-  _globals['_REFUSAL']._serialized_end=2002
-  _globals['_SIGNJWTREQUEST']._serialized_start=2004
-  _globals['_SIGNJWTREQUEST']._serialized_end=2108
-  _globals['_SIGNJWTRESPONSE']._serialized_start=2110
-  _globals['_SIGNJWTRESPONSE']._serialized_end=2142
-  _globals['_SIGNWITREQUEST']._serialized_start=2144
-  _globals['_SIGNWITREQUEST']._serialized_end=2250
-  _globals['_SIGNWITRESPONSE']._serialized_start=2252
-  _globals['_SIGNWITRESPONSE']._serialized_end=2284
-  _globals['_NODE']._serialized_start=2287
-  _globals['_NODE']._serialized_end=2822
+  _globals['_RESOLVEREQUEST']._serialized_end=1203
+  _globals['_RESOLVERESPONSE']._serialized_start=1205
+  _globals['_RESOLVERESPONSE']._serialized_end=1297
+  _globals['_ENTITLEMENT']._serialized_start=1299
+  _globals['_ENTITLEMENT']._serialized_end=1424
+  _globals['_IDENTITY']._serialized_start=1427
+  _globals['_IDENTITY']._serialized_end=1628
+  _globals['_UNMATCHED']._serialized_start=1630
+  _globals['_UNMATCHED']._serialized_end=1671
+  _globals['_SIGNREQUEST']._serialized_start=1673
+  _globals['_SIGNREQUEST']._serialized_end=1728
+  _globals['_SIGNITEM']._serialized_start=1730
+  _globals['_SIGNITEM']._serialized_end=1830
+  _globals['_SIGNRESPONSE']._serialized_start=1832
+  _globals['_SIGNRESPONSE']._serialized_end=1892
+  _globals['_SIGNRESULT']._serialized_start=1894
+  _globals['_SIGNRESULT']._serialized_end=1978
+  _globals['_REFUSAL']._serialized_start=1980
+  _globals['_REFUSAL']._serialized_end=2019
+  _globals['_SIGNJWTREQUEST']._serialized_start=2021
+  _globals['_SIGNJWTREQUEST']._serialized_end=2125
+  _globals['_SIGNJWTRESPONSE']._serialized_start=2127
+  _globals['_SIGNJWTRESPONSE']._serialized_end=2159
+  _globals['_SIGNWITREQUEST']._serialized_start=2161
+  _globals['_SIGNWITREQUEST']._serialized_end=2267
+  _globals['_SIGNWITRESPONSE']._serialized_start=2269
+  _globals['_SIGNWITRESPONSE']._serialized_end=2301
+  _globals['_NODE']._serialized_start=2304
+  _globals['_NODE']._serialized_end=2839
 # @@protoc_insertion_point(module_scope)

@@ -129,10 +129,12 @@ class Attestation(_message.Message):
     def __init__(self, instance: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., strength: _Optional[str] = ..., ancestors: _Optional[_Iterable[str]] = ..., counter: _Optional[int] = ...) -> None: ...
 
 class ResolveRequest(_message.Message):
-    __slots__ = ("attestations",)
+    __slots__ = ("attestations", "explain")
     ATTESTATIONS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     attestations: _containers.RepeatedCompositeFieldContainer[Attestation]
-    def __init__(self, attestations: _Optional[_Iterable[_Union[Attestation, _Mapping]]] = ...) -> None: ...
+    explain: bool
+    def __init__(self, attestations: _Optional[_Iterable[_Union[Attestation, _Mapping]]] = ..., explain: bool = ...) -> None: ...
 
 class ResolveResponse(_message.Message):
     __slots__ = ("entitlements", "rules_version")

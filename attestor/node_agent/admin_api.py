@@ -58,7 +58,7 @@ class AdminApi:
         finally:
             peer.close()
         asked = self._asked(findings, known)
-        (entitlement,) = await self._upstream.resolve([asked])
+        entitlement = await self._upstream.explain(asked)
         return ProcessExplained(
             pid=request.pid,
             instance=known.instance if known else "",

@@ -156,6 +156,14 @@ class Upstream:
         """What these instances are entitled to. Raises Unavailable."""
         return await self._resolve(attestations)
 
+    async def explain(self, attestation: Attestation) -> Entitlement:
+        """What it is entitled to, and why the other rules of this node give it nothing. Raises Unavailable."""
+        request = wire.encode_resolve([attestation], explain=True)
+        (found,) = _as_many(
+            wire.decode_entitlements(await self._call(wire.RESOLVE, request, pb.ResolveResponse))[0], [attestation]
+        )
+        return found
+
     async def sign(self, items: Sequence[SignItem]) -> list[Signed | Refusal]:
         """Leaves, each signed or refused by itself. Raises Unavailable."""
         return await self._sign(items)

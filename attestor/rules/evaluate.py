@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attestor.instance import Strength
+from attestor.rules.index import Index
 from attestor.rules.model import Rule, RuleSet, said
 from attestor.selector import Selectors
 from ca.errors import Malformed
@@ -51,28 +52,61 @@ class Outcome:
     missed: tuple[Missed, ...]
 
 
-def evaluate(rules: RuleSet, facts: Facts) -> Outcome:
-    """What `facts` are entitled to; an identity given by two rules is the first one's."""
-    entitled: dict[SpiffeId, Entitled] = {}
-    missed: list[Missed] = []
-    hints: set[str] = set()
-    for rule in rules.rules:
-        if not rule.holds_on(facts.node):
-            missed.append(Missed(rule.name, f"it does not hold on this node: {_elsewhere(rule, facts)}", here=False))
-            continue
-        part = next((one.rule.name for one in entitled.values() if one.rule.own), None)
-        found = (
-            _apply(rule, facts) if part is None else f"the process is a part of Sojourn, by `{part}`, and nothing else"
-        )
+class Evaluation:
+    """One set of rules, made ready to be asked often."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+        self.version = rules.version
+        self._index = Index.of(rules.rules)
+
+    def entitled(self, facts: Facts) -> tuple[Entitled, ...]:
+        """What `facts` are entitled to; only rules that can match are looked at."""
+        giving = _Giving(facts)
+        for place in self._index.candidates(node=facts.node, workload=facts.workload):
+            giving.consider(self.rules.rules[place])
+        return giving.entitled
+
+    def explain(self, facts: Facts) -> Outcome:
+        """The same, and of every other rule why it gives nothing."""
+        giving = _Giving(facts)
+        missed = [found for rule in self.rules.rules if (found := giving.consider(rule)) is not None]
+        return Outcome(giving.entitled, tuple(missed))
+
+
+class _Giving:
+    """Rules considered one after the other; an identity given by two of them is the first one's."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._given: dict[SpiffeId, Entitled] = {}
+        self._hints: set[str] = set()
+        self._part = ""
+
+    @property
+    def entitled(self) -> tuple[Entitled, ...]:
+        """What was given, in the order of the rules."""
+        return tuple(self._given.values())
+
+    def consider(self, rule: Rule) -> Missed | None:
+        """Let `rule` give what it gives; answers why it gives nothing."""
+        if not rule.holds_on(self._facts.node):
+            reason = f"it does not hold on this node: {_elsewhere(rule, self._facts)}"
+            return Missed(rule.name, reason, here=False)
+        if self._part:
+            return Missed(
+                rule.name, f"the process is a part of Sojourn, by `{self._part}`, and nothing else", here=True
+            )
+        found = _apply(rule, self._facts)
         if isinstance(found, str):
-            missed.append(Missed(rule.name, found, here=True))
-        elif found in entitled:
-            reason = f"the rule `{entitled[found].rule.name}` already gives `{found}`"
-            missed.append(Missed(rule.name, reason, here=True))
-        else:
-            entitled[found] = Entitled(found, rule, "" if rule.hint in hints else rule.hint)
-            hints.add(rule.hint)
-    return Outcome(tuple(entitled.values()), tuple(missed))
+            return Missed(rule.name, found, here=True)
+        if found in self._given:
+            reason = f"the rule `{self._given[found].rule.name}` already gives `{found}`"
+            return Missed(rule.name, reason, here=True)
+        self._given[found] = Entitled(found, rule, "" if rule.hint in self._hints else rule.hint)
+        self._hints.add(rule.hint)
+        self._part = rule.name if rule.own else ""
+        return None
 
 
 def _apply(rule: Rule, facts: Facts) -> SpiffeId | str:

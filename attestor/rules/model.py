@@ -50,7 +50,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule; `nodes` is None where any node will do, a lifetime is None where the server's default holds."""
+    """One rule; `nodes` is None where any node will do, a lifetime is None where the server's default holds.
+
+    The name of a rule that belongs to an owner is `owner/name`.
+    """
 
     name: str
     source: str
@@ -64,6 +67,7 @@ class Rule:
     children: bool = False
     dns_names: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
+    federates_with: tuple[str, ...] = ()
     strength: Strength = Strength.WEAK_PEER
     own: bool = False
     """Whether it names one of Sojourn's own parts; such a process gets no other identity."""
@@ -107,6 +111,7 @@ def _plain(rule: Rule) -> list[object]:
         rule.children,
         rule.dns_names,
         rule.audiences,
+        rule.federates_with,
         rule.strength,
         rule.own,
     ]

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from attestor.errors import BadRules
 from attestor.instance import Binding, Strength
 from attestor.rules.model import ANY_NODE, Condition, Rule, RuleSet
+from attestor.rules.owner import EVERY_DOMAIN, Owner, parse_name
 from attestor.rules.suspect import suspicions
 from attestor.rules.template import Template
 from attestor.selector import Selector
@@ -36,7 +37,6 @@ from ca.spiffe.id import TrustDomain
 LONGEST_HINT = 1024
 MOST_RULES = 10_000
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -51,14 +51,6 @@ class Terms:
     """Whether `nodes` may be left out; only `sojourn up`, which has one node and made it itself, says so."""
     strict: bool = False
     """Whether what is suspicious is refused instead of warned of."""
-
-
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise Malformed(
-            "a rule's name must be up to 64 of `a-z`, `0-9`, `.`, `_`, `-` and begin with a letter or digit"
-        )
-    return text
 
 
 def _hint(text: str) -> str:
@@ -77,6 +69,10 @@ def _audience(text: str) -> str:
     if not text or len(text) > 2048 or not text.isprintable():
         raise Malformed("an audience must be a printable text")
     return text
+
+
+def _domain(text: str) -> str:
+    return text if text == EVERY_DOMAIN else TrustDomain.parse(text).name
 
 
 def condition(value: Any) -> Condition:
@@ -109,7 +105,7 @@ ConditionField = Annotated[Condition, PlainValidator(_condition)]
 class Entry(Settings):
     """One rule as it is written."""
 
-    name: Annotated[str, parsed_by(_name)]
+    name: Annotated[str, parsed_by(parse_name)]
     nodes: ConditionField | None = None
     when: ConditionField
     spiffe_id: str
@@ -120,6 +116,7 @@ class Entry(Settings):
     children: bool = False
     dns_names: tuple[Annotated[str, parsed_by(_dns_name)], ...] = ()
     audiences: tuple[Annotated[str, parsed_by(_audience)], ...] = ()
+    federates_with: tuple[Annotated[str, parsed_by(_domain)], ...] = ()
     strength: Annotated[Strength, parsed_by(Strength.parse)] = Strength.WEAK_PEER
 
 
@@ -130,7 +127,24 @@ class RuleFile(Settings):
 
 
 def read_rules(files: Sequence[tuple[str, str]], terms: Terms) -> RuleSet:
-    """Read `(source, text)` of every file into one set, in that order.
+    """Read `(source, text)` of every file into one set, in that order; see `read_part` and `rule_set`."""
+    return rule_set(read_part(files, terms), terms)
+
+
+def rule_set(rules: Sequence[Rule], terms: Terms) -> RuleSet:
+    """The set of `rules`, with a warning for whatever is probably not meant.
+
+    Raises:
+        BadRules: there is such a thing, and `terms` are strict.
+    """
+    warnings = suspicions(rules)
+    if terms.strict and warnings:
+        raise BadRules(warnings)
+    return RuleSet(trust_domain=terms.trust_domain, rules=tuple(rules), warnings=tuple(warnings))
+
+
+def read_part(files: Sequence[tuple[str, str]], terms: Terms, owner: Owner | None = None) -> tuple[Rule, ...]:
+    """The rules of `owner`, or of nobody in particular.
 
     Raises:
         BadRules: with every fault of every file, each beginning with its file and line.
@@ -148,12 +162,11 @@ def read_rules(files: Sequence[tuple[str, str]], terms: Terms) -> RuleSet:
         except BadSettings as error:
             errors.extend(error.errors)
         for index, entry in _entries(document):
-            rules.extend(_rule(document, index, entry, terms, errors))
+            rules.extend(_rule(document, index, entry, terms, owner, errors))
     errors.extend(_doubles(rules))
-    warnings = suspicions(rules)
-    if errors or (terms.strict and warnings):
-        raise BadRules([*errors, *(warnings if terms.strict else ())])
-    return RuleSet(trust_domain=terms.trust_domain, rules=tuple(rules), warnings=tuple(warnings))
+    if errors:
+        raise BadRules(errors)
+    return tuple(rules)
 
 
 def _entries(document: Document) -> Iterator[tuple[int, Entry]]:
@@ -166,31 +179,39 @@ def _entries(document: Document) -> Iterator[tuple[int, Entry]]:
             continue
 
 
-def _rule(document: Document, index: int, entry: Entry, terms: Terms, errors: list[str]) -> list[Rule]:
+def _rule(  # noqa: PLR0917 - where it stands, what it says, what it may say
+    document: Document, index: int, entry: Entry, terms: Terms, owner: Owner | None, errors: list[str]
+) -> list[Rule]:
     """The rule, or none and its faults in `errors`."""
-    faults = _faults(entry, terms)
+    faults = _faults(entry, terms, owner)
+    rule = None
     try:
         template = Template.parse(entry.spiffe_id, terms.trust_domain)
     except Malformed as error:
         faults.append(("spiffe_id", str(error)))
+    else:
+        any_node = entry.nodes is None or entry.nodes == Condition.all_of([ANY_NODE])
+        given = {key: getattr(entry, key) for key in Entry.model_fields if key not in {"nodes", "spiffe_id"}}
+        source = f"{document.source}:{document.line(('rules', index))}"
+        rule = Rule(**given, nodes=None if any_node else entry.nodes, template=template, source=source)
+        faults.extend(owner.faults(rule) if owner else ())
     errors.extend(f"{document.at(('rules', index, key))}: {words}" for key, words in faults)
-    if faults:
+    if faults or rule is None:
         return []
-    any_node = entry.nodes is None or entry.nodes == Condition.all_of([ANY_NODE])
-    given = {key: getattr(entry, key) for key in Entry.model_fields if key not in {"nodes", "spiffe_id"}}
-    source = f"{document.source}:{document.line(('rules', index))}"
-    return [Rule(**given, nodes=None if any_node else entry.nodes, template=template, source=source)]
+    return [owner.bounded(rule) if owner else rule]
 
 
-def _faults(entry: Entry, terms: Terms) -> list[tuple[str, str]]:
+def _faults(entry: Entry, terms: Terms, owner: Owner | None) -> list[tuple[str, str]]:
     faults: list[tuple[str, str]] = []
-    if entry.nodes is None and not terms.without_nodes:
+    if entry.nodes is None and not terms.without_nodes and (owner is None or owner.nodes is None):
         faults.append(("nodes", "is required: say which nodes the rule holds for, or `[node:*]` for any"))
     groups = entry.nodes.groups if entry.nodes else ()
     if groups != ((ANY_NODE,),) and any(ANY_NODE in group for group in groups):
         faults.append(("nodes", "`node:*` must stand alone"))
     if any(one.type == "node" for group in entry.when.groups for one in group):
         faults.append(("when", "a selector of the node must stand under `nodes`: here it would be the node's own word"))
+    if terms.trust_domain.name in entry.federates_with:
+        faults.append(("federates_with", "names our own trust domain: expected foreign ones"))
     bounds = (("x509_ttl", entry.x509_ttl, terms.longest_x509), ("jwt_ttl", entry.jwt_ttl, terms.longest_jwt))
     for key, ttl, longest in bounds:
         if ttl is not None and not timedelta(seconds=5) <= ttl <= longest:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from attestor.errors import UnknownNode
 from attestor.instance import Strength, parse_id
-from attestor.rules.evaluate import Facts, evaluate
+from attestor.rules.evaluate import Facts
 from attestor.rules.model import Rule
 from attestor.selector import parse_all, texts
 from attestor.server.admission import Admission
@@ -109,7 +109,7 @@ class AdminApi:
             raise UnknownNode("no node of that name was ever admitted: `GET /v1/nodes` lists them")
         workload, strength = parse_all(asked.selectors), Strength.parse(asked.strength)
         facts = Facts(node=node.selectors, workload=workload, strength=strength)
-        outcome = evaluate(self.rules.current, facts)
+        outcome = self.rules.evaluation.explain(facts)
         return wire.ExplainAnswer(
             node=node.id,
             node_selectors=texts(node.selectors),

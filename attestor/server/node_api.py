@@ -109,9 +109,9 @@ class NodeApi:
     async def resolve(self, call: GrpcCall) -> pb.ResolveResponse:
         """What instances are entitled to."""
         node = await self._node(call)
-        attestations = wire.decode_resolve(await call.recv())
+        attestations, explain = wire.decode_resolve(await call.recv())
         async with self._turn(node):
-            return wire.encode_entitlements(*await self.workloads.resolve(node, attestations))
+            return wire.encode_entitlements(*await self.workloads.resolve(node, attestations, explain=explain))
 
     async def sign(self, call: GrpcCall) -> pb.SignResponse:
         """Leaves for instances."""

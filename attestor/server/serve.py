@@ -132,7 +132,8 @@ def _key_store(settings: ServerSettings) -> KeyStore:
 
 def _rules(settings: ServerSettings) -> RuleSource:
     try:
-        return RuleSource(settings.rules, settings.terms(), settings.own_rules())
+        owners = [(one.owner(), one.rules) for one in settings.rule_owners]
+        return RuleSource(settings.rules, settings.terms(), settings.own_rules(), owners)
     except BadRules as error:
         raise BadSettings(error.errors) from error
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from attestor.rules.model import ANY_NODE, Condition, Rule
+from attestor.rules.owner import Owner, parse_name
+from attestor.rules.owner import Path as OwnerPath
 from attestor.rules.read import ConditionField, Terms
 from attestor.rules.template import Template
 from ca.authority import AuthoritySettings
@@ -59,6 +61,29 @@ class OwnPart(Settings):
     when: ConditionField
 
 
+class RuleOwner(Settings):
+    """A team that writes rules of its own: where, and what they may say at most."""
+
+    name: Annotated[str, parsed_by(parse_name)]
+    rules: Annotated[tuple[Path, ...], Field(min_length=1)]
+    paths: Annotated[tuple[Annotated[OwnerPath, parsed_by(OwnerPath.parse)], ...], Field(min_length=1)]
+    nodes: ConditionField | None = None
+    when: ConditionField | None = None
+    dns_names: tuple[str, ...] = ()
+    federates_with: tuple[str, ...] = ()
+
+    def owner(self) -> Owner:
+        """What its rules are held to."""
+        return Owner(
+            name=self.name,
+            paths=self.paths,
+            nodes=None if self.nodes == Condition.all_of([ANY_NODE]) else self.nodes,
+            when=self.when,
+            dns_names=self.dns_names,
+            federates_with=self.federates_with,
+        )
+
+
 class ServerSettings(Settings):
     """A whole attestor server."""
 
@@ -71,6 +96,7 @@ class ServerSettings(Settings):
     keys: Keys = Keys()
     lives: Lives = Lives()
     rules: tuple[Path, ...] = ()
+    rule_owners: tuple[RuleOwner, ...] = ()
     strict_rules: bool = False
     allow_rules_without_nodes: bool = False
     parts: tuple[OwnPart, ...] = ()
@@ -85,6 +111,9 @@ class ServerSettings(Settings):
     def _whole(self) -> Self:
         if not self.beat * 2 < self.observe_grace < self.observe_limit:
             raise ValueError("expected twice `beat` < `observe_grace` < `observe_limit`")
+        names = [one.name for one in self.rule_owners]
+        if len(set(names)) != len(names):
+            raise ValueError("two of `rule_owners` have the same name")
         try:
             self.authority()
         except Malformed as error:

@@ -225,15 +225,15 @@ def decode_followed(message: pb.FollowResponse) -> Update | Beat:
             raise Malformed("the attestor server sent a message of the node stream that has no meaning here")
 
 
-def encode_resolve(attestations: Iterable[Attestation]) -> pb.ResolveRequest:
-    """For a node."""
-    return pb.ResolveRequest(attestations=[encode_attestation(one) for one in attestations])
+def encode_resolve(attestations: Iterable[Attestation], *, explain: bool = False) -> pb.ResolveRequest:
+    """For a node; with `explain` the answer tells why the other rules gave nothing."""
+    return pb.ResolveRequest(attestations=[encode_attestation(one) for one in attestations], explain=explain)
 
 
-def decode_resolve(message: pb.ResolveRequest) -> tuple[Attestation, ...]:
-    """For a server. Raises Malformed."""
+def decode_resolve(message: pb.ResolveRequest) -> tuple[tuple[Attestation, ...], bool]:
+    """For a server: who is asked for, and whether to explain. Raises Malformed."""
     _few(len(message.attestations))
-    return tuple(decode_attestation(one) for one in message.attestations)
+    return tuple(decode_attestation(one) for one in message.attestations), message.explain
 
 
 def encode_entitlements(entitlements: Iterable[Entitlement], rules_version: str) -> pb.ResolveResponse:

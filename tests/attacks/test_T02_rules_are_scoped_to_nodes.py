@@ -87,7 +87,7 @@ async def test_a_node_does_not_learn_of_rules_for_others(tmp_path: Path) -> None
     """Not their names, not their identities."""
     async with parts(tmp_path, RULES, own=[BROKER]) as server:
         node = await server.join("bad")
-        (told,), _ = await server.workloads.resolve(node, [attestation("unix:uid:1")])
+        (told,), _ = await server.workloads.resolve(node, [attestation("unix:uid:1")], explain=True)
         assert [one.rule for one in told.unmatched] == ["own"]
         assert told.identities == ()
 
@@ -134,7 +134,7 @@ async def test_an_instance_of_another_node_is_nobody_s_ancestor(tmp_path: Path) 
         of = attestation("unix:uid:0", "unix:user:root")
         assert isinstance(await ask(server, "good", "/agent/orders", of), Signed)
         child = attestation("unix:uid:0", "unix:user:root", ancestors=(of.instance,))
-        (here,), _ = await server.workloads.resolve(good, [child])
+        (here,), _ = await server.workloads.resolve(good, [child], explain=True)
         assert [one.id.path for one in here.identities] == ["/on/good/root"]
         assert "descends from one" in here.unmatched[0].reason
         assert isinstance(await ask(server, "good", "/on/good/root", of), Signed)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from attestor.errors import InstanceElsewhere, InstanceEnded, NotEntitled, Unobserved
-from attestor.rules.evaluate import Entitled, Facts, Outcome, evaluate
-from attestor.rules.model import RuleSet
+from attestor.rules.evaluate import Entitled, Facts, Missed
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.rule_source import RuleSource
@@ -53,18 +52,23 @@ class Workloads:
         """Of the rules in force."""
         return self._rules.current.version
 
-    async def resolve(self, node: Node, attestations: Sequence[Attestation]) -> tuple[list[Entitlement], str]:
-        """What each is entitled to, and by which version of the rules."""
-        rules = self._rules.current
-        outcomes = await self._outcomes(rules, node, attestations)
-        told = [self._told(one, outcome) for one, outcome in zip(attestations, outcomes, strict=True)]
-        return told, rules.version
+    async def resolve(
+        self, node: Node, attestations: Sequence[Attestation], *, explain: bool = False
+    ) -> tuple[list[Entitlement], str]:
+        """What each is entitled to, and by which version of the rules; with `explain`, why the others give nothing."""
+        evaluation = self._rules.evaluation
+        told = [
+            self._told(one, evaluation.entitled(facts), evaluation.explain(facts).missed if explain else ())
+            for one, facts in zip(attestations, await self._facts(node, attestations), strict=True)
+        ]
+        return told, evaluation.version
 
     async def sign(self, node: Node, items: Sequence[SignItem], now: datetime) -> list[Signed | Refusal]:
         """A leaf for each, or why not; one refused item does not touch the others. Raises Unobserved, Unavailable."""
         self._heard(node, now)
-        outcomes = await self._outcomes(self._rules.current, node, [one.attestation for one in items])
-        judged = [self._judge(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        evaluation = self._rules.evaluation
+        found = await self._facts(node, [one.attestation for one in items])
+        judged = [self._judge(item, evaluation.entitled(facts)) for item, facts in zip(items, found, strict=True)]
         refused = await self._enter(node, [one for one in judged if isinstance(one, _Ready)], now)
         results = [refused.get(id(one), one) for one in judged]
         chains = await self._signed([one for one in results if isinstance(one, _Ready)], now)
@@ -73,8 +77,8 @@ class Workloads:
     async def sign_jwt(self, node: Node, item: JwtItem, now: datetime) -> str:
         """A token. Raises NotEntitled, InstanceEnded, InstanceElsewhere, Unobserved, Denied, Unavailable."""
         self._heard(node, now)
-        (outcome,) = await self._outcomes(self._rules.current, node, [item.attestation])
-        entitled = _entitled_to(item.id, outcome)
+        (facts,) = await self._facts(node, [item.attestation])
+        entitled = _entitled_to(item.id, self._rules.evaluation.entitled(facts))
         allowed = entitled.rule.audiences
         if allowed and not set(item.audience) <= set(allowed):
             raise Denied(f"the rule `{entitled.rule.name}` allows only the audiences {', '.join(sorted(allowed))}")
@@ -93,17 +97,14 @@ class Workloads:
         if self._instances.is_silent(node, now):
             raise Unobserved("nothing is signed for a node that does not report its live set: it must follow first")
 
-    async def _outcomes(self, rules: RuleSet, node: Node, attestations: Sequence[Attestation]) -> list[Outcome]:
+    async def _facts(self, node: Node, attestations: Sequence[Attestation]) -> list[Facts]:
         inherited = await self._inherited(node, attestations)
         return [
-            evaluate(
-                rules,
-                Facts(
-                    node=node.selectors,
-                    workload=one.selectors,
-                    strength=one.strength,
-                    inherited=frozenset().union(*(inherited[ancestor] for ancestor in one.ancestors)),
-                ),
+            Facts(
+                node=node.selectors,
+                workload=one.selectors,
+                strength=one.strength,
+                inherited=frozenset().union(*(inherited[ancestor] for ancestor in one.ancestors)),
             )
             for one in attestations
         ]
@@ -123,9 +124,9 @@ class Workloads:
 
         return await self._database.read(unit)
 
-    def _judge(self, item: SignItem, outcome: Outcome) -> _Ready | Problem:
+    def _judge(self, item: SignItem, found: Sequence[Entitled]) -> _Ready | Problem:
         try:
-            entitled = _entitled_to(item.id, outcome)
+            entitled = _entitled_to(item.id, found)
             request = LeafRequest(
                 id=item.id,
                 public_key=read_public_key(item.public_key),
@@ -167,12 +168,12 @@ class Workloads:
         self._metrics.count("sojourn_svids_issued_total", len(ready), kind="x509")
         return {id(one): Signed(chain=chain) for one, chain in zip(ready, chains, strict=True)}
 
-    def _told(self, attestation: Attestation, outcome: Outcome) -> Entitlement:
+    def _told(self, attestation: Attestation, entitled: Sequence[Entitled], missed: Sequence[Missed]) -> Entitlement:
         """For the node agent: of rules that hold for other nodes not even the names."""
         return Entitlement(
             instance=attestation.instance,
-            identities=tuple(self._identity(one) for one in outcome.entitled),
-            unmatched=tuple(Unmatched(rule=one.rule, reason=one.reason) for one in outcome.missed if one.here),
+            identities=tuple(self._identity(one) for one in entitled),
+            unmatched=tuple(Unmatched(rule=one.rule, reason=one.reason) for one in missed if one.here),
         )
 
     def _identity(self, entitled: Entitled) -> Identity:
@@ -186,11 +187,12 @@ class Workloads:
             bind=rule.bind,
             dns_names=rule.dns_names,
             audiences=rule.audiences,
+            federates_with=rule.federates_with,
         )
 
 
-def _entitled_to(wanted: SpiffeId, outcome: Outcome) -> Entitled:
-    for one in outcome.entitled:
+def _entitled_to(wanted: SpiffeId, found: Sequence[Entitled]) -> Entitled:
+    for one in found:
         if one.id == wanted:
             return one
     raise NotEntitled(f"no rule gives `{wanted}` to this process on this node")

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from attestor.instance import Strength
-from attestor.rules.evaluate import Facts, Outcome, evaluate
+from attestor.rules.evaluate import Evaluation, Facts, Outcome
 from attestor.rules.read import Terms, read_rules
 from attestor.selector import parse_all
 from ca.spiffe.id import SpiffeId, TrustDomain
@@ -55,7 +55,7 @@ def ask(node: str, *workload: str, strength: str = "own-uid", inherited: tuple[s
         strength=Strength.parse(strength),
         inherited=frozenset(SpiffeId.parse(one) for one in inherited),
     )
-    return evaluate(RULES, facts)
+    return Evaluation(RULES).explain(facts)
 
 
 def reason(outcome: Outcome, rule: str) -> str:

@@ -32,7 +32,8 @@ def test_values_survive_the_wire() -> None:
     assert node.decode_admission(node.encode_admission(admission)) == admission
     live = node.LiveSet(counter=4, instances=frozenset({ONE, OTHER}))
     assert node.decode_live(node.encode_live(live)) == live
-    assert node.decode_resolve(node.encode_resolve([ATTESTATION])) == (ATTESTATION,)
+    assert node.decode_resolve(node.encode_resolve([ATTESTATION])) == ((ATTESTATION,), False)
+    assert node.decode_resolve(node.encode_resolve([ATTESTATION], explain=True)) == ((ATTESTATION,), True)
     item = node.SignItem(attestation=ATTESTATION, id=ID, public_key=b"k")
     assert node.decode_sign(node.encode_sign([item])) == (item,)
     jwt = node.JwtItem(attestation=ATTESTATION, id=ID, audience=("a", "b"))
