@@ -54,6 +54,18 @@ def certificate(data: bytes, what: str) -> x509.Certificate:
         raise Malformed(f"{what} holds something that is not a certificate") from error
 
 
+def key_id_of(issuer: x509.Certificate) -> bytes:
+    """How an authority's key is named by what it signs: its subject key id, or the usual hash of its key.
+
+    Raises:
+        ValueError, UnsupportedAlgorithm, and whatever else `UNREADABLE` lists: it can't be read.
+    """
+    try:
+        return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        return x509.SubjectKeyIdentifier.from_public_key(issuer.public_key()).digest
+
+
 def _end(data: bytes, start: int, what: str) -> int:
     """Where the DER sequence that begins at `start` ends: tag, then a length of one, two or three bytes."""
     head = data[start : start + 4]

@@ -12,3 +12,9 @@ class Untrusted(Unauthenticated):
     """
 
     code = "untrusted"
+
+
+class Revoked(Untrusted):
+    """A certificate that would hold, had its own issuer not taken it back."""
+
+    code = "revoked"

@@ -20,10 +20,11 @@ from cryptography.x509 import verification
 from ca.errors import Malformed
 from ca.spiffe import der, leaf
 from ca.spiffe.bundle import Bundle, BundleSet
-from ca.spiffe.errors import Untrusted
+from ca.spiffe.errors import Revoked, Untrusted
 from ca.spiffe.id import SpiffeId
+from ca.spiffe.revocation_list import RevocationLists
 
-__all__ = ["LONGEST_CHAIN", "PrivateKey", "Untrusted", "X509Peer", "X509Svid", "verify"]
+__all__ = ["LONGEST_CHAIN", "PrivateKey", "Revoked", "Untrusted", "X509Peer", "X509Svid", "check_not_revoked", "verify"]
 
 LONGEST_CHAIN = 8
 """Certificates a peer may show; honest chains have two or three."""
@@ -52,12 +53,15 @@ class X509Peer:
     chain: tuple[x509.Certificate, ...] = field(repr=False)
 
 
-def verify(chain_der: Sequence[bytes], bundles: BundleSet, now: datetime) -> X509Peer:
+def verify(
+    chain_der: Sequence[bytes], bundles: BundleSet, now: datetime, revocations: RevocationLists | None = None
+) -> X509Peer:
     """Who proves itself by `chain_der` (the leaf first) at the time `now`.
 
     Raises:
         Untrusted: nobody: the chain can't be read, breaks a rule of X509-SVID.md, or leads to no authority of its own
             trust domain.
+        Revoked: it would hold, but a list of `revocations` by its own issuer names it, or an authority on its path.
     """
     chain = _read_chain(chain_der)
     subject = leaf.read(chain[0])
@@ -65,15 +69,25 @@ def verify(chain_der: Sequence[bytes], bundles: BundleSet, now: datetime) -> X50
     if bundle is None:
         raise Untrusted(f"no bundle is known for the trust domain `{subject.id.trust_domain}` of `{subject.id}`")
     path = _path(chain, bundle, subject.id, now)
+    if revocations is not None:
+        check_not_revoked(path, subject.id, revocations)
     return X509Peer(
         id=subject.id,
         instance=subject.instance,
         serial=path[0].serial_number,
-        issuer_key_id=subject.authority_key_id or _key_id(path[1]),
+        issuer_key_id=subject.authority_key_id or der.key_id_of(path[1]),
         not_before=max(certificate.not_valid_before_utc for certificate in path),
         not_after=min(certificate.not_valid_after_utc for certificate in path),
         chain=path,
     )
+
+
+def check_not_revoked(path: Sequence[x509.Certificate], spiffe_id: SpiffeId, revocations: RevocationLists) -> None:
+    """Hold a verified path, as `X509Peer.chain` keeps it, against lists that may be newer. Raises Revoked."""
+    found = revocations.revoked(path)
+    if found is not None:
+        whose = "the certificate" if found is path[0] else "an authority above the certificate"
+        raise Revoked(f"{whose} of `{spiffe_id}` is revoked", serial=f"{found.serial_number:x}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,13 +201,6 @@ def _check_times(certificate: x509.Certificate, spiffe_id: SpiffeId, now: dateti
         raise Untrusted(f"the certificate of `{spiffe_id}` expired at {not_after:%Y-%m-%dT%H:%M:%SZ}")
     if now < not_before:
         raise Untrusted(f"the certificate of `{spiffe_id}` is not valid before {not_before:%Y-%m-%dT%H:%M:%SZ}")
-
-
-def _key_id(issuer: x509.Certificate) -> bytes:
-    try:
-        return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except x509.ExtensionNotFound:
-        return x509.SubjectKeyIdentifier.from_public_key(issuer.public_key()).digest
 
 
 def _private_key(key_pkcs8_der: bytes) -> PrivateKey:
