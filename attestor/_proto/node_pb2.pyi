@@ -79,7 +79,7 @@ class FollowResponse(_message.Message):
     def __init__(self, update: _Optional[_Union[Update, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("bundles", "rules_version", "live_counter", "ended", "withdrawn_authorities", "beat_seconds", "grace_seconds", "revocation_lists", "personal")
+    __slots__ = ("bundles", "rules_version", "live_counter", "ended", "withdrawn_authorities", "beat_seconds", "grace_seconds", "revocation_lists", "personal", "revocation_list_digests")
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     RULES_VERSION_FIELD_NUMBER: _ClassVar[int]
     LIVE_COUNTER_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class Update(_message.Message):
     GRACE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REVOCATION_LISTS_FIELD_NUMBER: _ClassVar[int]
     PERSONAL_FIELD_NUMBER: _ClassVar[int]
+    REVOCATION_LIST_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     bundles: _containers.RepeatedCompositeFieldContainer[Bundle]
     rules_version: str
     live_counter: int
@@ -98,7 +99,8 @@ class Update(_message.Message):
     grace_seconds: int
     revocation_lists: _containers.RepeatedScalarFieldContainer[bytes]
     personal: _containers.RepeatedCompositeFieldContainer[Personal]
-    def __init__(self, bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., rules_version: _Optional[str] = ..., live_counter: _Optional[int] = ..., ended: _Optional[_Iterable[str]] = ..., withdrawn_authorities: _Optional[_Iterable[bytes]] = ..., beat_seconds: _Optional[int] = ..., grace_seconds: _Optional[int] = ..., revocation_lists: _Optional[_Iterable[bytes]] = ..., personal: _Optional[_Iterable[_Union[Personal, _Mapping]]] = ...) -> None: ...
+    revocation_list_digests: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., rules_version: _Optional[str] = ..., live_counter: _Optional[int] = ..., ended: _Optional[_Iterable[str]] = ..., withdrawn_authorities: _Optional[_Iterable[bytes]] = ..., beat_seconds: _Optional[int] = ..., grace_seconds: _Optional[int] = ..., revocation_lists: _Optional[_Iterable[bytes]] = ..., personal: _Optional[_Iterable[_Union[Personal, _Mapping]]] = ..., revocation_list_digests: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Personal(_message.Message):
     __slots__ = ("instance", "version")

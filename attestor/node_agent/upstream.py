@@ -108,6 +108,7 @@ class Upstream:
         self.bundles = BundleSet.of()
         self.rules_version = ""
         self.withdrawn: frozenset[bytes] = frozenset()
+        self.revocation_lists: tuple[bytes, ...] = ()
 
     @property
     def identity(self) -> NodeIdentity | None:
@@ -267,7 +268,7 @@ class Upstream:
             raise Unreachable("the attestor server has fallen silent") from error
         if message is None:
             raise Unreachable("the attestor server ended the stream")
-        return wire.decode_followed(message)
+        return wire.decode_followed(message, self.revocation_lists)
 
     def _apply(self, update: Update) -> None:
         """Take the server's state over."""
@@ -280,7 +281,7 @@ class Upstream:
         # A node admitted under another name has other rules of the same version.
         admission_id = self._identity.svid.instance if self._identity else None
         self.bundles, self.rules_version = bundles, f"{update.rules_version} {admission_id}"
-        self.withdrawn = update.withdrawn_authorities
+        self.withdrawn, self.revocation_lists = update.withdrawn_authorities, update.revocation_lists
         self._holdings.bar(update.ended)
         if self._identity is not None and own != self._identity.bundle:
             self._identity = replace(self._identity, bundle=own)

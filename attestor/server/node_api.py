@@ -157,8 +157,9 @@ class NodeApi:
                     following.told, live_counter=update.live_counter
                 )
                 step = wire.Beat(live_counter=node.live_counter) if same else update
+                held = following.told.revocation_lists if following.told else ()
                 following.told = update
-                await call.send(wire.encode_followed(step))
+                await call.send(wire.encode_followed(step, held))
 
     async def _update(self, node: Node, following: _Following) -> wire.Update:
         bundle = self.leaves.authority.bundle(self.clock.now())

@@ -7,7 +7,7 @@ never reaches a decision. The node a message speaks for is not in it: the server
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -15,6 +15,7 @@ from attestor import selector
 from attestor._proto import node_pb2 as pb
 from attestor.instance import parse_id
 from attestor.selector import Selectors
+from attestor.wire import lists
 from attestor.wire.attestation import (
     HIGHEST_COUNTER,
     Attestation,
@@ -185,10 +186,11 @@ def decode_live(message: pb.FollowRequest) -> LiveSet:
     return LiveSet(counter=message.live.counter, instances=instances)
 
 
-def encode_followed(step: Update | Beat) -> pb.FollowResponse:
-    """For a server."""
+def encode_followed(step: Update | Beat, held: Collection[bytes] = ()) -> pb.FollowResponse:
+    """For a server; of the revocation lists those that the reader has in `held` are only named."""
     if isinstance(step, Beat):
         return pb.FollowResponse(beat=pb.Beat(live_counter=step.live_counter))
+    carried, digests = lists.encode(step.revocation_lists, held)
     update = pb.Update(
         bundles=[_bundle(one) for one in step.bundles],
         rules_version=step.rules_version,
@@ -197,14 +199,15 @@ def encode_followed(step: Update | Beat) -> pb.FollowResponse:
         withdrawn_authorities=sorted(step.withdrawn_authorities),
         beat_seconds=math.ceil(step.beat.total_seconds()),
         grace_seconds=int(step.grace.total_seconds()),
-        revocation_lists=step.revocation_lists,
+        revocation_lists=carried,
+        revocation_list_digests=digests,
         personal=[pb.Personal(instance=one, version=step.personal[one]) for one in sorted(step.personal)],
     )
     return pb.FollowResponse(update=update)
 
 
-def decode_followed(message: pb.FollowResponse) -> Update | Beat:
-    """For a node. Raises Malformed."""
+def decode_followed(message: pb.FollowResponse, held: Iterable[bytes] = ()) -> Update | Beat:
+    """For a node, which has the revocation lists `held` already. Raises Malformed."""
     match message.WhichOneof("step"):
         case "update":
             update = message.update
@@ -216,7 +219,7 @@ def decode_followed(message: pb.FollowResponse) -> Update | Beat:
                 withdrawn_authorities=frozenset(update.withdrawn_authorities),
                 beat=timedelta(seconds=update.beat_seconds),
                 grace=timedelta(seconds=update.grace_seconds),
-                revocation_lists=tuple(update.revocation_lists),
+                revocation_lists=lists.decode(update.revocation_lists, update.revocation_list_digests, held),
                 personal={parse_id(one.instance): one.version for one in update.personal},
             )
         case "beat":

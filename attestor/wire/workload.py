@@ -27,6 +27,9 @@ VALIDATE_JWT_SVID = f"/{SERVICE}/ValidateJWTSVID"  # unary
 SECURITY_HEADER = ("workload.spiffe.io", "true")
 """On every request; without it the answer is InvalidArgument, so no web page can be made to ask (SPIFFE endpoint)."""
 
+CRL_HEADER = ("sojourn-crl", "true")
+"""On the request of a stream that wants `crl` filled; others are spared lists of hundreds of kilobytes (traps 4)."""
+
 LONGEST_HINT = 1024
 
 

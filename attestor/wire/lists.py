@@ -1,0 +1,39 @@
+"""Revocation lists on a stream: each travels once, and which of them count is said each time by their digests.
+
+A list may have hundreds of kilobytes and a server may hold ten thousand streams, so an update that changes something
+else must not carry it again. What counts is still the whole state: a reader that lacks one of the lists named can't go
+on with this stream, and begins another that brings everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
+
+from ca.errors import Malformed
+
+MOST_LISTS = 256
+"""Of one trust domain: every server has a root and a few issuing authorities."""
+
+
+@lru_cache(maxsize=32)
+def digest(der: bytes) -> bytes:
+    """By which a list is named; asked for once for each stream, of the same few lists."""
+    return hashlib.sha256(der).digest()
+
+
+def encode(lists: Sequence[bytes], held: Collection[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """For a server: the lists a reader that holds `held` still needs, and the digests of all."""
+    return [one for one in lists if one not in held], [digest(one) for one in lists]
+
+
+def decode(carried: Sequence[bytes], digests: Sequence[bytes], held: Iterable[bytes]) -> tuple[bytes, ...]:
+    """For a node: every list that counts, in the order named. Raises Malformed: too many, or one is missing."""
+    if len(digests) > MOST_LISTS:
+        raise Malformed(f"the attestor server named more than {MOST_LISTS} revocation lists")
+    known = {digest(one): one for one in (*held, *carried)}
+    missing = [one for one in digests if one not in known]
+    if missing:
+        raise Malformed("the attestor server named a revocation list that this stream has not carried")
+    return tuple(known[one] for one in digests)
