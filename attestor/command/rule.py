@@ -109,6 +109,68 @@ async def _explain_selectors(body: dict[str, Any], socket: Path | None, state: P
         return ExplainAnswer.model_validate(await admin.post("/v1/rules/explain", body)).model_dump()
 
 
+@rule.command("diff")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--as", "place", type=click.Path(path_type=Path), help="Which of the server's files it would replace.")
+@admin_options
+@command_options
+async def diff(*, console: Console, file: Path, place: Path | None, socket: Path | None, state: Path | None) -> None:
+    """Say who would gain and who would lose identities if FILE were in force; nothing is changed.
+
+    FILE is read here and compared with the rules in force at the attestor server. Without --as it stands for itself:
+    the server must be told to read that very file, or its folder. A file that would be refused is refused here.
+
+    Example: sojourn rule diff ./rules-new.yaml --as /etc/sojourn/rules.yaml
+    """
+    from attestor.command.running import asking_admin, running
+    from attestor.wire.admin import RuleDifference
+
+    body = {"path": str((place or file).absolute()), "text": _text(file)}
+    async with asking_admin(socket or running(state).server_admin) as admin:
+        found = RuleDifference.model_validate(await admin.post("/v1/rules/difference", body))
+    if console.json:
+        console.result(found.model_dump())
+    else:
+        _show_difference(console, found)
+
+
+def _text(file: Path) -> str:
+    from ca.errors import Malformed
+
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Malformed(f"`{file}` can't be read: expected a text in UTF-8") from error
+
+
+def _show_difference(console: Console, found: Any) -> None:
+    for word, style, names in (
+        ("added    ", Style.GOOD, found.added),
+        ("removed  ", Style.BAD, found.removed),
+        ("changed  ", Style.WARN, found.changed),
+    ):
+        for name in names:
+            console.say(Styled(word, style), name)
+    for warning in found.warnings:
+        console.say(Styled("suspicious  ", Style.WARN), warning)
+    for one in found.instances:
+        console.say(Styled(f"instance {one.instance}", Style.BOLD), f"  on {one.node}")
+        for word, style, ids in (
+            ("  loses    ", Style.BAD, one.loses),
+            ("  gains    ", Style.GOOD, one.gains),
+            ("  changed  ", Style.WARN, one.changed),
+        ):
+            for spiffe_id in ids:
+                console.say(Styled(word, style), spiffe_id)
+        if one.default:
+            console.say(Styled("  default  ", Style.WARN), one.default)
+    more = found.affected - len(found.instances)
+    console.say(
+        f"of {found.looked_at} live instances {found.losing} would lose an identity, {found.gaining} would gain one"
+        + (f"; {more} more are affected" if more else "")
+    )
+
+
 def _show(console: Console, answer: dict[str, Any]) -> None:
     if "pid" in answer:
         instance = f"instance {answer['instance']}" if answer["instance"] else "nothing held for it yet"
@@ -118,10 +180,25 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
     for one in answer["identities"]:
         hint = f", hint `{one['hint']}`" if one["hint"] else ""
         console.say(Styled("gets  ", Style.GOOD), one["spiffe_id"], f"  by `{one['rule']}`, bind {one['bind']}{hint}")
+        console.say("      ", Styled(_issued(one), Style.DIM))
     if not answer["identities"]:
         console.say(Styled("gets nothing", Style.BAD))
     for one in answer["unmatched"]:
         console.say(Styled("not   ", Style.WARN), f"`{one['rule']}`: {one['reason']}")
+
+
+def _issued(identity: dict[str, Any]) -> str:
+    """What would be issued for it."""
+    from ca.runtime.terminal import duration
+
+    parts = [
+        f"X.509 for {duration(_seconds(identity['x509_ttl_seconds']))}",
+        f"JWT for {duration(_seconds(identity['jwt_ttl_seconds']))}",
+    ]
+    for key, words in (("dns_names", "DNS"), ("audiences", "audiences only"), ("federates_with", "federates with")):
+        if identity[key]:
+            parts.append(f"{words} {', '.join(identity[key])}")
+    return "; ".join(parts)
 
 
 def _seconds(amount: int) -> Any:

@@ -65,7 +65,17 @@ class AdminApi:
             selectors=texts(findings.selectors),
             strength=findings.strength,
             identities=[
-                IdentityView(spiffe_id=str(one.id), rule=one.rule, hint=one.hint, bind=one.bind)
+                IdentityView(
+                    spiffe_id=str(one.id),
+                    rule=one.rule,
+                    hint=one.hint,
+                    bind=one.bind,
+                    x509_ttl_seconds=int(one.x509_ttl.total_seconds()),
+                    jwt_ttl_seconds=int(one.jwt_ttl.total_seconds()),
+                    dns_names=list(one.dns_names),
+                    audiences=list(one.audiences),
+                    federates_with=list(one.federates_with),
+                )
                 for one in entitlement.identities
             ],
             unmatched=[UnmatchedView(rule=one.rule, reason=one.reason) for one in entitlement.unmatched],

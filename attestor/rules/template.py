@@ -32,6 +32,9 @@ PLACEHOLDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "k8s.ns": ("k8s", "ns:"),
         "k8s.sa": ("k8s", "sa:"),
         "k8s.pod-name": ("k8s", "pod-name:"),
+        "k8s.pod-uid": ("k8s", "pod-uid:"),
+        "k8s.container-name": ("k8s", "container-name:"),
+        "systemd.unit": ("systemd", "unit:"),
     }
 )
 """Placeholder -> type of the selector and how its value begins."""

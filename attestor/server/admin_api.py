@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from attestor.errors import UnknownNode
 from attestor.instance import Strength, parse_id
@@ -15,6 +16,7 @@ from attestor.rules.evaluate import Facts
 from attestor.rules.model import Rule
 from attestor.selector import parse_all, texts
 from attestor.server.admission import Admission
+from attestor.server.dry_run import DryRun
 from attestor.server.instances import Instances
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import instances as instance_store
@@ -30,6 +32,7 @@ from ca.runtime.web import Call, Route
 from ca.store import everything
 
 PAGE = 200
+LONGEST_DRAFT = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,15 @@ class AdminApi:
                 summary="What a process would get, and why not more",
                 body=wire.ExplainRequest,
                 answer=wire.ExplainAnswer,
+            ),
+            Route(
+                "POST",
+                "/v1/rules/difference",
+                self.difference,
+                summary="Who would gain and lose identities by a changed rule file",
+                body=wire.RuleDraft,
+                answer=wire.RuleDifference,
+                limit=LONGEST_DRAFT,
             ),
             Route("GET", "/v1/bundle", self.bundle, summary="The trust domain's bundle, in the SPIFFE form"),
             Route("GET", "/v1/authorities", self.authorities, summary="Authorities", answer=wire.AuthorityList),
@@ -114,10 +126,47 @@ class AdminApi:
             node=node.id,
             node_selectors=texts(node.selectors),
             identities=[
-                wire.IdentityView(spiffe_id=str(one.id), rule=one.rule.name, hint=one.hint, bind=one.rule.bind)
+                wire.IdentityView(
+                    spiffe_id=str(one.id),
+                    rule=one.rule.name,
+                    hint=one.hint,
+                    bind=one.rule.bind,
+                    x509_ttl_seconds=_seconds(one.rule.x509_ttl or self.authority.settings.x509_ttl),
+                    jwt_ttl_seconds=_seconds(one.rule.jwt_ttl or self.authority.settings.jwt_ttl),
+                    dns_names=list(one.rule.dns_names),
+                    audiences=list(one.rule.audiences),
+                    federates_with=list(one.rule.federates_with),
+                )
                 for one in outcome.entitled
             ],
             unmatched=[wire.UnmatchedView(rule=one.rule, reason=one.reason) for one in outcome.missed],
+        )
+
+    async def difference(self, call: Call) -> wire.RuleDifference:
+        """`POST /v1/rules/difference`."""
+        asked: wire.RuleDraft = call.body
+        found = await DryRun(self.database, self.rules).foresee(Path(asked.path), asked.text)
+        return wire.RuleDifference(
+            added=list(found.rules.added),
+            removed=list(found.rules.removed),
+            changed=list(found.rules.changed),
+            warnings=list(found.warnings),
+            version=found.version,
+            looked_at=found.looked_at,
+            affected=found.affected,
+            losing=found.losing,
+            gaining=found.gaining,
+            instances=[
+                wire.ShiftView(
+                    instance=known.instance,
+                    node=known.node,
+                    gains=[str(one) for one in shift.gains],
+                    loses=[str(one) for one in shift.loses],
+                    changed=[str(one) for one in shift.changed],
+                    default=None if shift.default is None else str(shift.default),
+                )
+                for known, shift in found.told
+            ],
         )
 
     async def bundle(self, call: Call) -> dict[str, object]:  # noqa: ARG002 -- the signature of a handler
@@ -195,10 +244,11 @@ class AdminApi:
             bind=rule.bind,
             children=rule.children,
             strength=rule.strength,
-            x509_ttl_seconds=int((rule.x509_ttl or settings.x509_ttl).total_seconds()),
-            jwt_ttl_seconds=int((rule.jwt_ttl or settings.jwt_ttl).total_seconds()),
+            x509_ttl_seconds=_seconds(rule.x509_ttl or settings.x509_ttl),
+            jwt_ttl_seconds=_seconds(rule.jwt_ttl or settings.jwt_ttl),
             dns_names=list(rule.dns_names),
             audiences=list(rule.audiences),
+            federates_with=list(rule.federates_with),
             source=rule.source,
         )
 
@@ -215,6 +265,10 @@ def _instance(found: Instance, given: list[Given], leaves: int) -> wire.Instance
         began_at=_said(found.began_at),
         leaves=leaves,
     )
+
+
+def _seconds(length: timedelta) -> int:
+    return int(length.total_seconds())
 
 
 def _said(moment: datetime) -> str:

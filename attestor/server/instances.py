@@ -16,8 +16,8 @@ from attestor.errors import Banned, InstanceElsewhere, InstanceEnded, Unobserved
 from attestor.instance import State, Strength
 from attestor.server.changes import Changes
 from attestor.server.store import changes as change_store
+from attestor.server.store import facts, nodes
 from attestor.server.store import instances as store
-from attestor.server.store import nodes
 from attestor.server.store.instances import Given, Instance
 from attestor.server.store.nodes import Node, NodeState
 from attestor.wire.attestation import Attestation
@@ -101,6 +101,7 @@ class Instances:
         elif not await store.attested(tx, found.id, attestation.strength, bound=bound):
             raise Unobserved(f"this instance gets nothing new at the moment: {found.reason}")
         await store.give(tx, attestation.instance, given)
+        await facts.put(tx, attestation)
 
     async def end_all(self, tx: Transaction, node: str, reason: str, now: datetime) -> int:
         """Inside a unit, at its end: every instance of a node ends."""

@@ -74,6 +74,7 @@ class RuleView(Body):
     jwt_ttl_seconds: int
     dns_names: list[str]
     audiences: list[str]
+    federates_with: list[str]
     source: str
 
 
@@ -95,12 +96,17 @@ class ExplainRequest(Body):
 
 
 class IdentityView(Body):
-    """An identity that would be given."""
+    """An identity that would be given, and what would be issued for it."""
 
     spiffe_id: str
     rule: str
     hint: str
     bind: str
+    x509_ttl_seconds: int
+    jwt_ttl_seconds: int
+    dns_names: list[str] = []
+    audiences: list[str] = []
+    federates_with: list[str] = []
 
 
 class UnmatchedView(Body):
@@ -117,6 +123,39 @@ class ExplainAnswer(Body):
     node_selectors: list[str]
     identities: list[IdentityView]
     unmatched: list[UnmatchedView]
+
+
+class RuleDraft(Body):
+    """`POST /v1/rules/difference`: what would be if the rule file `path` held `text`."""
+
+    path: Annotated[str, Field(max_length=4096)]
+    text: Annotated[str, Field(max_length=4 * 1024 * 1024)]
+
+
+class ShiftView(Body):
+    """What one instance would gain and lose; `default` is its default identity afterwards, if that is another one."""
+
+    instance: str
+    node: str
+    gains: list[str]
+    loses: list[str]
+    changed: list[str]
+    default: str | None
+
+
+class RuleDifference(Body):
+    """Which rules are others, and who would feel it; `instances` holds the first of those `affected`."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    warnings: list[str]
+    version: str
+    looked_at: int
+    affected: int
+    losing: int
+    gaining: int
+    instances: list[ShiftView]
 
 
 class AuthorityView(Body):

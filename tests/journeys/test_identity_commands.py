@@ -133,6 +133,15 @@ async def test_rule() -> None:
         assert "no process" in sentence(await running.sojourn("rule", "explain", "--pid", str(2**22 + 1)), 1)
         for usage in ((), ("--pid", "0"), ("--pid", "1", "--node", "up")):
             assert (await running.sojourn("rule", "explain", *usage)).code == 2
+        assert (await running.sojourn("svid", "fetch", "--json")).code == 0  # so that there is an instance
+        draft = running.places.state.parent / "draft.yaml"
+        draft.write_text(_RULES.replace("/journey", "/elsewhere"))
+        meant = ("--as", str(running.places.rules))
+        found = json.loads((await running.sojourn("rule", "diff", str(draft), *meant, "--json")).out)
+        assert (found["changed"], found["added"], found["removed"]) == (["journey"], [], [])
+        draft.write_text(_RULES.replace("/journey", "/task/1"))
+        assert "reserved" in sentence(await running.sojourn("rule", "diff", str(draft), *meant), 1)
+        assert "no setting names this file" in sentence(await running.sojourn("rule", "diff", str(draft)), 1)
 
 
 async def test_token() -> None:

@@ -178,11 +178,12 @@ async def unobserved_since(tx: Transaction, before: datetime) -> Sequence[Instan
 async def prune(tx: Transaction, now: datetime) -> int:
     """Forget those that ended long ago."""
     before = micros(now - KEPT)
-    await tx.execute(
-        "DELETE FROM instance_identities WHERE instance IN"
-        " (SELECT id FROM instances WHERE state = 'ended' AND changed_at < $1)",
-        before,
-    )
+    for table in ("instance_identities", "instance_facts"):
+        await tx.execute(
+            f"DELETE FROM {table} WHERE instance IN"
+            " (SELECT id FROM instances WHERE state = 'ended' AND changed_at < $1)",
+            before,
+        )
     return await tx.execute("DELETE FROM instances WHERE state = 'ended' AND changed_at < $1", before)
 
 
