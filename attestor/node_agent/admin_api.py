@@ -9,7 +9,8 @@ from datetime import datetime
 from attestor.instance import Strength, new_id
 from attestor.methods.workload.proc import process_folder
 from attestor.node_agent.attest import Attestor
-from attestor.node_agent.holdings import Held, Holdings
+from attestor.node_agent.held import Held
+from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.peer import Findings, Peer, name_of
 from attestor.node_agent.upstream import Upstream
 from attestor.selector import texts

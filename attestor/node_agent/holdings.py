@@ -1,8 +1,7 @@
-"""What the node agent holds for whom: an instance for each attested process, with its identities and leaves.
+"""All that the node agent holds: an instance for each attested process, from its first leaf to its end.
 
 One process, one instance, one pidfd, however many connections it opens. An instance is journalled before anything is
 handed over and reported in the live set from then on, until its process is gone; there is no other way out of the set.
-Keys are made here and never leave but to the process they were made for.
 """
 
 from __future__ import annotations
@@ -11,102 +10,13 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 
 from attestor.instance import new_id
-from attestor.methods.workload.proc import CallerGone
-from attestor.node_agent.change import Change
+from attestor.node_agent.held import Held
 from attestor.node_agent.journal import Journal
-from attestor.node_agent.peer import Findings, Peer, ProcessName, exited, reopen
-from attestor.wire.attestation import Attestation, Identity
+from attestor.node_agent.peer import Peer, ProcessName, reopen
 from attestor.wire.node import LiveSet
 from ca.errors import Exhausted
-from ca.spiffe.id import SpiffeId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaf:
-    """An X.509-SVID as it is handed out; `authority` is the key id of who signed it."""
-
-    chain: bytes
-    key: bytes = field(repr=False)
-    authority: bytes
-    not_before: datetime
-    not_after: datetime
-
-    @property
-    def half_life(self) -> datetime:
-        """When it is due to be replaced."""
-        return self.not_before + (self.not_after - self.not_before) / 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """A JWT-SVID kept for the same question asked again."""
-
-    text: str = field(repr=False)
-    half_life: datetime
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Held:
-    """One process and what it holds.
-
-    `counter` is that of the first live set that names it: 0 until it is journalled. `users` are the calls it has open;
-    `barred` is the server's word that this instance gets nothing more; while it is `pending` its identities changed and
-    their certificates are on the way. `findings` is None after a restart until the process calls again.
-    """
-
-    instance: str
-    name: ProcessName
-    pidfd: int = field(repr=False)
-    counter: int = 0
-    uid: int | None = None
-    findings: Findings | None = None
-    identities: tuple[Identity, ...] = ()
-    rules_version: str = ""
-    leaves: dict[SpiffeId, Leaf] = field(default_factory=dict, repr=False)
-    tokens: dict[tuple[SpiffeId, tuple[str, ...]], Token] = field(default_factory=dict, repr=False)
-    ancestors: tuple[str, ...] = ()
-    users: int = 0
-    barred: bool = False
-    pending: bool = False
-    change: Change = field(default_factory=Change, repr=False)
-    admitting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-
-    def is_alive(self) -> bool:
-        """Whether its process still runs."""
-        return self.pidfd >= 0 and not exited(self.pidfd)
-
-    def check(self) -> None:
-        """Raise CallerGone unless its process is alive: asked before every message to it."""
-        if not self.is_alive():
-            raise CallerGone(f"the process {self.name.pid} that opened this connection has ended")
-
-    def attestation(self) -> Attestation:
-        """What the server is told about it. It must have been looked at."""
-        assert self.findings is not None
-        return Attestation(
-            instance=self.instance,
-            selectors=self.findings.selectors,
-            strength=self.findings.strength,
-            counter=self.counter,
-            ancestors=self.ancestors,
-        )
-
-    def forget(self) -> None:
-        """It became another program, or another user's: what the former one was given is nobody's until asked again.
-
-        Whoever cut us off from the server would otherwise keep a former root's identity for what came after it.
-        """
-        self.identities, self.pending = (), True
-        self.leaves.clear()
-        self.tokens.clear()
-
-    def entitled(self, id: SpiffeId) -> Identity | None:  # noqa: A002 - the word of the standard
-        """The identity `id`, if it is one of its own."""
-        return next((one for one in self.identities if one.id == id), None)
 
 
 class Holdings:

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attestor.errors import InstanceEnded, NotEntitled
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.entitlements import Entitlements
-from attestor.node_agent.holdings import Held, Holdings, Leaf, Token
+from attestor.node_agent.held import Held, Leaf, Token
+from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.peer import Peer
 from attestor.node_agent.upstream import Issuer
 from attestor.wire.node import MOST_ITEMS, JwtItem, Refusal, Signed, SignItem

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from attestor._proto import workload_pb2 as pb
 from attestor.errors import NotEntitled
-from attestor.node_agent.holdings import Held
+from attestor.node_agent.held import Held
 from attestor.node_agent.limits import Place
 from attestor.node_agent.peer import peer_of
 from attestor.node_agent.renewal import Renewal

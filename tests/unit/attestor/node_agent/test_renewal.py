@@ -15,7 +15,8 @@ from attestor.errors import InstanceEnded, NotEntitled
 from attestor.methods.workload.proc import CallerGone
 from attestor.methods.workload.unix import UnixSource
 from attestor.node_agent.attest import Attestor
-from attestor.node_agent.holdings import Held, Holdings
+from attestor.node_agent.held import Held
+from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.peer import peer_of
 from attestor.node_agent.renewal import Renewal
