@@ -5,7 +5,11 @@
         └──────────────────┴─▶ tainted ─▶ revoked  by an operator's word
 
 An authority is prepared at half of its predecessor's life and told to peers at once; it signs when a sixth is left, so
-peers have had a third of a life to hear of it. An old one stays in the bundle until everything it signed has expired.
+peers have had a third of a life to hear of it. An operator may have it sign sooner, and a server that comes to a trust
+domain has no predecessor: then it waits as `ca.authority.propagation` says. An old one stays in the bundle until
+everything it signed has expired.
+
+Each server moves its own authorities. Those of a server that is gone for good are retired when they have expired.
 
 Tainted means: compromised, signs nothing, and what it signed is being replaced while peers still believe it. Revoked
 means: peers are told to believe it no longer. An issuing authority is believed because of its root, so it can only be
@@ -19,11 +23,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from ca.authority import Authority, AuthoritySettings, Ring
 from ca.authority.establish import establish
+from ca.authority.propagation import may_sign
 from ca.authority.ring import PURPOSES
 from ca.authority.settings import SHARE
 from ca.errors import Conflict, NotFound
@@ -37,6 +43,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 GRACE = timedelta(minutes=10)
 """How long after its last signature's expiry an authority stays in the bundle: for peers whose clock is behind."""
+
+
+ABANDONED = timedelta(days=1)
+"""How long after its end an authority that its own server did not retire is retired by another."""
 
 
 class Event(StrEnum):
@@ -104,23 +114,43 @@ class Rotation:
         self._lock = asyncio.Lock()
 
     async def tick(self, now: datetime) -> None:
-        """Do what is due: give up lost keys, prepare, activate, retire, destroy."""
+        """Do what is due: hear of other servers, give up lost keys, prepare, activate, retire, destroy."""
         async with self._lock:
-            lost = [each for each in self._ring.authorities if self._signs(each) and not self._ring.has_key(each)]
+            await self._ring.reload(now)
+            lost = [each for each in self._ring.own if self._signs(each) and not self._ring.has_key(each)]
             await self._move(lost, Event.GIVE_UP, now)
             for kind in PURPOSES:
                 await self._advance(kind, now)
-            await self._move([each for each in self._ring.authorities if _over(each, now)], Event.RETIRE, now)
+            await self._retire(now)
             await self._ring.destroy_keys(now)
 
+    async def rotate(self, kind: Kind, now: datetime) -> None:
+        """Have a new authority in the place of the active one as soon as peers were told; a restart forgets nothing.
+
+        Under a new root comes a new issuing authority. Raises Unavailable.
+        """
+        async with self._lock:
+            await self._ring.reload(now)
+            if self._ring.prepared(kind) is None:
+                await establish(self._ring, kind, now)
+            prepared = self._ring.prepared(kind)
+            assert prepared is not None, "it was just made"
+            if not prepared.forced:
+                await self._ring.force(prepared, now)
+            for each in PURPOSES:
+                await self._advance(each, now)
+
     async def replace(self, kind: Kind, now: datetime) -> None:
-        """Put a new authority in the place of the active one now; under a new root also a new issuing authority."""
+        """Put a new authority in the place of the active one now, whoever has not heard of it yet.
+
+        Under a new root comes a new issuing authority. Raises Unavailable.
+        """
         async with self._lock:
             for each in (Kind.ROOT, Kind.ISSUING) if kind is Kind.ROOT else (kind,):
                 await self._move(self._of_another_root(each), Event.GIVE_UP, now)
                 if self._ring.prepared(each) is None:
                     await establish(self._ring, each, now)
-                await self._activate(each, now)
+                await self._activate(each, now, at_once=True)
 
     async def taint(self, key_id: bytes, now: datetime) -> None:
         """Declare an authority compromised; a root takes the issuing authorities under it along.
@@ -148,20 +178,38 @@ class Rotation:
     async def _advance(self, kind: Kind, now: datetime) -> None:
         """Prepare and activate until nothing is due; after a long sleep that is more than one step."""
         while True:
+            outdated = kind is Kind.ISSUING and self._root_was_forced()
+            if outdated:
+                await self._move(self._of_another_root(kind), Event.GIVE_UP, now)
             active, prepared = self._ring.active(kind), self._ring.prepared(kind)
-            left = 0.0 if active is None else _left(active, now)
-            if prepared is not None and left * SHARE <= 1:
-                await self._activate(kind, now)
-            elif prepared is None and left * 2 <= 1:
+            left = 0.0 if active is None or outdated else _left(active, now)
+            if prepared is not None and (left * SHARE <= 1 or prepared.forced):
+                if not await self._activate(kind, now):
+                    return
+            elif prepared is None and left * 2 <= 1 and (kind is not Kind.ISSUING or self._has_root(now)):
                 await establish(self._ring, kind, now)
             else:
                 return
 
-    async def _activate(self, kind: Kind, now: datetime) -> None:
+    async def _activate(self, kind: Kind, now: datetime, *, at_once: bool = False) -> bool:
+        """Whether it may; without `at_once` that is asked again in the transaction itself."""
         active, prepared = self._ring.active(kind), self._ring.prepared(kind)
         assert prepared is not None, "only what is prepared is activated"
+        only_if = None if at_once else partial(may_sign, ring=self._ring, authority=prepared, now=now)
+        if only_if is not None and not await self._ring.database.read(only_if):
+            return False
         moves = [step(active, Event.REPLACE)] if active is not None else []
-        await self._ring.move([*moves, step(prepared, Event.ACTIVATE)], now)
+        await self._ring.move([*moves, step(prepared, Event.ACTIVATE)], now, only_if=only_if)
+        return True
+
+    async def _retire(self, now: datetime) -> None:
+        own = [each for each in self._ring.own if each.state is State.OLD and now >= each.signed_until + GRACE]
+        await self._move(own, Event.RETIRE, now)
+        for each in self._ring.authorities:
+            if each.server != self._ring.settings.server and now >= each.not_after + ABANDONED and self._ends(each):
+                left = [] if each.state is State.OLD else [step(each, Event.GIVE_UP)]
+                retired = Move(key_id=each.key_id, before=State.OLD, after=TRANSITIONS[State.OLD, Event.RETIRE])
+                await self._ring.move([*left, retired], now)
 
     async def _move(self, authorities: Sequence[StoredAuthority], event: Event, now: datetime) -> None:
         if authorities:
@@ -180,6 +228,24 @@ class Rotation:
             raise NotFound(f"there is no authority `{key_id.hex()}` that is still believed")
         return [authority, *(each for each in self._ring.authorities if each.issuer_key_id == key_id)]
 
+    def _has_root(self, now: datetime) -> bool:
+        root = self._ring.active(Kind.ROOT)
+        return root is not None and now < root.not_after
+
+    def _root_was_forced(self) -> bool:
+        """Whether the issuing authority has to follow a root that an operator replaced."""
+        root, issuing = self._ring.active(Kind.ROOT), self._ring.active(Kind.ISSUING)
+        return (
+            root is not None
+            and root.forced
+            and issuing is not None
+            and issuing.issuer_key_id not in {None, root.key_id}
+        )
+
+    @staticmethod
+    def _ends(authority: StoredAuthority) -> bool:
+        return authority.state in {State.PREPARED, State.ACTIVE, State.OLD}
+
     @staticmethod
     def _signs(authority: StoredAuthority) -> bool:
         return authority.state in {State.PREPARED, State.ACTIVE}
@@ -189,7 +255,3 @@ def _left(authority: StoredAuthority, now: datetime) -> float:
     """The part of its life that is left: 1 when it is made, 0 or less after its end."""
     life = authority.not_after - authority.not_before - BACKDATE
     return (authority.not_after - now) / max(life, timedelta(seconds=1))
-
-
-def _over(authority: StoredAuthority, now: datetime) -> bool:
-    return authority.state is State.OLD and now >= authority.signed_until + GRACE

@@ -12,7 +12,8 @@ from datetime import datetime
 from functools import partial
 
 from ca import lint, store
-from ca.authority.ring import PURPOSES, Ring, spki
+from ca.authority.ring import PURPOSES, Ring
+from ca.authority.shown import spki
 from ca.keys.protocol import SigningKey
 from ca.profiles import ca_certificate
 from ca.profiles.prepared import BACKDATE, Issuer, Kind, Prepared
@@ -29,16 +30,16 @@ async def establish(ring: Ring, kind: Kind, now: datetime) -> None:
     """
     root = ring.signer(Kind.ROOT, now) if kind is Kind.ISSUING else None
     name = f"{kind}-{secrets.token_hex(8)}"
-    await ring.database.write(partial(store.intend_key, key_name=name))
+    await ring.database.write(partial(store.intend_key, server=ring.settings.server, key_name=name))
     key = await ring.key_store.create(name, PURPOSES[kind])
-    if kind is Kind.JWT:
+    if kind in {Kind.JWT, Kind.WIT}:
         end = (now + ring.settings.ttl(kind)).replace(microsecond=0)
-        authority = _authority(kind, key, (now - BACKDATE).replace(microsecond=0), end)
+        authority = _authority(ring, kind, key, ((now - BACKDATE).replace(microsecond=0), end))
     elif root is None:
         authority = await _root(ring, key, now)
     else:
         authority = await _issuing(ring, root, key, now)
-    await ring.add(authority, key, now)
+    await ring.add(replace(authority, published_at=now), key, now)
 
 
 async def _root(ring: Ring, key: SigningKey, now: datetime) -> StoredAuthority:
@@ -73,12 +74,13 @@ async def _certify(
 
     await ring.database.write(unit)
     signed = certificate(prepared.tbs, await signer.sign(prepared.tbs))
-    authority = _authority(prepared.kind, key, prepared.not_before, prepared.not_after)
+    authority = _authority(ring, prepared.kind, key, (prepared.not_before, prepared.not_after))
     return replace(authority, certificate=signed, issuer_key_id=issuer.key_id)
 
 
-def _authority(kind: Kind, key: SigningKey, not_before: datetime, not_after: datetime) -> StoredAuthority:
+def _authority(ring: Ring, kind: Kind, key: SigningKey, validity: tuple[datetime, datetime]) -> StoredAuthority:
     return StoredAuthority(
+        server=ring.settings.server,
         key_id=key.key_id,
         kind=kind,
         state=State.PREPARED,
@@ -86,7 +88,8 @@ def _authority(kind: Kind, key: SigningKey, not_before: datetime, not_after: dat
         issuer_key_id=None,
         public_key=spki(key),
         certificate=None,
-        not_before=not_before,
-        not_after=not_after,
-        signed_until=not_before,
+        not_before=validity[0],
+        not_after=validity[1],
+        signed_until=validity[0],
+        published_at=validity[0],
     )

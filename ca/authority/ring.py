@@ -1,35 +1,35 @@
-"""The authorities of one trust domain together with their keys, as the store and the key store hold them.
+"""The authorities of one trust domain together with the keys of this server, as the store and the key store hold them.
 
-What is read often (the active one of a kind, the bundle) is kept in memory and read again after every change; changes
-are compare-and-swap in the store, so a ring that is behind is refused and never overwrites.
+Several servers may stand over one store. Each has authorities of its own and signs with no other; the bundle shows
+those of all. What is read often (the active one of a kind, the bundle) is kept in memory and read again after every
+change, of this server or (`reload`) of another; changes are compare-and-swap in the store and begin by taking the
+bundle's row, so a ring that is behind is refused and never overwrites.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from types import MappingProxyType
-from typing import Self, cast
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from typing import Self
 
 from ca import store
 from ca.authority.settings import AuthoritySettings, name_warnings
-from ca.errors import Problem, Unavailable
+from ca.authority.shown import bundle_of, spki, store_warnings, subject
+from ca.errors import Problem, Stale, Unavailable
 from ca.keys.protocol import KeyNotFound, KeyStore, KeyUnusable, Purpose, SigningKey
-from ca.profiles import jwt
 from ca.profiles.prepared import Issuer, Kind
 from ca.runtime.database import Database, Transaction, Unit
-from ca.spiffe.bundle import Bundle, PublicKey
-from ca.store import Move, State, StoredAuthority
+from ca.spiffe.bundle import Bundle
+from ca.store import Anchor, Move, State, StoredAuthority
 
 PURPOSES: Mapping[Kind, Purpose] = MappingProxyType(
     {
         Kind.ROOT: Purpose.SPIFFE_ROOT,
         Kind.ISSUING: Purpose.SPIFFE_X509,
         Kind.JWT: Purpose.SPIFFE_JWT,
+        Kind.WIT: Purpose.SPIFFE_WIT,
     }
 )
 """The kinds of authority, a signer before what it signs."""
@@ -48,7 +48,9 @@ class Ring:
         self.settings = settings
         self.database, self.key_store = database, key_store
         self.bundle = Bundle(trust_domain=settings.trust_domain, refresh_hint=settings.refresh_hint)
-        self.warnings = [*name_warnings(settings.trust_domain), *_store_warnings(key_store)]
+        self.warnings = [*name_warnings(settings.trust_domain), *store_warnings(key_store)]
+        self.anchors: tuple[Anchor, ...] = ()
+        self._generation = -1
         self._authorities: dict[bytes, StoredAuthority] = {}
         self._keys: dict[bytes, SigningKey] = {}
         self._subscribers: list[Callable[[], object]] = []
@@ -65,12 +67,12 @@ class Ring:
 
         async def claim(tx: Transaction) -> Sequence[str]:
             await store.claim(tx, settings.trust_domain)
-            return await store.intended_keys(tx)
+            return await store.intended_keys(tx, settings.server)
 
         for name in await database.write(claim, ending=True):  # a crash while an authority was being made
             await key_store.delete(name)
             await database.write(partial(store.forget_intent, key_name=name), ending=True)
-        await ring._reload()
+        await ring._read()
         await ring._load_keys()
         return ring
 
@@ -78,19 +80,24 @@ class Ring:
 
     @property
     def authorities(self) -> tuple[StoredAuthority, ...]:
-        """Every authority that is neither revoked nor retired, the oldest first."""
+        """Every authority of any server that is neither revoked nor retired, the oldest first."""
         return tuple(self._authorities.values())
+
+    @property
+    def own(self) -> tuple[StoredAuthority, ...]:
+        """Those of this server: it moves no others by itself, and has no other keys."""
+        return tuple(each for each in self._authorities.values() if each.server == self.settings.server)
 
     def get(self, key_id: bytes) -> StoredAuthority | None:
         """The authority of this key, unless it is revoked or retired."""
         return self._authorities.get(key_id)
 
     def active(self, kind: Kind) -> StoredAuthority | None:
-        """The one that signs."""
+        """The one of this server that signs."""
         return self._in(kind, State.ACTIVE)
 
     def prepared(self, kind: Kind) -> StoredAuthority | None:
-        """The one that will sign next."""
+        """The one of this server that will sign next."""
         return self._in(kind, State.PREPARED)
 
     def signer(self, kind: Kind, now: datetime) -> StoredAuthority:
@@ -116,7 +123,7 @@ class Ring:
             key_id=authority.key_id,
             not_before=authority.not_before,
             not_after=authority.not_after,
-            subject=b"" if authority.certificate is None else _subject(authority.certificate),
+            subject=b"" if authority.certificate is None else subject(authority.certificate),
             organisation=self.settings.organisation,
             country=self.settings.country,
         )
@@ -138,47 +145,83 @@ class Ring:
         self._keys[authority.key_id] = key
         await self._change(partial(store.insert, authority=authority, now=now), now)
 
-    async def move(self, steps: Sequence[Move], now: datetime) -> None:
-        """Change states in one transaction, in the order given; taking trust away goes on with a full disk.
+    async def move(
+        self, steps: Sequence[Move], now: datetime, *, only_if: Unit[bool] | None = None, ending: bool = False
+    ) -> None:
+        """Change states in one transaction, in the order given; with `ending` it goes on with a full disk.
 
         Raises:
-            Stale: an authority was not in the state it was believed to be in.
+            Stale: an authority was not in the state it was believed to be in, or `only_if` no longer holds.
         """
 
         async def unit(tx: Transaction) -> None:
+            if only_if is not None and not await only_if(tx):
+                raise Stale("another server changed the authorities meanwhile")
             for step in steps:
                 await store.move(tx, step, now)
 
-        await self._change(unit, now, ending=all(step.after is not State.ACTIVE for step in steps))
+        await self._change(unit, now, ending=ending or all(step.after is not State.ACTIVE for step in steps))
+
+    async def force(self, authority: StoredAuthority, now: datetime) -> None:
+        """Have a prepared one sign as soon as peers were told long enough. Raises Stale."""
+        await self._change(partial(store.force, key_id=authority.key_id), now)
 
     async def destroy_keys(self, now: datetime) -> None:
-        """Destroy the keys of revoked and retired authorities; repeated until the store knows that each is gone."""
-        for name in await self.database.read(store.keys_to_destroy):
+        """Destroy this server's keys of revoked and retired authorities, until the store knows that each is gone."""
+        for name in await self.database.read(partial(store.keys_to_destroy, server=self.settings.server)):
             await self.key_store.delete(name)
             await self.database.write(partial(store.key_destroyed, key_name=name, now=now), ending=True)
 
+    async def reload(self, now: datetime) -> bool:
+        """Notice what other servers committed, and say that this one has; cheap when they did nothing.
+
+        Answers whether anything changed; subscribers have then been called.
+        """
+        changed = await self.database.read(store.generation) != self._generation
+        if changed:
+            await self._read()
+            self._tell()
+        if any(each.server != self.settings.server for each in self._authorities.values()):
+            # whoever is alone has nobody to tell, and leaves the disk in peace
+            told = partial(store.heard, server=self.settings.server, generation=self._generation, now=now)
+            await self.database.write(told)
+        return changed
+
     async def _change(self, unit: Unit[None], now: datetime, *, ending: bool = False) -> None:
         async def with_sequence(tx: Transaction) -> None:
+            await store.touch(tx)
             await unit(tx)
             await store.raise_sequence(tx, now)
 
         await self.database.write(with_sequence, ending=ending)
-        await self._reload()
+        await self._read()
+        self._tell()
+
+    def _tell(self) -> None:
         for callback in tuple(self._subscribers):
             callback()
 
-    async def _reload(self) -> None:
-        async def unit(tx: Transaction) -> tuple[Sequence[StoredAuthority], int]:
-            return await store.trusted(tx), await store.sequence(tx)
+    async def _read(self) -> None:
+        async def unit(tx: Transaction) -> tuple[int, int, Sequence[StoredAuthority], Sequence[Anchor]]:
+            return (
+                await store.generation(tx),
+                await store.sequence(tx),
+                await store.trusted(tx),
+                await store.anchors(tx),
+            )
 
-        authorities, sequence = await self.database.read(unit)
-        self._authorities = {each.key_id: each for each in authorities}
-        self._keys = {key_id: key for key_id, key in self._keys.items() if key_id in self._authorities}
-        self.bundle = _bundle(self.settings, authorities, sequence)
+        generation, sequence, authorities, anchors = await self.database.read(unit)
+        if generation < self._generation:  # two readers overtook one another
+            return
+        self._generation, self.anchors = generation, tuple(anchors)
+        before, self._authorities = self._authorities, {each.key_id: each for each in authorities}
+        for key_id in before.keys() - self._authorities.keys():
+            self._keys.pop(key_id, None)
+        self.bundle = bundle_of(self.settings, authorities, anchors, sequence)
 
     async def _load_keys(self) -> None:
         lost = []
-        for authority in self._authorities.values():
+        for authority in self.own:
             try:
                 key = await self.key_store.load(authority.key_name, PURPOSES[authority.kind])
             except KeyNotFound:
@@ -200,42 +243,5 @@ class Ring:
             )
 
     def _in(self, kind: Kind, state: State) -> StoredAuthority | None:
-        found = [each for each in self._authorities.values() if each.kind is kind and each.state is state]
+        found = [each for each in self.own if each.kind is kind and each.state is state]
         return found[0] if found else None
-
-
-@lru_cache(maxsize=16)
-def _subject(certificate: bytes) -> bytes:
-    """The subject in DER; it is asked for once for each leaf, and is always the same."""
-    return x509.load_der_x509_certificate(certificate).subject.public_bytes()
-
-
-def _bundle(settings: AuthoritySettings, authorities: Sequence[StoredAuthority], sequence: int) -> Bundle:
-    members = [each for each in authorities if each.in_bundle]
-    return Bundle(
-        trust_domain=settings.trust_domain,
-        x509_authorities=tuple(
-            x509.load_der_x509_certificate(each.certificate) for each in members if each.certificate is not None
-        ),
-        jwt_authorities={
-            jwt.kid(each.key_id): cast("PublicKey", serialization.load_der_public_key(each.public_key))
-            for each in members
-            if each.kind is Kind.JWT
-        },
-        sequence=sequence,
-        refresh_hint=settings.refresh_hint,
-    )
-
-
-def spki(key: SigningKey) -> bytes:
-    """Its public half as a SubjectPublicKeyInfo in DER."""
-    return key.public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _store_warnings(key_store: KeyStore) -> tuple[str, ...]:
-    """What the choice of a key store means."""
-    if not key_store.durable:
-        return ("the authority's keys are in memory: after a restart there is a new root and every node joins again",)
-    if not key_store.sealed:
-        return ("the authority's keys rest unsealed, in files only this user may read: configure a sealing key",)
-    return ()

@@ -10,34 +10,52 @@ from ca.errors import Malformed
 from ca.profiles.prepared import Kind
 from ca.spiffe.id import TrustDomain
 
+MAIN_SERVER = "main"
+"""The name of a server that is alone over its store; migration 0002 gave it to what was there."""
+
 SHARE = 6
 """An authority is replaced with a sixth of its life left, so what it signs may live no longer than that sixth."""
 
 _LONGEST_ORGANISATION = 64  # RFC 5280, ub-organization-name
 _COUNTRY = re.compile(r"[A-Z]{2}")
+_SERVER = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 _ADDRESS = re.compile(r"(?:.*\.)?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthoritySettings:
-    """Lives and names. Raises Malformed when what is signed last would be cut short by its signer's end."""
+    """Lives and names. Raises Malformed when what is signed last would be cut short by its signer's end.
+
+    `server` names this server among those over one store; it must stay the same, because its keys hang on it. Peers are
+    told of a new authority for at least `propagation` before it signs; when another server does not say that it has
+    told them as well, for `patience`.
+    """
 
     trust_domain: TrustDomain
+    server: str = MAIN_SERVER
     root_ttl: timedelta = timedelta(days=3650)
     ca_ttl: timedelta = timedelta(days=30)
     x509_ttl: timedelta = timedelta(hours=1)
     jwt_ttl: timedelta = timedelta(minutes=5)
+    wit_ttl: timedelta = timedelta(hours=1)
     refresh_hint: timedelta = timedelta(minutes=5)
+    propagation: timedelta = timedelta(seconds=30)
+    patience: timedelta = timedelta(minutes=5)
     organisation: str = "Sojourn"
     country: str = ""
 
     def __post_init__(self) -> None:
-        for above, below in (("root_ttl", "ca_ttl"), ("ca_ttl", "x509_ttl"), ("ca_ttl", "jwt_ttl")):
+        shares = (("root_ttl", "ca_ttl"), ("ca_ttl", "x509_ttl"), ("ca_ttl", "jwt_ttl"), ("ca_ttl", "wit_ttl"))
+        for above, below in shares:
             if getattr(self, below) * SHARE > getattr(self, above):
                 raise Malformed(f"`{below}` is too long: expected at most a sixth of `{above}`")
-        for name in ("x509_ttl", "jwt_ttl", "refresh_hint"):
+        for name in ("x509_ttl", "jwt_ttl", "wit_ttl", "refresh_hint"):
             if getattr(self, name) < timedelta(seconds=1):
                 raise Malformed(f"`{name}` is too short: expected at least one second")
+        if not timedelta(0) <= self.propagation <= self.patience:
+            raise Malformed("`propagation` can't be used: expected none to as long as `patience`")
+        if not _SERVER.fullmatch(self.server):
+            raise Malformed("`server` can't be used: expected up to 63 of `a-z`, `0-9` and inner `.` and `-`")
         if len(self.organisation) > _LONGEST_ORGANISATION or not self.organisation.isprintable():
             raise Malformed(
                 f"`organisation` can't be used: expected up to {_LONGEST_ORGANISATION} printable characters"
@@ -49,6 +67,16 @@ class AuthoritySettings:
     def longest_x509_ttl(self) -> timedelta:
         """The longest life of a leaf that an active issuing authority can give on every one of its days."""
         return self.ca_ttl / SHARE
+
+    @property
+    def wait(self) -> timedelta:
+        """`propagation`, but no more than a sixth of an authority's life, or one that is short would end unused."""
+        return min(self.propagation, self.ca_ttl / SHARE)
+
+    @property
+    def longest_wait(self) -> timedelta:
+        """`patience`, bounded in the same way."""
+        return min(self.patience, self.ca_ttl / SHARE)
 
     def ttl(self, kind: Kind) -> timedelta:
         """How long an authority of this kind lives."""

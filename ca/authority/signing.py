@@ -59,6 +59,14 @@ class Authority:
         """The key that signs tokens at `now`. Raises Unavailable."""
         return self._ring.issuer(self._ring.signer(Kind.JWT, now))
 
+    def wit_issuer(self, now: datetime) -> Issuer:
+        """The key that signs WIT-SVIDs at `now`. Raises Unavailable."""
+        return self._ring.issuer(self._ring.signer(Kind.WIT, now))
+
+    def list_issuers(self) -> Sequence[StoredAuthority]:
+        """The authorities of this server that sign certificates: in any state, as long as the key is there."""
+        return [each for each in self._ring.own if each.certificate is not None and self._ring.has_key(each)]
+
     def bundle(self, now: datetime) -> Bundle:
         """What peers have to trust.
 
@@ -112,6 +120,33 @@ class Authority:
         authority = await self._admit([prepared], Kind.JWT, Kind.JWT)
         return jwt.compact(prepared, await self._ring.key(authority).sign(prepared.tbs))
 
+    async def sign_wit(self, prepared: Prepared) -> str:
+        """Sign one WIT-SVID, in compact form. Raises what `sign_x509_many` raises."""
+        authority = await self._admit([prepared], Kind.WIT, Kind.WIT)
+        return jwt.compact(prepared, await self._ring.key(authority).sign(prepared.tbs))
+
+    async def sign_list(self, prepared: Prepared) -> bytes:
+        """Sign a revocation list by the authority it is of, in any state but revoked and retired; DER.
+
+        It takes trust away and gives none, so it is signed also while the clocks disagree. Its number is kept by
+        whoever asks; nothing is recorded here.
+
+        Raises:
+            Unfit: a rule of `ca.lint` forbids it.
+            Unavailable: this server has no such authority, or not its key.
+        """
+        if type(prepared) is not Prepared or prepared.kind is not Kind.CRL:
+            raise RuntimeError("only a Prepared of the kind `crl` is signed here")
+        authority = self._ring.get(prepared.issuer_key_id)
+        if authority is None or authority.certificate is None or not self._ring.has_key(authority):
+            raise Unavailable(f"this server has no key of the authority `{prepared.issuer_key_id.hex()}`")
+        lint.check(prepared, self._ring.issuer(authority))
+        return certificate(prepared.tbs, await self._ring.key(authority).sign(prepared.tbs))
+
+    async def reload(self, now: datetime) -> bool:
+        """Notice what other servers committed; answers whether anything changed."""
+        return await self._ring.reload(now)
+
     async def _admit(self, batch: Sequence[Prepared], kind: Kind, signer: Kind) -> StoredAuthority:
         """Everything that stands before a signature; gives the authority whose key may then be used."""
         if not self._clock.trusted():
@@ -126,17 +161,21 @@ class Authority:
                 raise Stale("its issuer was replaced or its time ran out since it was prepared: prepare it again")
             lint.check(each, issuer)
         if batch:
-            await self._record(authority.key_id, batch)
+            await self._record(authority.key_id, batch, now)
         present = self._ring.get(authority.key_id)
         if present is None or present.state is not State.ACTIVE:
             raise Stale(f"the authority `{authority.key_id.hex()}` was replaced meanwhile: prepare again")
         return authority
 
-    async def _record(self, key_id: bytes, batch: Sequence[Prepared]) -> None:
+    async def _record(self, key_id: bytes, batch: Sequence[Prepared], now: datetime) -> None:
         until = max(each.not_after for each in batch)
 
         async def unit(tx: Transaction) -> None:
             await store.fence(tx, key_id, until)
             await store.record(tx, batch)
 
-        await self._ring.database.write(unit)
+        try:
+            await self._ring.database.write(unit)
+        except Stale:  # another server's operator said so
+            await self._ring.reload(now)
+            raise

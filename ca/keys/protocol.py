@@ -3,15 +3,16 @@
 Law: **one key, one purpose**. A key is made for a purpose and loads only for that purpose, so that nothing signed for
 one reader can be shown to another. The purposes are these and no others:
 
-    spiffe-root             signs the certificates of our issuing authorities, nothing else
-    spiffe-x509             an issuing authority: signs X.509-SVIDs
+    spiffe-root             signs the certificates of our issuing authorities and its own revocation lists
+    spiffe-x509             an issuing authority: signs X.509-SVIDs and its own revocation lists
     spiffe-jwt              signs JWT-SVIDs
+    spiffe-wit              signs WIT-SVIDs
     ssh-ca                  signs SSH user certificates of one target
     postgres-client-ca      signs PostgreSQL client certificates of one target
     tokens                  signs the broker's own tokens
     receipts                signs the broker's audit receipts
 
-The first three belong to the attestor server; the broker keeps the others in a store of its own (traps 25).
+The first four belong to the attestor server; the broker keeps the others in a store of its own (traps 25).
 A `SigningKey` signs and tells its public half; the private bytes have no way out of it.
 """
 
@@ -33,6 +34,7 @@ class Purpose(StrEnum):
     SPIFFE_ROOT = "spiffe-root"
     SPIFFE_X509 = "spiffe-x509"
     SPIFFE_JWT = "spiffe-jwt"
+    SPIFFE_WIT = "spiffe-wit"
     SSH_CA = "ssh-ca"
     POSTGRES_CLIENT_CA = "postgres-client-ca"
     TOKENS = "tokens"

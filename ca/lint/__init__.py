@@ -19,6 +19,8 @@ from ca.lint.token import JWT_RULES
 from ca.profiles.prepared import Issuer, Kind, Prepared
 from ca.profiles.template import certificate
 
+_CERTIFICATES = frozenset({Kind.ROOT, Kind.ISSUING, Kind.LEAF})
+
 
 class Unfit(Malformed):
     """A rule forbids signing this; what was asked for must change."""
@@ -37,6 +39,8 @@ def check(prepared: Prepared, issuer: Issuer) -> None:
         for clause, jwt_rule in JWT_RULES:
             _refuse("token", clause, jwt_rule(token))
         return
+    if prepared.kind not in _CERTIFICATES:
+        raise Unfit(f"nothing of the kind `{prepared.kind}` is signed: there are no rules for it", rule="sojourn, kind")
     case = _read_certificate(prepared, issuer)
     for clause, rule in X509_RULES + (LEAF_RULES if prepared.kind is Kind.LEAF else CA_RULES):
         _refuse("certificate", clause, rule(case))

@@ -25,6 +25,8 @@ class Kind(StrEnum):
     ISSUING = "issuing"
     LEAF = "leaf"
     JWT = "jwt"
+    WIT = "wit"
+    CRL = "crl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

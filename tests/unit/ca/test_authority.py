@@ -297,7 +297,7 @@ async def test_a_key_whose_authority_was_never_finished_is_destroyed(tmp_path: P
     folder = tmp_path / "keys"
     async with opened(tmp_path, DiskKeyStore(folder, None), ManualClock(BEGIN)) as authority:
         kept = await DiskKeyStore(folder, None).list()
-        await authority.ring.database.write(partial(store.intend_key, key_name="jwt-orphan"))
+        await authority.ring.database.write(partial(store.intend_key, server="main", key_name="jwt-orphan"))
         await DiskKeyStore(folder, None).create("jwt-orphan", Purpose.SPIFFE_JWT)
         await DiskKeyStore(folder, None).create("somebody-elses", Purpose.TOKENS)
     async with opened(tmp_path, DiskKeyStore(folder, None), ManualClock(BEGIN)):

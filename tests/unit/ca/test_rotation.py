@@ -26,7 +26,7 @@ from fakes.authority import BEGIN, leaf, opened, settings, token
 from fakes.clock import ManualClock
 
 DAY = timedelta(days=1)
-KINDS = (Kind.ROOT, Kind.ISSUING, Kind.JWT)
+KINDS = (Kind.ROOT, Kind.ISSUING, Kind.JWT, Kind.WIT)
 
 
 @pytest.fixture
@@ -146,7 +146,8 @@ class Years:
         """Everything alive still verifies against today's bundle."""
         bundle = authority.bundle(now)
         bundles = BundleSet.of(bundle)
-        self.numbers.append((bundle.sequence or 0, bundle.x509_der() + bundle.jwt_jwks()))
+        wit = b"".join(each.key_id for each in authority.ring.authorities if each.kind is Kind.WIT)
+        self.numbers.append((bundle.sequence or 0, bundle.x509_der() + bundle.jwt_jwks() + wit))
         members = {*bundle.jwt_authorities, *(_key_id(each) for each in bundle.x509_authorities)}
         self.told = {member: self.told.get(member, now) for member in members} | self.told
         self.chains = [(end, chain) for end, chain in self.chains if end > now]

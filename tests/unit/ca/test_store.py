@@ -23,6 +23,7 @@ from ca.store import Move, State, StoredAuthority
 from fakes.authority import BEGIN, DOMAIN, INSTANCE
 
 ROOT = StoredAuthority(
+    server="main",
     key_id=bytes(20),
     kind=Kind.ROOT,
     state=State.PREPARED,
@@ -33,6 +34,7 @@ ROOT = StoredAuthority(
     not_before=BEGIN,
     not_after=BEGIN + timedelta(days=10),
     signed_until=BEGIN,
+    published_at=BEGIN,
 )
 ISSUING = replace(ROOT, key_id=b"\x01" * 20, kind=Kind.ISSUING, key_name="issuing-1", issuer_key_id=ROOT.key_id)
 TOKENS = replace(ROOT, key_id=b"\x02" * 20, kind=Kind.JWT, key_name="jwt-1", certificate=None)
@@ -143,7 +145,7 @@ async def test_a_serial_is_recorded_once(database: Database) -> None:
 
 def test_issued_is_append_only() -> None:
     """No statement anywhere changes or removes what was issued."""
-    root = Path(store.__file__).parents[1]
+    root = Path(store.__file__).parents[2]
     forbidden = re.compile(r"(?:UPDATE|DELETE\s+FROM|DROP\s+TABLE|REPLACE\s+INTO)\s+ca_issued", re.IGNORECASE)
     files = [
         file for kind in ("py", "sql") for folder in ("ca", "attestor") for file in (root / folder).rglob(f"*.{kind}")
@@ -195,21 +197,21 @@ async def test_a_store_has_one_trust_domain(database: Database) -> None:
 async def test_an_intent_lasts_until_its_authority_or_its_keys_end(database: Database) -> None:
     """Whatever was intended and not finished can be found by name."""
     for name in ("root-1", "jwt-1"):
-        await database.write(partial(store.intend_key, key_name=name))
+        await database.write(partial(store.intend_key, server="main", key_name=name))
     await insert(database, ROOT)
-    assert list(await database.read(store.intended_keys)) == ["jwt-1"]
+    assert list(await database.read(partial(store.intended_keys, server="main"))) == ["jwt-1"]
     await database.write(partial(store.forget_intent, key_name="jwt-1"))
-    assert list(await database.read(store.intended_keys)) == []
+    assert list(await database.read(partial(store.intended_keys, server="main"))) == []
 
 
 async def test_keys_of_finished_authorities_are_listed_until_destroyed(database: Database) -> None:
     """Revoked and retired ones, and no other."""
     await insert(database, ROOT, replace(TOKENS, state=State.OLD))
-    assert list(await database.read(store.keys_to_destroy)) == []
+    assert list(await database.read(partial(store.keys_to_destroy, server="main"))) == []
     await move(database, TOKENS, State.OLD, State.RETIRED)
-    assert list(await database.read(store.keys_to_destroy)) == ["jwt-1"]
+    assert list(await database.read(partial(store.keys_to_destroy, server="main"))) == ["jwt-1"]
     await database.write(partial(store.key_destroyed, key_name="jwt-1", now=BEGIN))
-    assert list(await database.read(store.keys_to_destroy)) == []
+    assert list(await database.read(partial(store.keys_to_destroy, server="main"))) == []
     assert [each.state for each in await database.read(store.everything)] == [State.PREPARED, State.RETIRED]
 
 

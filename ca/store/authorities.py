@@ -1,8 +1,4 @@
-"""The authority's tables: authorities and their states, what was issued, the bundle's number.
-
-Every function takes a `Transaction` and is called inside a unit; no transaction begins here. `ca_issued` is append
-only: no statement of ours changes or removes a row of it, and the row is durable before the signature is made.
-"""
+"""Authorities, their states, and the intents to make their keys."""
 
 from __future__ import annotations
 
@@ -11,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from ca.errors import Conflict, Stale
-from ca.profiles.prepared import Kind, Prepared
+from ca.errors import Stale
+from ca.profiles.prepared import Kind
 from ca.runtime.clock import instant, micros
 from ca.runtime.database import Row, Transaction
-from ca.spiffe.id import TrustDomain
 
 
 class State(StrEnum):
@@ -38,10 +33,12 @@ class State(StrEnum):
 class StoredAuthority:
     """One key and what it may do.
 
-    `kind` is root, issuing or jwt; a JWT authority has no certificate. `issuer_key_id` is the root of an issuing
-    authority. Nothing it signed lives longer than `signed_until`.
+    `server` is the one that holds the key. `kind` is root, issuing, jwt or wit; what signs tokens has no certificate.
+    `issuer_key_id` is the root of an issuing authority, ours or one kept elsewhere. Nothing it signed lives longer than
+    `signed_until`. Peers have been told of it since `published_at`; `forced` means that an operator waits for it.
     """
 
+    server: str
     key_id: bytes
     kind: Kind
     state: State
@@ -52,6 +49,8 @@ class StoredAuthority:
     not_before: datetime
     not_after: datetime
     signed_until: datetime
+    published_at: datetime
+    forced: bool = False
 
     @property
     def in_bundle(self) -> bool:
@@ -68,19 +67,10 @@ class Move:
     after: State
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issued:
-    """One thing that was signed, or was about to be."""
-
-    issuer_key_id: bytes
-    serial: int
-    kind: Kind
-    spiffe_id: str
-    instance: str | None
-    not_after: datetime
-
-
-_COLUMNS = "key_id, kind, state, key_name, issuer_key_id, public_key, certificate, not_before, not_after, signed_until"
+_COLUMNS = (
+    "key_id, kind, state, key_name, issuer_key_id, public_key, certificate, not_before, not_after, signed_until,"
+    " server, published_at, forced"
+)
 
 
 async def trusted(tx: Transaction) -> Sequence[StoredAuthority]:
@@ -101,7 +91,8 @@ async def insert(tx: Transaction, authority: StoredAuthority, now: datetime) -> 
     """Add an authority and forget the intent to make its key."""
     await tx.execute("DELETE FROM ca_key_intents WHERE key_name = $1", authority.key_name)
     await tx.execute(
-        f"INSERT INTO ca_authorities ({_COLUMNS}, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        f"INSERT INTO ca_authorities ({_COLUMNS}, changed_at, published_in) VALUES"
+        " ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, (SELECT generation FROM ca_bundle))",
         authority.key_id.hex(),
         str(authority.kind),
         str(authority.state),
@@ -112,6 +103,9 @@ async def insert(tx: Transaction, authority: StoredAuthority, now: datetime) -> 
         micros(authority.not_before),
         micros(authority.not_after),
         micros(authority.signed_until),
+        authority.server,
+        micros(authority.published_at),
+        int(authority.forced),
         micros(now),
     )
 
@@ -141,40 +135,23 @@ async def fence(tx: Transaction, key_id: bytes, until: datetime) -> None:
         raise Stale(f"the authority `{key_id.hex()}` is no longer active: prepare again under its successor")
 
 
-async def record(tx: Transaction, batch: Sequence[Prepared]) -> None:
-    """Note what is about to be signed."""
-    for prepared in batch:
-        await tx.execute(
-            "INSERT INTO ca_issued (issuer_key_id, serial, kind, spiffe_id, instance, not_after)"
-            " VALUES ($1, $2, $3, $4, $5, $6)",
-            prepared.issuer_key_id.hex(),
-            f"{prepared.serial:040x}",
-            str(prepared.kind),
-            str(prepared.subject),
-            prepared.instance,
-            micros(prepared.not_after),
-        )
+async def force(tx: Transaction, key_id: bytes) -> None:
+    """Note that an operator waits for a prepared one. Raises Stale when it is no longer prepared."""
+    if not await tx.execute(
+        "UPDATE ca_authorities SET forced = 1 WHERE key_id = $1 AND state = 'prepared'", key_id.hex()
+    ):
+        raise Stale(f"the authority `{key_id.hex()}` is no longer `prepared`")
 
 
-async def issued_to(tx: Transaction, instance: str, now: datetime) -> Sequence[Issued]:
-    """What was signed for an instance and has not expired at `now`: what its end has to revoke."""
-    rows = await tx.fetch(
-        "SELECT issuer_key_id, serial, kind, spiffe_id, instance, not_after FROM ca_issued"
-        " WHERE instance = $1 AND not_after > $2 ORDER BY not_after, issuer_key_id, serial",
-        instance,
-        micros(now),
-    )
-    return [_issued(row) for row in rows]
+async def intend_key(tx: Transaction, server: str, key_name: str) -> None:
+    """Note that a server is about to make a key of this name."""
+    await tx.execute("INSERT INTO ca_key_intents (key_name, server) VALUES ($1, $2)", key_name, server)
 
 
-async def intend_key(tx: Transaction, key_name: str) -> None:
-    """Note that a key of this name is about to be made."""
-    await tx.execute("INSERT INTO ca_key_intents (key_name) VALUES ($1)", key_name)
-
-
-async def intended_keys(tx: Transaction) -> Sequence[str]:
-    """Keys that may have been made and belong to no authority."""
-    return [row["key_name"] for row in await tx.fetch("SELECT key_name FROM ca_key_intents ORDER BY key_name")]
+async def intended_keys(tx: Transaction, server: str) -> Sequence[str]:
+    """Keys that the server may have made and that belong to no authority."""
+    rows = await tx.fetch("SELECT key_name FROM ca_key_intents WHERE server = $1 ORDER BY key_name", server)
+    return [row["key_name"] for row in rows]
 
 
 async def forget_intent(tx: Transaction, key_name: str) -> None:
@@ -182,11 +159,12 @@ async def forget_intent(tx: Transaction, key_name: str) -> None:
     await tx.execute("DELETE FROM ca_key_intents WHERE key_name = $1", key_name)
 
 
-async def keys_to_destroy(tx: Transaction) -> Sequence[str]:
-    """Names of the keys of finished authorities that are not known to be gone."""
+async def keys_to_destroy(tx: Transaction, server: str) -> Sequence[str]:
+    """Names of the server's keys whose authorities are finished and that are not known to be gone."""
     rows = await tx.fetch(
         "SELECT key_name FROM ca_authorities WHERE state IN ('revoked', 'retired') AND key_destroyed_at IS NULL"
-        " ORDER BY key_name"
+        " AND server = $1 ORDER BY key_name",
+        server,
     )
     return [row["key_name"] for row in rows]
 
@@ -194,45 +172,6 @@ async def keys_to_destroy(tx: Transaction) -> Sequence[str]:
 async def key_destroyed(tx: Transaction, key_name: str, now: datetime) -> None:
     """Note that a key is gone."""
     await tx.execute("UPDATE ca_authorities SET key_destroyed_at = $1 WHERE key_name = $2", micros(now), key_name)
-
-
-async def claim(tx: Transaction, trust_domain: TrustDomain) -> None:
-    """Make this the store of `trust_domain`. Raises Conflict when it is another's."""
-    row = await tx.fetchrow("SELECT trust_domain FROM ca_bundle ORDER BY trust_domain")
-    if row is None:
-        await tx.execute(
-            "INSERT INTO ca_bundle (trust_domain, sequence, members) VALUES ($1, 0, '')", trust_domain.name
-        )
-    elif row["trust_domain"] != trust_domain.name:
-        raise Conflict(f"this store belongs to the trust domain `{row['trust_domain']}`, not to `{trust_domain}`")
-
-
-async def sequence(tx: Transaction) -> int:
-    """The number of the bundle."""
-    row = await tx.fetchrow("SELECT sequence FROM ca_bundle ORDER BY trust_domain")
-    assert row is not None, "claim comes first"
-    number: int = row["sequence"]
-    return number
-
-
-async def raise_sequence(tx: Transaction, now: datetime) -> None:
-    """Raise the number if the bundle's members are others than when it was last raised.
-
-    It never falls below the seconds since 1970, so that a store that was lost or restored does not go back (TB-2).
-    """
-    row = await tx.fetchrow("SELECT sequence, members FROM ca_bundle ORDER BY trust_domain")
-    assert row is not None, "claim comes first"
-    members = " ".join(sorted(each.key_id.hex() for each in await trusted(tx) if each.in_bundle))
-    if members == row["members"]:
-        return
-    changed = await tx.execute(
-        "UPDATE ca_bundle SET sequence = $1, members = $2 WHERE sequence = $3",
-        max(row["sequence"] + 1, micros(now) // 1_000_000),
-        members,
-        row["sequence"],
-    )
-    if not changed:
-        raise Stale("somebody else changed the bundle")
 
 
 def _authority(row: Row) -> StoredAuthority:
@@ -248,15 +187,7 @@ def _authority(row: Row) -> StoredAuthority:
         not_before=instant(row["not_before"]),
         not_after=instant(row["not_after"]),
         signed_until=instant(row["signed_until"]),
-    )
-
-
-def _issued(row: Row) -> Issued:
-    return Issued(
-        issuer_key_id=bytes.fromhex(row["issuer_key_id"]),
-        serial=int(row["serial"], 16),
-        kind=Kind(row["kind"]),
-        spiffe_id=row["spiffe_id"],
-        instance=row["instance"],
-        not_after=instant(row["not_after"]),
+        server=row["server"],
+        published_at=instant(row["published_at"]),
+        forced=bool(row["forced"]),
     )

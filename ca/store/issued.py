@@ -1,0 +1,60 @@
+"""What was signed. Append only: nothing of ours changes or removes a row, and it is durable before the signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ca.profiles.prepared import Kind, Prepared
+from ca.runtime.clock import instant, micros
+from ca.runtime.database import Row, Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """One thing that was signed, or was about to be."""
+
+    issuer_key_id: bytes
+    serial: int
+    kind: Kind
+    spiffe_id: str
+    instance: str | None
+    not_after: datetime
+
+
+async def record(tx: Transaction, batch: Sequence[Prepared]) -> None:
+    """Note what is about to be signed."""
+    for prepared in batch:
+        await tx.execute(
+            "INSERT INTO ca_issued (issuer_key_id, serial, kind, spiffe_id, instance, not_after)"
+            " VALUES ($1, $2, $3, $4, $5, $6)",
+            prepared.issuer_key_id.hex(),
+            f"{prepared.serial:040x}",
+            str(prepared.kind),
+            str(prepared.subject),
+            prepared.instance,
+            micros(prepared.not_after),
+        )
+
+
+async def issued_to(tx: Transaction, instance: str, now: datetime) -> Sequence[Issued]:
+    """What was signed for an instance and has not expired at `now`: what its end has to revoke."""
+    rows = await tx.fetch(
+        "SELECT issuer_key_id, serial, kind, spiffe_id, instance, not_after FROM ca_issued"
+        " WHERE instance = $1 AND not_after > $2 ORDER BY not_after, issuer_key_id, serial",
+        instance,
+        micros(now),
+    )
+    return [_issued(row) for row in rows]
+
+
+def _issued(row: Row) -> Issued:
+    return Issued(
+        issuer_key_id=bytes.fromhex(row["issuer_key_id"]),
+        serial=int(row["serial"], 16),
+        kind=Kind(row["kind"]),
+        spiffe_id=row["spiffe_id"],
+        instance=row["instance"],
+        not_after=instant(row["not_after"]),
+    )
