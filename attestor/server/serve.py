@@ -41,7 +41,7 @@ from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.document import BadSettings
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
-from ca.runtime.process import Readiness, Wake, background, take_descriptors
+from ca.runtime.process import Part, Readiness, Wake, background, take_descriptors
 from ca.seal import AesSeal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
@@ -82,6 +82,7 @@ class _Parts:
     metrics: Metrics
     database: Database
     authority: Authority
+    rotation: Rotation
     rules: RuleSource
     changes: Changes
     instances: Instances
@@ -111,6 +112,7 @@ async def serve(
             open_authority(settings.authority(), database, _key_store(settings), clock)
         )
         parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules)
+        await _until_it_signs(parts, part)
         await parts.own.tick(clock.now())
         await _loops(stack, parts)
         server = await _listeners(stack, parts)
@@ -158,6 +160,7 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         metrics=metrics,
         database=database,
         authority=authority,
+        rotation=Rotation(authority),
         rules=rules,
         changes=changes,
         instances=instances,
@@ -166,6 +169,14 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         admission=Admission(database, leaves, instances, changes, metrics, node_ttl=settings.lives.node),
         own=OwnSvid(leaves, settings.lives.node),
     )
+
+
+async def _until_it_signs(parts: _Parts, part: Part) -> None:
+    """A server that comes to others signs nothing before their peers were told of its keys."""
+    while not parts.authority.signs(parts.clock.now()):
+        part.waiting("the peers of the other servers to be told of this one's authorities")
+        await parts.clock.sleep(1.0)
+        await parts.rotation.tick(parts.clock.now())
 
 
 async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
@@ -177,7 +188,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         await _gauges(parts, now)
 
     for name, tick, every, wake in (
-        ("rotation", Rotation(parts.authority).tick, 10.0, None),
+        ("rotation", parts.rotation.tick, 10.0, None),
         ("own svid", parts.own.tick, 5.0, woken),
         ("rules", parts.rules.tick, 1.0, None),
         ("instances", parts.instances.tick, 1.0, None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,7 +15,7 @@ from attestor.rules.owner import Path as OwnerPath
 from attestor.rules.read import ConditionField, Terms
 from attestor.rules.template import Template
 from ca.authority import AuthoritySettings
-from ca.authority.settings import SHARE
+from ca.authority.settings import MAIN_SERVER, SHARE
 from ca.errors import Malformed
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
@@ -49,8 +50,11 @@ class Lives(Settings):
     ca: Duration = timedelta(days=30)
     x509: Duration = timedelta(hours=1)
     jwt: Duration = timedelta(minutes=5)
+    wit: Duration = timedelta(minutes=5)
     node: Duration = timedelta(hours=1)
     bundle_refresh: Duration = timedelta(minutes=5)
+    propagation: Duration = timedelta(seconds=30)
+    """How long peers are told of a new authority before it signs, when nothing else makes it wait longer."""
 
 
 class OwnPart(Settings):
@@ -88,6 +92,8 @@ class ServerSettings(Settings):
     """A whole attestor server."""
 
     trust_domain: Annotated[TrustDomain, parsed_by(TrustDomain.parse)]
+    name: str | None = None
+    """Which of the servers over one PostgreSQL this is; its keys hang on it, so it stays the same."""
     listen: Listen = Listen(port=8081)
     admin_socket: Path
     admin_uids: tuple[int, ...] = ()
@@ -111,6 +117,8 @@ class ServerSettings(Settings):
     def _whole(self) -> Self:
         if not self.beat * 2 < self.observe_grace < self.observe_limit:
             raise ValueError("expected twice `beat` < `observe_grace` < `observe_limit`")
+        if self.name is not None and self.database.startswith("sqlite:"):
+            raise ValueError("`name` is for one of several servers over a PostgreSQL: a store on SQLite has one server")
         names = [one.name for one in self.rule_owners]
         if len(set(names)) != len(names):
             raise ValueError("two of `rule_owners` have the same name")
@@ -122,14 +130,23 @@ class ServerSettings(Settings):
             raise ValueError("`lives.node` is too long: expected at most a sixth of `lives.ca`")
         return self
 
+    @property
+    def server_name(self) -> str:
+        """What this server is called in the store: `name`, else the host's name; alone over SQLite always the same."""
+        return MAIN_SERVER if self.database.startswith("sqlite:") else self.name or socket.gethostname().lower()
+
     def authority(self) -> AuthoritySettings:
         """What the authority is told. Raises Malformed."""
         return AuthoritySettings(
             trust_domain=self.trust_domain,
+            server=self.server_name,
             ca_ttl=self.lives.ca,
             x509_ttl=self.lives.x509,
             jwt_ttl=self.lives.jwt,
+            wit_ttl=self.lives.wit,
             refresh_hint=self.lives.bundle_refresh,
+            propagation=self.lives.propagation,
+            patience=max(self.lives.propagation, self.lives.bundle_refresh),
         )
 
     def terms(self) -> Terms:

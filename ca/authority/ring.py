@@ -84,6 +84,11 @@ class Ring:
         return tuple(self._authorities.values())
 
     @property
+    def generation(self) -> int:
+        """The number of the last change, of any server, that this ring knows."""
+        return self._generation
+
+    @property
     def own(self) -> tuple[StoredAuthority, ...]:
         """Those of this server: it moves no others by itself, and has no other keys."""
         return tuple(each for each in self._authorities.values() if each.server == self.settings.server)

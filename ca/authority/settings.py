@@ -37,7 +37,7 @@ class AuthoritySettings:
     ca_ttl: timedelta = timedelta(days=30)
     x509_ttl: timedelta = timedelta(hours=1)
     jwt_ttl: timedelta = timedelta(minutes=5)
-    wit_ttl: timedelta = timedelta(hours=1)
+    wit_ttl: timedelta = timedelta(minutes=5)
     refresh_hint: timedelta = timedelta(minutes=5)
     propagation: timedelta = timedelta(seconds=30)
     patience: timedelta = timedelta(minutes=5)

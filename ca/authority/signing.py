@@ -63,6 +63,14 @@ class Authority:
         """The key that signs WIT-SVIDs at `now`. Raises Unavailable."""
         return self._ring.issuer(self._ring.signer(Kind.WIT, now))
 
+    def signs(self, now: datetime) -> bool:
+        """Whether leaves can be signed at `now`; not while peers of other servers are told of this one's keys."""
+        try:
+            self.issuer(now)
+        except Unavailable:
+            return False
+        return True
+
     def list_issuers(self) -> Sequence[StoredAuthority]:
         """The authorities of this server that sign certificates: in any state, as long as the key is there."""
         return [each for each in self._ring.own if each.certificate is not None and self._ring.has_key(each)]

@@ -295,7 +295,7 @@ async def test_the_shortest_lives_still_rotate(tmp_path: Path) -> None:
     """Lives of seconds, as tests and demos have them: each tick ends, and something can always sign."""
     clock = ManualClock(BEGIN)
     second = timedelta(seconds=1)
-    chosen = settings(root_ttl=36 * second, ca_ttl=6 * second, x509_ttl=second, jwt_ttl=second)
+    chosen = settings(root_ttl=36 * second, ca_ttl=6 * second, x509_ttl=second, jwt_ttl=second, wit_ttl=second)
     async with opened(tmp_path, MemoryKeyStore(), clock, chosen) as authority:
         rotation = Rotation(authority)
         for _ in range(120):

@@ -236,7 +236,7 @@ async def test_what_operators_can_do(tmp_path: Path) -> None:
         _, bundle = await admin(server, "GET", "/v1/bundle")
         assert bundle["root_key_hash"] == server.root_key_hash
         _, authorities = await admin(server, "GET", "/v1/authorities")
-        assert {one["kind"] for one in authorities["authorities"]} == {"root", "issuing", "jwt"}
+        assert {one["kind"] for one in authorities["authorities"]} == {"root", "issuing", "jwt", "wit"}
         assert (await admin(server, "GET", "/v1/instances"))[1] == {"instances": [], "next": None}
         assert (await admin(server, "POST", "/v1/nodes/stranger/evict"))[0] == 404
         assert (await admin(server, "POST", "/v1/tokens", {"name": "n"}))[0] == 400
