@@ -3,7 +3,7 @@
 The rules read the *bytes* that will be signed with a parser that did not write them, and hold them against what the
 `Prepared` says and against the authority that will sign. A rule answers None, or what is wrong in words that finish
 the sentence "the certificate ...". The whole list stands in the tables `X509_RULES` and `CA_RULES` (certificate),
-`LEAF_RULES` (leaf) and `JWT_RULES` (token), each row with the clause it is for.
+`LEAF_RULES` (leaf), `JWT_RULES` (token) and `LIST_RULES` (revocation list), each row with the clause it is for.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from cryptography import x509
 from joserfc.util import json_b64decode
 
 from ca.errors import Malformed
-from ca.lint.case import JwtCase, X509Case
+from ca.lint.case import JwtCase, ListCase, X509Case
 from ca.lint.certificate import CA_RULES, X509_RULES
 from ca.lint.leaf import LEAF_RULES
+from ca.lint.revocation_list import LIST_RULES
 from ca.lint.token import JWT_RULES
 from ca.profiles.prepared import Issuer, Kind, Prepared
 from ca.profiles.template import certificate
@@ -39,6 +40,11 @@ def check(prepared: Prepared, issuer: Issuer) -> None:
         for clause, jwt_rule in JWT_RULES:
             _refuse("token", clause, jwt_rule(token))
         return
+    if prepared.kind is Kind.CRL:
+        found = _read_list(prepared, issuer)
+        for clause, list_rule in LIST_RULES:
+            _refuse("revocation list", clause, list_rule(found))
+        return
     if prepared.kind not in _CERTIFICATES:
         raise Unfit(f"nothing of the kind `{prepared.kind}` is signed: there are no rules for it", rule="sojourn, kind")
     case = _read_certificate(prepared, issuer)
@@ -59,6 +65,16 @@ def _read_certificate(prepared: Prepared, issuer: Issuer) -> X509Case:
     except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension) as error:
         raise Unfit("the certificate can't be read back", rule="RFC 5280, 4.1") from error
     return X509Case(prepared=prepared, certificate=parsed, extensions=extensions, issuer=issuer)
+
+
+def _read_list(prepared: Prepared, issuer: Issuer) -> ListCase:
+    try:
+        parsed = x509.load_der_x509_crl(certificate(prepared.tbs, b""))
+        extensions = {extension.oid: extension for extension in parsed.extensions}
+        parsed.issuer.public_bytes()
+    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        raise Unfit("the revocation list can't be read back", rule="RFC 5280, 5.1") from error
+    return ListCase(prepared=prepared, parsed=parsed, extensions=extensions, issuer=issuer)
 
 
 def _read_token(prepared: Prepared, issuer: Issuer) -> JwtCase:

@@ -48,6 +48,16 @@ class JwtCase:
     issuer: Issuer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListCase:
+    """A revocation list to be judged."""
+
+    prepared: Prepared
+    parsed: x509.CertificateRevocationList
+    extensions: dict[x509.ObjectIdentifier, x509.Extension[Any]]
+    issuer: Issuer
+
+
 def own_member(prepared: Prepared, issuer: Issuer) -> str | None:
     """The SPIFFE ID is to the letter of the standard, and one the issuer may name."""
     try:

@@ -53,7 +53,8 @@ MAKER = object()
 class Prepared:
     """Bytes ready to be signed by the authority `issuer_key_id`.
 
-    `serial` is a certificate's serial number, or the number a JWT's `jti` spells. `instance` is the attested instance
+    `serial` is a certificate's serial number, the number a JWT's `jti` spells, or a revocation list's own; `revoked` is
+    what a list names. `instance` is the attested instance
     the leaf is for, when there is one.
     """
 
@@ -65,6 +66,7 @@ class Prepared:
         "kind",
         "not_after",
         "not_before",
+        "revoked",
         "serial",
         "subject",
         "tbs",
@@ -79,6 +81,7 @@ class Prepared:
     instance: str | None
     dns_names: tuple[str, ...]
     audience: tuple[str, ...]
+    revoked: tuple[int, ...]
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class Prepared:
         instance: str | None = None,
         dns_names: tuple[str, ...] = (),
         audience: tuple[str, ...] = (),
+        revoked: tuple[int, ...] = (),
     ) -> None:
         if maker is not MAKER:
             raise RuntimeError("a Prepared is made by a profile in ca.profiles")
@@ -108,6 +112,7 @@ class Prepared:
             "instance": instance,
             "dns_names": dns_names,
             "audience": audience,
+            "revoked": revoked,
         }
         for name, value in facts.items():
             object.__setattr__(self, name, value)

@@ -51,19 +51,25 @@ def moment(value: datetime) -> bytes:
     return tlv(GENERALIZED_TIME, value.strftime("%Y%m%d%H%M%SZ").encode())
 
 
-_ALGORITHM = tlv(SEQUENCE, tlv(OBJECT, _ECDSA_SHA256))
+ALGORITHM = tlv(SEQUENCE, tlv(OBJECT, _ECDSA_SHA256))
+"""ECDSA with SHA-256, as it stands in front of and behind what is signed (RFC 5758, 3.2)."""
 _VERSION_3 = tlv(_VERSION, integer(2))
 
 
 def certificate(tbs: bytes, signature: bytes) -> bytes:
     """The certificate of `tbs` with an ECDSA-SHA256 `signature`."""
-    return tlv(SEQUENCE, tbs, _ALGORITHM, tlv(BIT_STRING, b"\x00", signature))
+    return tlv(SEQUENCE, tbs, ALGORITHM, tlv(BIT_STRING, b"\x00", signature))
+
+
+def authority_key(key_id: bytes) -> bytes:
+    """The extension that names the issuer's key (RFC 5280, 4.2.1.1)."""
+    return extension(_AUTHORITY_KEY, tlv(SEQUENCE, tlv(_KEY_ID, key_id)))
 
 
 def begins_with(tbs: bytes, serial: int) -> bool:
     """Whether `tbs` begins as all of ours do: version 3, this serial, ECDSA-SHA256."""
     header = 2 if len(tbs) < 2 or tbs[1] < _SHORT else 2 + (tbs[1] & ~_SHORT)
-    return tbs[header:].startswith(_VERSION_3 + integer(serial) + _ALGORITHM)
+    return tbs[header:].startswith(_VERSION_3 + integer(serial) + ALGORITHM)
 
 
 class LeafTemplate:
@@ -72,7 +78,7 @@ class LeafTemplate:
     __slots__ = ("_after_issuer", "_fixed_extensions", "_subject")
 
     def __init__(self, *, issuer_subject: bytes, issuer_key_id: bytes, country: str, organisation: str) -> None:
-        self._after_issuer = _ALGORITHM + issuer_subject
+        self._after_issuer = ALGORITHM + issuer_subject
         self._subject = b"".join(
             (
                 _attribute(_COUNTRY, PRINTABLE, country) if country else b"",
@@ -81,10 +87,10 @@ class LeafTemplate:
         )
         self._fixed_extensions = b"".join(
             (
-                _extension(_BASIC, tlv(SEQUENCE), critical=True),
-                _extension(_KEY_USAGE, tlv(BIT_STRING, b"\x07\x80"), critical=True),  # digitalSignature
-                _extension(_EXTENDED, tlv(SEQUENCE, tlv(OBJECT, _SERVER_AUTH), tlv(OBJECT, _CLIENT_AUTH))),
-                _extension(_AUTHORITY_KEY, tlv(SEQUENCE, tlv(_KEY_ID, issuer_key_id))),
+                extension(_BASIC, tlv(SEQUENCE), critical=True),
+                extension(_KEY_USAGE, tlv(BIT_STRING, b"\x07\x80"), critical=True),  # digitalSignature
+                extension(_EXTENDED, tlv(SEQUENCE, tlv(OBJECT, _SERVER_AUTH), tlv(OBJECT, _CLIENT_AUTH))),
+                authority_key(issuer_key_id),
             )
         )
 
@@ -106,8 +112,8 @@ class LeafTemplate:
         extensions = tlv(
             SEQUENCE,
             self._fixed_extensions,
-            _extension(_SUBJECT_KEY, tlv(OCTET_STRING, key_id)),
-            _extension(_ALT_NAME, names, critical=not subject),  # RFC 5280, 4.2.1.6
+            extension(_SUBJECT_KEY, tlv(OCTET_STRING, key_id)),
+            extension(_ALT_NAME, names, critical=not subject),  # RFC 5280, 4.2.1.6
         )
         return tlv(
             SEQUENCE,
@@ -125,5 +131,6 @@ def _attribute(kind: bytes, tag: int, value: str) -> bytes:
     return tlv(SET, tlv(SEQUENCE, tlv(OBJECT, kind), tlv(tag, value.encode())))
 
 
-def _extension(kind: bytes, value: bytes, *, critical: bool = False) -> bytes:
+def extension(kind: bytes, value: bytes, *, critical: bool = False) -> bytes:
+    """One extension; `kind` is its object identifier without tag and length."""
     return tlv(SEQUENCE, tlv(OBJECT, kind), tlv(BOOLEAN, b"\xff") if critical else b"", tlv(OCTET_STRING, value))

@@ -65,7 +65,7 @@ def relative(files: Iterator[Path]) -> set[str]:
 
 def test_only_profiles_make_a_prepared() -> None:
     """Its maker's key and its constructor are used nowhere else."""
-    profiles = {f"ca/profiles/{name}.py" for name in ("prepared", "x509", "jwt", "ca_certificate")}
+    profiles = {f"ca/profiles/{name}.py" for name in ("prepared", "x509", "jwt", "crl", "ca_certificate")}
     assert relative(file for file in SOURCES if uses(file, "MAKER")) == profiles
     assert relative(file for file in SOURCES if calls(file, "Prepared")) == profiles - {"ca/profiles/prepared.py"}
 
