@@ -43,13 +43,26 @@ class Attestor:
             folder = stack.enter_context(process_folder(peer.pid))
             peer.check()  # alive after the folder was opened: the folder is this process's
             subject = Subject(pid=peer.pid, uid=peer.uid, gid=peer.gid, start_time=peer.name.start_time, folder=folder)
-            before = _look(peer, folder)
+            before = _look(folder)
+            if before[:3] != (peer.name.start_time, peer.uid, peer.gid):
+                raise CallerGone(f"the process {peer.pid} is no longer the one that opened this connection")
             lineage = tuple(_parents(folder))
             found = await asyncio.gather(*(source.selectors(subject) for source in self._sources))
-            if _look(peer, folder) != before:
+            if _look(folder) != before:
                 raise CallerGone(f"the process {peer.pid} became another program while it was attested")
         peer.check()
-        return Findings(frozenset().union(*found), self._strength(peer), lineage)
+        return Findings(frozenset().union(*found), self._strength(peer), lineage, before)
+
+    @staticmethod
+    def look_again(pid: int, findings: Findings) -> None:
+        """What is cheap to see of a process that is held must be what it was when it was attested (WL-18).
+
+        Raises:
+            CallerGone: it became another program or another user's.
+        """
+        with process_folder(pid) as folder:
+            if _look(folder) != findings.look:
+                raise CallerGone(f"the process {pid} is no longer the one that opened this connection")
 
     def _strength(self, peer: Peer) -> Strength:
         if not peer.certain:
@@ -57,15 +70,13 @@ class Attestor:
         return Strength.SHARED_UID if peer.uid in self._shared else Strength.OWN_UID
 
 
-def _look(peer: Peer, folder: ProcessFolder) -> tuple[object, ...]:
-    """What must not change while we look. The user must still be the one that connected."""
+def _look(folder: ProcessFolder) -> tuple[object, ...]:
+    """What must not change while we look: when it began, whose it is now, and what it runs."""
     status = folder.status()
-    uid, gid = int(status["Uid"].split()[1]), int(status["Gid"].split()[1])
-    if (folder.start_time(), uid, gid) != (peer.name.start_time, peer.uid, peer.gid):
-        raise CallerGone(f"the process {peer.pid} is no longer the one that opened this connection")
     runs = folder.executable()
     program = None if runs is None else (runs.st_dev, runs.st_ino)
-    return (program, status.get("Groups"))
+    uid, gid = int(status["Uid"].split()[1]), int(status["Gid"].split()[1])
+    return (folder.start_time(), uid, gid, program, status.get("Groups"))
 
 
 def _parents(folder: ProcessFolder) -> Iterator[tuple[int, int]]:

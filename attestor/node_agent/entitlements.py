@@ -2,8 +2,8 @@
 
 The answer depends on what a process was found to be, not on which one it is; so the next of its kind, and whoever asks
 again and again without being entitled to anything, costs the server nothing. A process that descends from another
-instance may inherit from it, which no version tells: its answer is never kept. Nothing rests on this memory: the server
-judges again before each signature.
+instance may inherit from it, which no version tells, and one that has identities of its own, such as a task's, is of no
+kind: their answers are never kept. Nothing rests on this memory: the server judges again before each signature.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class Entitlements:
         self._issuer, self._most = issuer, most
         self._version = ""
         self._known: OrderedDict[tuple[Selectors, Strength], tuple[Identity, ...]] = OrderedDict()
+
+    def version(self, instance: str) -> str:
+        """By what `instance` is to be judged: another one, and it is to be asked for again."""
+        return f"{self._issuer.rules_version} {self._issuer.personal.get(instance, '')}"
 
     async def of(self, attestations: Sequence[Attestation]) -> list[tuple[Identity, ...]]:
         """The identities of each. Raises Unavailable."""
@@ -52,10 +56,12 @@ class Entitlements:
         return [one.identities for one in answers]
 
     def _remembered(self, attestation: Attestation) -> tuple[Identity, ...] | None:
-        return None if attestation.ancestors else self._known.get((attestation.selectors, attestation.strength))
+        if attestation.ancestors or attestation.instance in self._issuer.personal:
+            return None
+        return self._known.get((attestation.selectors, attestation.strength))
 
     def _remember(self, attestation: Attestation, identities: tuple[Identity, ...]) -> None:
-        if not attestation.ancestors:
+        if not attestation.ancestors and not any(one.ends_at for one in identities):
             self._known[attestation.selectors, attestation.strength] = identities
             while len(self._known) > self._most:
                 self._known.popitem(last=False)

@@ -23,6 +23,7 @@ class Leaf:
     chain: bytes
     key: bytes = field(repr=False)
     authority: bytes
+    serial: int
     not_before: datetime
     not_after: datetime
 
@@ -40,13 +41,26 @@ class Token:
     half_life: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wit:
+    """A WIT-SVID with the private JWK its `cnf` names; `authority` is the `kid` of who signed it."""
+
+    text: str = field(repr=False)
+    key: str = field(repr=False)
+    authority: str
+    half_life: datetime
+    not_after: datetime
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Held:
     """One process and what it holds.
 
-    `counter` is that of the first live set that names it: 0 until it is journalled. `users` are the calls it has open;
-    `barred` is the server's word that this instance gets nothing more; while it is `pending` its identities changed and
-    their certificates are on the way. `findings` is None after a restart until the process calls again.
+    `counter` is that of the first live set that names it: 0 until it is journalled. `users` are the calls it has open,
+    `wit_users` those that wait for WIT-SVIDs and `list_users` those that want revocation lists. `barred` is the
+    server's word that this instance gets nothing more; while it is `pending` its identities changed and their
+    certificates are on the way. `version` names what its identities were resolved by. `findings` is None after a
+    restart until the process calls again.
     """
 
     instance: str
@@ -56,11 +70,14 @@ class Held:
     uid: int | None = None
     findings: Findings | None = None
     identities: tuple[Identity, ...] = ()
-    rules_version: str = ""
+    version: str = ""
     leaves: dict[SpiffeId, Leaf] = field(default_factory=dict, repr=False)
     tokens: dict[tuple[SpiffeId, tuple[str, ...]], Token] = field(default_factory=dict, repr=False)
+    wits: dict[SpiffeId, Wit] = field(default_factory=dict, repr=False)
     ancestors: tuple[str, ...] = ()
     users: int = 0
+    wit_users: int = 0
+    list_users: int = 0
     barred: bool = False
     pending: bool = False
     change: Change = field(default_factory=Change, repr=False)
@@ -92,8 +109,25 @@ class Held:
         Whoever cut us off from the server would otherwise keep a former root's identity for what came after it.
         """
         self.identities, self.pending = (), True
+        self.strip()
+
+    def strip(self) -> None:
+        """Drop every credential."""
         self.leaves.clear()
         self.tokens.clear()
+        self.wits.clear()
+
+    def keep_only(self, identities: tuple[Identity, ...]) -> bool:
+        """Hold these identities and nothing of any other; whether one of those held before is gone."""
+        mine = {identity.id for identity in identities}
+        gone = {identity.id for identity in self.identities} - mine
+        self.identities = identities
+        self.tokens = {key: token for key, token in self.tokens.items() if key[0] in mine}
+        for spiffe_id in self.leaves.keys() - mine:
+            del self.leaves[spiffe_id]
+        for spiffe_id in self.wits.keys() - mine:
+            del self.wits[spiffe_id]
+        return bool(gone)
 
     def entitled(self, id: SpiffeId) -> Identity | None:  # noqa: A002 - the word of the standard
         """The identity `id`, if it is one of its own."""

@@ -84,8 +84,7 @@ class Holdings:
             held = self._by_instance.get(instance)
             if held is not None and not held.barred:
                 held.barred = True
-                held.leaves.clear()
-                held.tokens.clear()
+                held.strip()
                 held.change.announce()
 
     def drop_all(self) -> None:
@@ -163,5 +162,4 @@ class Holdings:
         asyncio.get_running_loop().remove_reader(held.pidfd)
         os.close(held.pidfd)
         held.pidfd = -1
-        held.leaves.clear()
-        held.tokens.clear()
+        held.strip()

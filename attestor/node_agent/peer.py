@@ -93,11 +93,15 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a process was found to be, and how much that is worth; its parents by number and start time."""
+    """What a process was found to be, and how much that is worth; its parents by number and start time.
+
+    `look` is what of it can be seen again at little cost: `Attestor.look_again`.
+    """
 
     selectors: frozenset[Selector]
     strength: Strength
     lineage: tuple[tuple[int, int], ...] = ()
+    look: tuple[object, ...] = ()
 
     def same_as(self, other: Findings) -> bool:
         """Whether it is still the program and the user it was; its parents may have gone."""

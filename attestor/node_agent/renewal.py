@@ -20,22 +20,25 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestor.errors import InstanceEnded, NotEntitled
+from attestor.methods.workload.proc import CallerGone
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.entitlements import Entitlements
-from attestor.node_agent.held import Held, Leaf, Token
+from attestor.node_agent.held import Held, Leaf
 from attestor.node_agent.holdings import Holdings
+from attestor.node_agent.lists import Lists
 from attestor.node_agent.peer import Peer
+from attestor.node_agent.tokens import Tokens
 from attestor.node_agent.upstream import Issuer
-from attestor.wire.node import MOST_ITEMS, JwtItem, Refusal, Signed, SignItem
+from attestor.wire.attestation import Identity
+from attestor.wire.node import MOST_ITEMS, Refusal, Signed, SignItem
 from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
-from ca.spiffe import jwtsvid
 from ca.spiffe.id import SpiffeId
 from ca.spiffe.x509svid import X509Svid
 
-MOST_TOKENS = 64
-"""JWT-SVIDs kept per process."""
+MOST_PERSONAL = 64
+"""Identities of one process besides those of the rules; what a server gives beyond is left out."""
 
 _log = log.get(__name__)
 
@@ -49,10 +52,15 @@ class Renewal:
         self._issuer = issuer
         self._entitlements = Entitlements(issuer)
         self._clock = clock
+        self.lists = Lists(issuer)
+        self.tokens = Tokens(issuer, clock)
 
     @asynccontextmanager
-    async def admitted(self, peer: Peer) -> AsyncIterator[Held]:
+    async def admitted(self, peer: Peer, *, anybody: bool = False) -> AsyncIterator[Held]:
         """What the process of `peer` holds, with leaves for what it is entitled to, for as long as the block runs.
+
+        With `anybody` a process that is entitled to nothing is let in too: it holds nothing, is never journalled, and
+        may be told what everybody may know.
 
         Raises:
             CallerGone: it ended.
@@ -68,18 +76,25 @@ class Renewal:
                     if (held.findings, held.ancestors) != (findings, lineage):
                         if held.findings is None or not held.findings.same_as(findings):
                             held.forget()
-                        held.findings, held.ancestors, held.rules_version = findings, lineage, ""
-                    await self._provide(held)
+                        held.findings, held.ancestors, held.version = findings, lineage, ""
+                    try:
+                        await self._provide(held)
+                    except NotEntitled:
+                        if not anybody:
+                            raise
                 yield held
         finally:
             peer.close()  # nothing is done when it is held
 
     async def tick(self, now: datetime) -> None:
         """Drop what has run out, then ask the server for what is due. Raises Unavailable when it doesn't answer."""
+        listed = self.lists.look(now)
         used = [held for held in self._holdings if held.users and held.counter and held.findings]
         for held in used:
             self._drop_expired(held, now)
-        changed = [held for held in used if held.rules_version != self._issuer.rules_version]
+            if listed and held.list_users:
+                held.change.announce()
+        changed = [held for held in used if held.version != self._entitlements.version(held.instance)]
         try:
             await self._entitle(changed)
             for first in range(0, len(used), MOST_ITEMS):  # in pieces: keys are made here, on the loop's own time
@@ -87,34 +102,33 @@ class Renewal:
         finally:
             _say_so(changed)
 
-    async def token(self, held: Held, spiffe_id: SpiffeId, audience: tuple[str, ...]) -> str:
-        """A JWT-SVID of `held`; the one it got before while that is before half its life.
+    def look_again(self, held: Held) -> None:
+        """Whether it is still the process it was when it was attested: asked before every later message (WL-18).
 
         Raises:
-            NotEntitled: `spiffe_id` is not one of its identities.
-            Unavailable: the server does not answer.
+            CallerGone: it ended, or became another program or another user's; what it was given is taken away.
         """
-        if held.entitled(spiffe_id) is None:
-            raise NotEntitled("the calling process has no such identity")
-        now, key = self._clock.now(), (spiffe_id, audience)
-        known = held.tokens.get(key)
-        if known is not None and now < known.half_life:
-            return known.text
-        text = await self._issuer.sign_jwt(JwtItem(attestation=held.attestation(), id=spiffe_id, audience=audience))
-        svid = jwtsvid.parse_unverified(text)
-        if svid.id != spiffe_id or set(svid.audience) != set(audience):
-            raise Malformed("the attestor server signed another token than the one asked for")
-        while len(held.tokens) >= MOST_TOKENS:
-            del held.tokens[next(iter(held.tokens))]
-        held.tokens[key] = Token(text=text, half_life=now + (svid.expires_at - now) / 2)
-        return text
+        held.check()
+        if held.findings is None:
+            return
+        try:
+            self._attestor.look_again(held.name.pid, held.findings)
+        except CallerGone:
+            held.forget()
+            held.findings, held.pending = None, False
+            held.change.announce()
+            raise
+
+    async def token(self, held: Held, spiffe_id: SpiffeId, audience: tuple[str, ...]) -> str:
+        """A JWT-SVID of `held`, as `Tokens.jwt` gives it."""
+        return await self.tokens.jwt(held, spiffe_id, audience)
 
     async def _provide(self, held: Held) -> None:
         """Entitle, journal, sign: in this order."""
         _refuse_barred(held)
         now = self._clock.now()
         self._drop_expired(held, now)
-        changed = [held] if held.rules_version != self._issuer.rules_version else []
+        changed = [held] if held.version != self._entitlements.version(held.instance) else []
         try:
             await self._entitle(changed)
             if not held.identities:
@@ -133,17 +147,15 @@ class Renewal:
 
     async def _entitle(self, helds: Sequence[Held]) -> None:
         """Ask what they are entitled to; what is no longer theirs goes at once, and `_say_so` tells of it."""
-        version = self._issuer.rules_version
-        looked = [held.findings for held in helds]
+        asked = [(held, held.findings, self._entitlements.version(held.instance)) for held in helds]
         found = await self._entitlements.of([held.attestation() for held in helds])
-        for held, findings, identities in zip(helds, looked, found, strict=True):
+        now = self._clock.now()
+        for (held, findings, version), identities in zip(asked, found, strict=True):
             if held.findings is not findings:
                 continue  # the answer is about what it was
-            held.identities, held.rules_version = identities, version
-            mine = {identity.id for identity in held.identities}
+            held.keep_only(_in_order(held, identities, now))
+            held.version = version
             held.tokens.clear()
-            for gone in held.leaves.keys() - mine:
-                del held.leaves[gone]
             held.pending = True
 
     async def _sign(self, helds: Iterable[Held], now: datetime) -> None:
@@ -161,12 +173,14 @@ class Renewal:
         for (held, spiffe_id, key), result in zip(wanted, await self._issuer.sign(items), strict=True):
             if isinstance(result, Refusal):
                 self._refused(held, spiffe_id, result)
-            elif held.is_alive() and held.entitled(spiffe_id) is not None:
-                held.leaves[spiffe_id] = _leaf(held, spiffe_id, key, result)
+            elif held.is_alive() and (identity := held.entitled(spiffe_id)) is not None:
+                held.leaves[spiffe_id] = _leaf(held, identity, key, result)
                 held.change.announce()
 
     def _is_due(self, leaf: Leaf | None, now: datetime) -> bool:
-        return leaf is None or now >= leaf.half_life or leaf.authority in self._issuer.withdrawn
+        if leaf is None or now >= leaf.half_life:
+            return True
+        return leaf.authority in self._issuer.withdrawn or self.lists.name(leaf)
 
     def _refused(self, held: Held, spiffe_id: SpiffeId, refusal: Refusal) -> None:
         _log.warning(
@@ -181,11 +195,24 @@ class Renewal:
 
     @staticmethod
     def _drop_expired(held: Held, now: datetime) -> None:
-        expired = [spiffe_id for spiffe_id, leaf in held.leaves.items() if now >= leaf.not_after]
-        for spiffe_id in expired:
-            del held.leaves[spiffe_id]
-        if expired:
+        """What has run out, and everything of an identity whose end has come."""
+        left = tuple(one for one in held.identities if one.ends_at is None or now < one.ends_at)
+        gone = len(left) < len(held.identities) and held.keep_only(left)
+        for kept in (held.leaves, held.wits):
+            for spiffe_id in [spiffe_id for spiffe_id, one in kept.items() if now >= one.not_after]:
+                del kept[spiffe_id]
+                gone = True
+        if gone:
             held.change.announce()
+
+
+def _in_order(held: Held, identities: Sequence[Identity], now: datetime) -> tuple[Identity, ...]:
+    """Those of the rules in their order, the first is the default one (WL-17); then its personal ones, a few."""
+    lasting = [one for one in identities if one.ends_at is None]
+    ending = [one for one in identities if one.ends_at is not None and now < one.ends_at]
+    if len(ending) > MOST_PERSONAL:
+        _log.warning("a process has too many personal identities", instance=held.instance, identities=len(ending))
+    return (*lasting, *ending[:MOST_PERSONAL])
 
 
 def _say_so(changed: Iterable[Held]) -> None:
@@ -205,19 +232,22 @@ def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _leaf(held: Held, spiffe_id: SpiffeId, key: ec.EllipticCurvePrivateKey, signed: Signed) -> Leaf:
+def _leaf(held: Held, identity: Identity, key: ec.EllipticCurvePrivateKey, signed: Signed) -> Leaf:
     """Check that the server signed what was asked for. Raises Malformed or Untrusted."""
     key_der = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     svid = X509Svid.parse(signed.chain, key_der)
-    if (svid.id, svid.instance) != (spiffe_id, held.instance):
-        raise Malformed(f"the attestor server signed a certificate for `{svid.id}`, asked for was `{spiffe_id}`")
+    if (svid.id, svid.instance) != (identity.id, held.instance):
+        raise Malformed(f"the attestor server signed a certificate for `{svid.id}`, asked for was `{identity.id}`")
+    if identity.ends_at is not None and svid.not_after > identity.ends_at:
+        raise Malformed(f"the attestor server signed a certificate for `{svid.id}` that outlives it")
     authority = svid.chain[0].extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     return Leaf(
         chain=signed.chain,
         key=key_der,
         authority=authority or b"",
+        serial=svid.chain[0].serial_number,
         not_before=svid.not_before,
         not_after=svid.not_after,
     )

@@ -122,7 +122,7 @@ def _assemble(
         upstream=upstream,
         attestor=attestor,
         renewal=renewal,
-        workload_api=WorkloadApi(renewal, upstream, clock),
+        workload_api=WorkloadApi(renewal, upstream, clock, settings.trust_domain, settings.workload_api.profiles()),
         admin_api=AdminApi(holdings, attestor, upstream, part),
     )
 

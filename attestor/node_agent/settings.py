@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from attestor.methods.workload.unix import HASH_LIMIT
+from attestor.node_agent.workload_api import Profiles
 from ca.runtime.settings import SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
 
@@ -31,6 +32,29 @@ class UnixSourceSettings(Settings):
     """Executables of more bytes get no `unix:sha256`."""
     shared_uids: tuple[Uid, ...] = ()
     """Users whose processes are no better kept apart than those of the node agent's own user: `shared-uid`."""
+
+
+class WorkloadApiSettings(Settings):
+    """What the Workload API offers to whom."""
+
+    x509: bool = True
+    jwt: bool = True
+    wit: bool = True
+    """Each of the standard's profiles; one that is off is answered with Unimplemented."""
+    bundles_without_identity: bool = False
+    """Whether a process that no rule matches may follow the bundles of the own trust domain."""
+    foreign_claims: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
+    """Claims, beside the registered ones, that are told on of validated tokens of other trust domains."""
+
+    def profiles(self) -> Profiles:
+        """The same for the part that answers."""
+        return Profiles(
+            x509=self.x509,
+            jwt=self.jwt,
+            wit=self.wit,
+            bundles_for_anybody=self.bundles_without_identity,
+            foreign_claims=frozenset(self.foreign_claims),
+        )
 
 
 class Limits(Settings):
@@ -61,5 +85,6 @@ class NodeAgentSettings(Settings):
     join_token: SecretReference | None = None
     """Needed once; afterwards the node's own SVID is enough as long as it is valid."""
     unix: UnixSourceSettings = UnixSourceSettings()
+    workload_api: WorkloadApiSettings = WorkloadApiSettings()
     limits: Limits = Limits()
     health: HealthListen | None = None

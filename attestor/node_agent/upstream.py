@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -32,7 +32,7 @@ from attestor.node_agent.identity import IdentityFile, NodeIdentity
 from attestor.wire import node as wire
 from attestor.wire.answers import Unreachable, answers_from
 from attestor.wire.attestation import Attestation, Entitlement
-from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, Update
+from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, Update, WitItem
 from ca.errors import Denied, Malformed, NotFound, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
@@ -58,6 +58,8 @@ class Issuer(Protocol):
     bundles: BundleSet
     rules_version: str
     withdrawn: frozenset[bytes]
+    revocation_lists: tuple[bytes, ...]
+    personal: Mapping[str, str]
 
     @property
     def initialised(self) -> bool:
@@ -71,6 +73,9 @@ class Issuer(Protocol):
 
     async def sign_jwt(self, item: JwtItem) -> str:
         """A token. Raises NotEntitled, Unavailable."""
+
+    async def sign_wit(self, item: WitItem) -> str:
+        """A workload identity token. Raises NotEntitled, Unsupported, Unavailable."""
 
 
 class Upstream:
@@ -109,6 +114,7 @@ class Upstream:
         self.rules_version = ""
         self.withdrawn: frozenset[bytes] = frozenset()
         self.revocation_lists: tuple[bytes, ...] = ()
+        self.personal: Mapping[str, str] = {}
 
     @property
     def identity(self) -> NodeIdentity | None:
@@ -172,6 +178,10 @@ class Upstream:
     async def sign_jwt(self, item: JwtItem) -> str:
         """A token. Raises NotEntitled, Unavailable."""
         return (await self._call(wire.SIGN_JWT, wire.encode_sign_jwt(item), pb.SignJwtResponse)).token
+
+    async def sign_wit(self, item: WitItem) -> str:
+        """A workload identity token. Raises NotEntitled, Unsupported, Unavailable."""
+        return (await self._call(wire.SIGN_WIT, wire.encode_sign_wit(item), pb.SignWitResponse)).token
 
     async def _connect(self) -> None:
         identity = self._identity
@@ -282,6 +292,7 @@ class Upstream:
         admission_id = self._identity.svid.instance if self._identity else None
         self.bundles, self.rules_version = bundles, f"{update.rules_version} {admission_id}"
         self.withdrawn, self.revocation_lists = update.withdrawn_authorities, update.revocation_lists
+        self.personal = update.personal
         self._holdings.bar(update.ended)
         if self._identity is not None and own != self._identity.bundle:
             self._identity = replace(self._identity, bundle=own)

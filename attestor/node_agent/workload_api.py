@@ -8,13 +8,15 @@ with PermissionDenied (WL-11). The clauses are those of SPIFFE_Workload_API.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
 from attestor._proto import workload_pb2 as pb
 from attestor.errors import NotEntitled
+from attestor.node_agent import shown
 from attestor.node_agent.held import Held
 from attestor.node_agent.limits import Place
 from attestor.node_agent.peer import peer_of
@@ -22,49 +24,82 @@ from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.upstream import Issuer
 from attestor.wire import workload as wire
 from attestor.wire.node import MOST_AUDIENCES
-from attestor.wire.workload import JwtEntry, X509Entry, X509Update
+from attestor.wire.workload import JwtEntry, JwtRequest
 from ca.errors import Denied, Malformed, Unauthenticated, Unavailable
 from ca.runtime import grpc
 from ca.runtime.clock import Clock
 from ca.runtime.grpc import GrpcCall, Method
 from ca.spiffe import jwtsvid
-from ca.spiffe.id import SpiffeId, TrustDomain
+from ca.spiffe.bundle import BundleSet
+from ca.spiffe.id import TrustDomain
 
 Render = Callable[[Held], Message]
 
 
-class WorkloadApi:
-    """The handlers; `methods` is what a gRPC server wants. What isn't there (WIT) is answered with Unimplemented."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiles:
+    """What of the standard is offered; what isn't is answered with Unimplemented (WL-1)."""
 
-    def __init__(self, renewal: Renewal, issuer: Issuer, clock: Clock) -> None:
+    x509: bool = True
+    jwt: bool = True
+    wit: bool = True
+    bundles_for_anybody: bool = False
+    """Whether a process without identity may follow the bundles of the own trust domain."""
+    foreign_claims: frozenset[str] = frozenset()
+    """Claims beside the registered ones that are told on of a validated token of another trust domain."""
+
+
+class WorkloadApi:
+    """The handlers; `methods` is what a gRPC server wants."""
+
+    def __init__(
+        self, renewal: Renewal, issuer: Issuer, clock: Clock, own: TrustDomain, profiles: Profiles | None = None
+    ) -> None:
         self._renewal = renewal
         self._issuer = issuer
         self._clock = clock
+        self._own = own
+        self._profiles = profiles or Profiles()
 
     def methods(self) -> Sequence[Method]:
-        """The five methods of the X.509 and JWT profiles, under the standard's own paths."""
-        return (
-            grpc.server_stream(wire.FETCH_X509_SVID, self._fetch_x509, pb.X509SVIDRequest, pb.X509SVIDResponse),
-            grpc.server_stream(
-                wire.FETCH_X509_BUNDLES, self._fetch_x509_bundles, pb.X509BundlesRequest, pb.X509BundlesResponse
-            ),
-            grpc.unary(wire.FETCH_JWT_SVID, self._fetch_jwt, pb.JWTSVIDRequest, pb.JWTSVIDResponse),
-            grpc.server_stream(
-                wire.FETCH_JWT_BUNDLES, self._fetch_jwt_bundles, pb.JWTBundlesRequest, pb.JWTBundlesResponse
-            ),
-            grpc.unary(
-                wire.VALIDATE_JWT_SVID, self._validate_jwt, pb.ValidateJWTSVIDRequest, pb.ValidateJWTSVIDResponse
-            ),
-        )
+        """The methods of the profiles that are on, under the standard's own paths."""
+        found: list[Method] = []
+        if self._profiles.x509:
+            found += (
+                grpc.server_stream(wire.FETCH_X509_SVID, self._fetch_x509, pb.X509SVIDRequest, pb.X509SVIDResponse),
+                grpc.server_stream(
+                    wire.FETCH_X509_BUNDLES, self._fetch_x509_bundles, pb.X509BundlesRequest, pb.X509BundlesResponse
+                ),
+            )
+        if self._profiles.jwt:
+            found += (
+                grpc.unary(wire.FETCH_JWT_SVID, self._fetch_jwt, pb.JWTSVIDRequest, pb.JWTSVIDResponse),
+                grpc.server_stream(
+                    wire.FETCH_JWT_BUNDLES, self._fetch_jwt_bundles, pb.JWTBundlesRequest, pb.JWTBundlesResponse
+                ),
+                grpc.unary(
+                    wire.VALIDATE_JWT_SVID, self._validate_jwt, pb.ValidateJWTSVIDRequest, pb.ValidateJWTSVIDResponse
+                ),
+            )
+        return found
 
     async def _fetch_x509(self, call: GrpcCall) -> None:
-        await self._stream(call, self._x509)
+        asked = _asks_for_lists(call)
+        await self._stream(call, lambda held: shown.x509(held, self._bundles(held), self._lists(asked)), lists=asked)
 
     async def _fetch_x509_bundles(self, call: GrpcCall) -> None:
-        await self._stream(call, lambda _: wire.encode_x509_bundles(self._bundles_der()))
+        asked = _asks_for_lists(call)
+
+        def render(held: Held) -> Message:
+            return wire.encode_x509_bundles(shown.x509_bundles(self._bundles(held)), self._lists(asked))
+
+        await self._stream(call, render, lists=asked, anybody=self._profiles.bundles_for_anybody)
 
     async def _fetch_jwt_bundles(self, call: GrpcCall) -> None:
-        await self._stream(call, lambda _: wire.encode_jwt_bundles(self._bundles_jwks()))
+        def render(held: Held) -> Message:
+            return wire.encode_jwt_bundles(shown.jwt_bundles(self._bundles(held)))
+
+        await self._stream(call, render, anybody=self._profiles.bundles_for_anybody)
 
     async def _fetch_jwt(self, call: GrpcCall) -> None:
         self._check(call)
@@ -72,9 +107,8 @@ class WorkloadApi:
         if len(request.audience) > MOST_AUDIENCES:
             raise Malformed(f"a JWT-SVID must not have more than {MOST_AUDIENCES} audiences")
         async with self._renewal.admitted(peer_of(call.socket)) as held:
-            wanted = [request.id] if request.id else [one.id for one in held.identities]
-            entries = await self._tokens(held, wanted, request.audience)
-            held.check()
+            entries = await self._tokens(held, request)
+            self._renewal.look_again(held)
             await call.send(wire.encode_jwt(entries))
 
     async def _validate_jwt(self, call: GrpcCall) -> None:
@@ -82,29 +116,33 @@ class WorkloadApi:
         token, audience = wire.decode_validate(await call.recv())
         async with self._renewal.admitted(peer_of(call.socket)) as held:
             try:
-                svid = jwtsvid.verify(token, audience, self._issuer.bundles, self._clock.now())
+                svid = jwtsvid.verify(token, audience, self._bundles(held), self._clock.now())
             except Unauthenticated as error:
                 raise Malformed(str(error)) from error  # the token is a bad argument, the caller is who it is
-            claims = {**svid.claims, "aud": list(svid.audience)}
+            allowed = None if svid.id.trust_domain == self._own else self._profiles.foreign_claims
+            claims = {**shown.claims(svid.claims, allowed), "aud": list(svid.audience)}
             held.check()
             await call.send(wire.encode_validated(wire.Validated(id=svid.id, claims=claims)))
 
-    async def _stream(self, call: GrpcCall, render: Render) -> None:
+    async def _stream(self, call: GrpcCall, render: Render, *, lists: bool = False, anybody: bool = False) -> None:
         """Send what `render` makes of the caller's holdings, at once and whenever it is another."""
         self._check(call)
         await call.recv()
-        async with self._renewal.admitted(peer_of(call.socket)) as held:
-            sent: Message | None = None
-            while True:
-                changed = held.change.next()
-                held.check()
-                if not held.pending:
-                    _check_entitled(held)
-                    message = render(held)
-                    if message != sent:
-                        await call.send(message)
-                        sent = message
-                await changed.wait()
+        async with self._renewal.admitted(peer_of(call.socket), anybody=anybody) as held:
+            with _counted(held, lists=lists):
+                sent: Message | None = None
+                while True:
+                    changed = held.change.next()
+                    held.check()
+                    if not held.pending:
+                        if not anybody:
+                            _check_entitled(held)
+                        message = render(held)
+                        if message != sent:
+                            self._renewal.look_again(held)
+                            await call.send(message)
+                            sent = message
+                    await changed.wait()
 
     def _check(self, call: GrpcCall) -> None:
         if isinstance(call.connection.identity, Place):
@@ -115,46 +153,42 @@ class WorkloadApi:
         if not self._issuer.initialised:
             raise Unavailable("the node agent has not heard from the attestor server yet")
 
-    def _x509(self, held: Held) -> Message:
-        """All X.509-SVIDs, the default one first, each hint once (WL-10)."""
-        own = self._bundles_der()
-        entries, hints = [], set()
-        for identity in held.identities:
-            leaf = held.leaves.get(identity.id)
-            if leaf is None:
-                continue
-            hint = "" if identity.hint in hints else identity.hint
-            hints.add(hint)
-            entries.append(
-                X509Entry(
-                    id=identity.id, chain=leaf.chain, key=leaf.key, bundle=own[identity.id.trust_domain], hint=hint
-                )
-            )
-        mine = {entry.id.trust_domain for entry in entries}
-        federated = {domain: content for domain, content in own.items() if domain not in mine}
-        return wire.encode_x509(X509Update(svids=tuple(entries), federated=federated))
+    def _bundles(self, held: Held) -> BundleSet:
+        return shown.bundles_of(held, self._issuer.bundles, self._own)
 
-    def _bundles_der(self) -> Mapping[TrustDomain, bytes]:
-        return {one.trust_domain: one.x509_der() for one in self._issuer.bundles}
+    def _lists(self, asked: bool) -> tuple[bytes, ...]:  # noqa: FBT001
+        return self._renewal.lists.shown if asked else ()
 
-    def _bundles_jwks(self) -> Mapping[TrustDomain, bytes]:
-        return {one.trust_domain: one.jwt_jwks() for one in self._issuer.bundles}
-
-    async def _tokens(self, held: Held, wanted: Sequence[SpiffeId], audience: tuple[str, ...]) -> tuple[JwtEntry, ...]:
-        """A token of each identity that may have one for `audience`. Raises NotEntitled when that is none."""
+    async def _tokens(self, held: Held, request: JwtRequest) -> tuple[JwtEntry, ...]:
+        """A token of each identity asked for that may have one. Raises NotEntitled when that is none."""
         entries: list[JwtEntry] = []
         refused: Denied | None = None
-        for spiffe_id in wanted:
+        wanted = [(one, hint) for one, hint in shown.hinted(held.identities) if request.id in {None, one.id}]
+        for identity, hint in wanted:
             try:
-                token = await self._renewal.token(held, spiffe_id, audience)
+                token = await self._renewal.token(held, identity.id, request.audience)
             except Denied as error:
                 refused = error
                 continue
-            identity: Any = held.entitled(spiffe_id)
-            entries.append(JwtEntry(id=spiffe_id, token=token, hint=identity.hint if identity else ""))
+            entries.append(JwtEntry(id=identity.id, token=token, hint=hint))
         if not entries:
-            raise refused or NotEntitled("the calling process has no identity")
+            raise refused or NotEntitled("the calling process has no such identity")
         return tuple(entries)
+
+
+@contextmanager
+def _counted(held: Held, *, lists: bool) -> Iterator[None]:
+    """Those that want lists are told of new ones."""
+    held.list_users += lists
+    try:
+        yield
+    finally:
+        held.list_users -= lists
+
+
+def _asks_for_lists(call: GrpcCall) -> bool:
+    name, value = wire.CRL_HEADER
+    return call.metadata.get(name) == value
 
 
 def _check_entitled(held: Held) -> None:

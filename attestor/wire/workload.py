@@ -173,8 +173,11 @@ def decode_validate(message: pb.ValidateJWTSVIDRequest) -> tuple[str, str]:
 
 
 def encode_validated(validated: Validated) -> pb.ValidateJWTSVIDResponse:
-    """For a server."""
-    claims = json_format.ParseDict(dict(validated.claims), struct_pb2.Struct())
+    """For a server. Raises Malformed: a claim is nothing a Struct holds, such as a number beyond every double."""
+    try:
+        claims = json_format.ParseDict(dict(validated.claims), struct_pb2.Struct())
+    except (json_format.ParseError, ValueError, OverflowError, RecursionError) as error:
+        raise Malformed("the token holds a claim that this API can't carry") from error
     return pb.ValidateJWTSVIDResponse(spiffe_id=str(validated.id), claims=claims)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from cryptography.hazmat.primitives import serialization
 
 from attestor.errors import NotEntitled
 from attestor.instance import Binding
+from attestor.wire.answers import Unsupported
 from attestor.wire.attestation import Attestation, Entitlement, Identity
-from attestor.wire.node import JwtItem, Refusal, Signed, SignItem
+from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, WitItem
 from ca.errors import Unavailable
 from ca.runtime.clock import Clock
 from ca.spiffe.bundle import BundleSet
@@ -39,6 +40,8 @@ class FakeIssuer:
         self.bundles = BundleSet.of(authority.bundle())
         self.rules_version = "1"
         self.withdrawn: frozenset[bytes] = frozenset()
+        self.revocation_lists: tuple[bytes, ...] = ()
+        self.personal: Mapping[str, str] = {}
         self.initialised = True
         self.down = False
         self.given: Callable[[Attestation], tuple[Identity, ...]] = lambda _: (identity(authority.id("/agent")),)
@@ -73,6 +76,11 @@ class FakeIssuer:
         return self.authority.token(
             item.id.path, item.audience, now=self._clock.now(), claims={"jti": str(self.tokens)}
         )
+
+    async def sign_wit(self, item: WitItem) -> str:
+        """As a server that doesn't offer it does."""
+        self._reach()
+        raise Unsupported(f"no token for {item.id}")
 
     def _reach(self) -> None:
         if self.down:

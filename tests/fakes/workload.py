@@ -14,7 +14,7 @@ from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit
 from attestor.node_agent.renewal import Renewal
-from attestor.node_agent.workload_api import WorkloadApi
+from attestor.node_agent.workload_api import Profiles, WorkloadApi
 from ca.runtime import grpc
 from fakes.clock import ManualClock
 from fakes.issuer import FakeIssuer
@@ -50,7 +50,12 @@ def issuer_at(clock: ManualClock) -> FakeIssuer:
 
 @asynccontextmanager
 async def workload_api(
-    folder: Path, *, issuer: FakeIssuer | None = None, clock: ManualClock | None = None, connections: int = 64
+    folder: Path,
+    *,
+    issuer: FakeIssuer | None = None,
+    clock: ManualClock | None = None,
+    connections: int = 64,
+    profiles: Profiles | None = None,
 ) -> AsyncIterator[Agent]:
     """Listen in `folder` until left."""
     folder.chmod(0o755)
@@ -68,7 +73,7 @@ async def workload_api(
         renewal = Renewal(holdings, Attestor([source]), issuer, clock)
         limit = ConnectionLimit(connections)
         options = grpc.Options(accept=limit.accept, release=limit.release, drain=0.0)
-        methods = WorkloadApi(renewal, issuer, clock).methods()
+        methods = WorkloadApi(renewal, issuer, clock, issuer.authority.trust_domain, profiles).methods()
         path = await stack.enter_async_context(
             grpc.listen_unix(methods, folder / "workload.sock", mode=0o666, options=options)
         )
