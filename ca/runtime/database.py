@@ -25,7 +25,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, LiteralString, Protocol, TypeVar
 
 from ca.errors import Conflict, Malformed, Problem, Unavailable
@@ -93,47 +92,68 @@ class WrongSchema(Problem):
     code = "wrong-schema"
 
 
-DRIVERS: Mapping[str, str] = {"sqlite": "ca.runtime.sqlite:open_sqlite"}
+DRIVERS: Mapping[str, str] = {
+    "sqlite": "ca.runtime.sqlite:open_at",
+    "postgres": "ca.runtime.postgres:open_postgres",
+    "postgresql": "ca.runtime.postgres:open_postgres",
+}
 """What stands before the first colon of a store's address, and who opens it."""
+
+EXPECTED = "`sqlite:/absolute/path` or `postgresql://user@host/database?password=file:/path`"
 
 
 @asynccontextmanager
 async def open_database(url: str, *, metrics: Metrics | None = None) -> AsyncIterator[Database]:
-    """Open the store an operator named: `sqlite:/absolute/path`.
+    """Open the store an operator named: `sqlite:/absolute/path`, or PostgreSQL as `ca.runtime.postgres_address` reads.
 
     Raises:
-        Malformed: no such kind of store, or its path is not absolute.
-        StoreLocked: another process holds it.
+        Malformed: no such kind of store, or its address can't be read.
+        StoreLocked: another process holds it (SQLite).
+        Unavailable, Unsafe: the server does not answer, or is not to be relied on (PostgreSQL).
     """
     kind, _, place = url.partition(":")
-    if kind in {"postgres", "postgresql"}:
-        raise Malformed("a store on PostgreSQL comes with a later release: expected `sqlite:/absolute/path`")
     if kind not in DRIVERS or not place.startswith("/"):
-        raise Malformed(f"`{kind}:` does not name a store: expected `sqlite:/absolute/path`")
+        raise Malformed(f"the store's address names no store: expected {EXPECTED}")
     module, _, name = DRIVERS[kind].partition(":")
-    async with getattr(importlib.import_module(module), name)(Path(place), metrics=metrics) as database:
+    async with getattr(importlib.import_module(module), name)(url, metrics=metrics) as database:
         yield database
 
 
 async def migrate(database: Database, package: str, folder: Traversable) -> None:
     """Bring the tables of `package` up to the newest `NNNN_name.sql` in `folder`, one transaction for each file.
 
+    Several servers may do so at once over one PostgreSQL: each file is applied by one of them.
+
     Raises:
         WrongSchema: the store is newer than `folder`, or a file changed after it was applied.
         StoreFull: there is something to apply and no room for it.
     """
     files = _migrations(folder)
+    applied = await _applied(database, package, files)
+    while applied < len(files):
+        try:
+            await database.write(files[applied].unit(package))
+        except Duplicate:  # another server, started beside us, wrote its row first
+            if await _applied(database, package, files) == applied:
+                raise
+        applied = await _applied(database, package, files)
+
+
+async def _applied(database: Database, package: str, files: Sequence[_Migration]) -> int:
+    """How many files were applied; each was looked at."""
 
     async def prepare(tx: Transaction) -> Sequence[Row]:
         await tx.execute(_MIGRATIONS)
         return await tx.fetch("SELECT number, name, digest FROM migrations WHERE package = $1 ORDER BY number", package)
 
     # It changes nothing on a store that has the table, so a full disk does not keep a broker from starting.
-    applied = await database.write(prepare, ending=True)
-    for row in applied:
+    try:
+        rows = await database.write(prepare, ending=True)
+    except Duplicate:  # two servers made the table at once; one of them did
+        rows = await database.write(prepare, ending=True)
+    for row in rows:
         _check(package, row, files)
-    for file in files[len(applied) :]:
-        await database.write(file.unit(package))
+    return len(rows)
 
 
 _MIGRATIONS = """
@@ -154,15 +174,15 @@ class _Migration:
 
     def unit(self, package: str) -> Unit[None]:
         async def apply(tx: Transaction) -> None:
-            for statement in self.statements:
-                await tx.execute(statement)
-            await tx.execute(
+            await tx.execute(  # first, so that of several servers one goes on and the others wait for it
                 "INSERT INTO migrations (package, number, name, digest) VALUES ($1, $2, $3, $4)",
                 package,
                 self.number,
                 self.name,
                 self.digest,
             )
+            for statement in self.statements:
+                await tx.execute(statement)
 
         return apply
 

@@ -21,7 +21,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -66,6 +66,11 @@ async def open_sqlite(
         yield store
     finally:
         await store.close()
+
+
+def open_at(url: str, *, metrics: Metrics | None = None) -> AbstractAsyncContextManager[Database]:
+    """Open the store at `sqlite:/absolute/path`. Raises as `open_sqlite`."""
+    return open_sqlite(Path(url.removeprefix("sqlite:")), metrics=metrics)
 
 
 class SqliteDatabase:

@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 from ca.errors import Conflict, Malformed, Problem, Unavailable
 from ca.runtime.database import Duplicate, Row, StoreFull, Unit, Value
 from ca.runtime.sql import numbered
+from ca.runtime.values import bindable
 
 _UNIQUE = frozenset(
     {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID}
@@ -28,7 +29,6 @@ _SICK = frozenset(
         sqlite3.SQLITE_BUSY,
     }
 )
-_LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
 
 
 class SqliteTransaction:
@@ -77,7 +77,7 @@ class SqliteTransaction:
         if self.failure is not None:
             raise RuntimeError("a unit went on after one of its statements had failed") from self.failure
         try:
-            cursor = self._connection.execute(numbered(sql), [_bindable(value) for value in args])
+            cursor = self._connection.execute(numbered(sql), [bindable(value) for value in args])
             try:
                 return take(cursor)
             finally:
@@ -137,26 +137,3 @@ def _conflict(error: sqlite3.Error) -> Problem:
     if error.sqlite_errorcode in _UNIQUE:
         return Duplicate("there is one like it already")
     return Conflict(f"the store's rules forbid it: {error}")
-
-
-def _bindable(value: Value) -> Value:
-    if isinstance(value, str):  # the kind there is most of comes first
-        return _text(value)
-    if value is None or isinstance(value, (bool, bytes)):
-        return value
-    if isinstance(value, int):
-        if not _SMALLEST <= value <= _LARGEST:
-            raise Malformed("a number does not fit into 64 bits")
-        return value
-    raise RuntimeError(f"a `{type(value).__name__}` is nothing a store keeps: expected int, str, bytes, bool or None")
-
-
-def _text(value: str) -> str:
-    if "\0" in value:
-        raise Malformed("a text with a NUL character can't be stored")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise Malformed("a text with half a surrogate pair can't be stored") from error
-    return str.__str__(value)

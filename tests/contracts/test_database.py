@@ -328,9 +328,9 @@ async def test_a_second_opener_is_refused_with_a_sentence_and_the_first_keeps_it
         await first.write(create)
 
 
-@pytest.mark.parametrize("url", ["", "sqlite", "sqlite:relative.db", "mysql:/x", "postgresql://u@h/db", "/tmp/x.db"])
+@pytest.mark.parametrize("url", ["", "sqlite", "sqlite:relative.db", "mysql:/x", "/tmp/x.db"])
 async def test_an_address_that_names_no_store_is_refused(url: str) -> None:
     """With the form that was expected."""
-    with pytest.raises(Malformed, match="expected `sqlite:/absolute/path`"):
+    with pytest.raises(Malformed, match="expected `sqlite:/absolute/path` or `postgresql://"):
         async with open_database(url):
             pass

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractAsyncContextManager
+import hashlib
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from ca.runtime.database import Database, Transaction, Unit
+from ca.runtime.database import Database, Transaction, Unit, open_database
 from ca.runtime.sqlite import open_sqlite
+from servers.postgres import postgres
+
+
+async def postgres_address(folder: Path) -> str:
+    """The address of the store that belongs to `folder`: a database of its own on the PostgreSQL of this run."""
+    async with postgres() as server:
+        return await server.store(hashlib.sha256(bytes(folder)).hexdigest()[:16])
+
+
+@asynccontextmanager
+async def _on_postgres(folder: Path) -> AsyncIterator[Database]:
+    async with open_database(await postgres_address(folder)) as database:
+        yield database
+
 
 DRIVERS: dict[str, Callable[[Path], AbstractAsyncContextManager[Database]]] = {
+    "postgres": _on_postgres,
     "sqlite": lambda folder: open_sqlite(folder / "store.db"),
 }
 Opener = Callable[[], AbstractAsyncContextManager[Database]]

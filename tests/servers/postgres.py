@@ -176,6 +176,19 @@ class Server:
         finally:
             await connection.close()
 
+    async def store(self, name: str) -> str:
+        """The address of a database of its own for a store of ours, made when it is first asked for."""
+        role, secret = f"store_{name}", self.folder / f"store_{name}"
+        if not secret.exists():
+            secret.write_text(secrets.token_hex(16))
+            connection = await self.connect()
+            try:
+                await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{secret.read_text()}'")
+                await connection.execute(f"CREATE DATABASE {role} OWNER {role}")
+            finally:
+                await connection.close()
+        return f"postgresql://{role}@{self.host}:{self.port}/{role}?password=file:{secret}"
+
     def _wait(self) -> None:
         assert self.process is not None
         until = time.monotonic() + _PATIENCE
