@@ -23,6 +23,9 @@ class Issued:
     not_after: datetime
 
 
+_COLUMNS = "issuer_key_id, serial, kind, spiffe_id, instance, not_after"
+
+
 async def record(tx: Transaction, batch: Sequence[Prepared]) -> None:
     """Note what is about to be signed."""
     for prepared in batch:
@@ -41,10 +44,39 @@ async def record(tx: Transaction, batch: Sequence[Prepared]) -> None:
 async def issued_to(tx: Transaction, instance: str, now: datetime) -> Sequence[Issued]:
     """What was signed for an instance and has not expired at `now`: what its end has to revoke."""
     rows = await tx.fetch(
-        "SELECT issuer_key_id, serial, kind, spiffe_id, instance, not_after FROM ca_issued"
+        f"SELECT {_COLUMNS} FROM ca_issued"
         " WHERE instance = $1 AND not_after > $2 ORDER BY not_after, issuer_key_id, serial",
         instance,
         micros(now),
+    )
+    return [_issued(row) for row in rows]
+
+
+async def leaf(tx: Transaction, issuer_key_id: bytes, serial: int) -> Issued | None:
+    """The leaf of that number, expired or not."""
+    row = await tx.fetchrow(
+        f"SELECT {_COLUMNS} FROM ca_issued WHERE issuer_key_id = $1 AND serial = $2 AND kind = 'leaf'",
+        issuer_key_id.hex(),
+        f"{serial:040x}",
+    )
+    return _issued(row) if row else None
+
+
+async def leaves_of(tx: Transaction, instances: Sequence[str], now: datetime) -> Sequence[Issued]:
+    """The leaves of these instances that have not expired at `now`."""
+    return [one for instance in instances for one in await issued_to(tx, instance, now) if one.kind is Kind.LEAF]
+
+
+async def leaves_under(tx: Transaction, spiffe_id: str, now: datetime) -> Sequence[Issued]:
+    """The leaves of `spiffe_id` and of all below it, by whole segments, that have not expired at `now`."""
+    below = f"{spiffe_id}/"
+    rows = await tx.fetch(
+        f"SELECT {_COLUMNS} FROM ca_issued WHERE kind = 'leaf' AND not_after > $1"
+        " AND (spiffe_id = $2 OR substr(spiffe_id, 1, $3) = $4) ORDER BY not_after, issuer_key_id, serial",
+        micros(now),
+        spiffe_id,
+        len(below),
+        below,
     )
     return [_issued(row) for row in rows]
 

@@ -1,0 +1,139 @@
+"""Revocation lists: what was taken back, signed by whoever signed it, so that others hear of it.
+
+Every authority that signs certificates has a list from its first day, an empty one, valid for its whole life: a
+verifier that wants one for each authority of a chain (Envoy does) never has to do without, also when this server is
+gone (traps 15). Later lists replace it, and their numbers only rise: they follow the seconds since 1970, so that a
+store that was restored does not go back.
+
+Level-triggered: a row that no list names yet is found by the next tick of the server that has its issuer's key, whoever
+wrote the row and whatever was killed in between. However many certificates are taken back, an authority signs at most
+one list in `pause`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+
+from ca import store
+from ca.authority import Authority
+from ca.profiles import crl
+from ca.profiles.prepared import BACKDATE
+from ca.runtime import log
+from ca.runtime.clock import micros
+from ca.runtime.database import Transaction
+from ca.runtime.process import Wake
+from ca.spiffe.revocation_list import RevocationLists
+from ca.store import StoredAuthority, StoredList
+
+PAUSE = timedelta(seconds=2)
+TIDY = timedelta(minutes=30)
+"""How old a list must be before it is replaced only because some of its entries have expired."""
+
+_log = log.get(__name__)
+
+
+class Lists:
+    """The lists of one trust domain as one server sees them; `tick` signs those of its own authorities."""
+
+    def __init__(self, authority: Authority, *, pause: timedelta = PAUSE) -> None:
+        self._authority, self._pause = authority, pause
+        self._signed_at: dict[bytes, datetime] = {}
+        self._subscribers: list[Callable[[], object]] = []
+        self.due = Wake()
+        """Set it after a commit that took something back: the list need not wait for its turn."""
+        self.current: tuple[StoredList, ...] = ()
+        self.revocations = RevocationLists()
+        authority.subscribe(self.due.set)
+
+    @property
+    def ders(self) -> tuple[bytes, ...]:
+        """The newest list of every authority that is still believed, of all servers."""
+        return tuple(one.der for one in self.current)
+
+    def subscribe(self, callback: Callable[[], object]) -> None:
+        """Call `callback` whenever there is another list."""
+        self._subscribers.append(callback)
+
+    async def tick(self, now: datetime) -> None:
+        """Sign what is due, and notice what other servers signed."""
+        ring = self._authority.ring
+        known = await ring.database.read(store.numbers)
+        for authority in ring.own:
+            if authority.certificate is None or not ring.has_key(authority) or now >= authority.not_after:
+                continue
+            number = known.get(authority.key_id, 0)
+            if (
+                await self._is_due(authority.key_id, number, now)
+                and await self._sign(authority, number, now)
+                and number
+            ):
+                self._signed_at[authority.key_id] = now
+        await self._look(now)
+
+    async def _is_due(self, key_id: bytes, number: int, now: datetime) -> bool:
+        if not number:
+            return True
+        last = self._signed_at.get(key_id)
+        if last is not None and timedelta(0) <= now - last < self._pause:
+            return False
+
+        async def unit(tx: Transaction) -> bool:
+            if await store.unlisted(tx, key_id, number):
+                return True
+            newest = await store.newest(tx, key_id) if await store.has_expired(tx, key_id, now) else None
+            return newest is not None and newest.this_update <= now - TIDY
+
+        return await self._authority.ring.database.read(unit)
+
+    async def _sign(self, authority: StoredAuthority, above: int, now: datetime) -> bool:
+        ring, number = self._authority.ring, max(above + 1, micros(now) // 1_000_000)
+        # It tells of what was taken back, so it goes on with a full disk.
+        entries = await ring.database.write(
+            partial(
+                store.claim_entries,
+                issuer_key_id=authority.key_id,
+                above=above,
+                number=number,
+                most=crl.MOST_ENTRIES,
+                now=now,
+            ),
+            ending=True,
+        )
+        if len(entries) >= crl.MOST_ENTRIES:
+            _log.error("a revocation list is full: replace the authority", entries=len(entries), kind=authority.kind)
+        request = crl.ListRequest(
+            number=number,
+            this_update=max(now - BACKDATE, authority.not_before),
+            next_update=authority.not_after,
+            entries=entries,
+        )
+        prepared = crl.prepare(request, ring.issuer(authority))
+        signed = StoredList(
+            issuer_key_id=authority.key_id,
+            number=number,
+            this_update=prepared.not_before,
+            next_update=prepared.not_after,
+            der=await self._authority.sign_list(prepared),
+        )
+        kept = await ring.database.write(partial(store.keep, one=signed), ending=True)
+        _log.info("revocation list signed", kind=authority.kind, number=number, entries=len(entries), kept=kept)
+        return kept
+
+    async def _look(self, now: datetime) -> None:
+        """Take over what the store has, if it is other than what is known here."""
+        database = self._authority.ring.database
+        known = await database.read(store.numbers)
+        believed = {one.key_id for one in self._authority.ring.authorities}
+        if known.keys() - believed:  # or of one that another server has just made
+            await database.write(partial(store.forget_finished, now=now), ending=True)
+        if {one.issuer_key_id: one.number for one in self.current} == {
+            key_id: number for key_id, number in known.items() if key_id in believed
+        }:
+            return
+        found = [one for one in await database.read(store.lists) if one.issuer_key_id in believed]
+        self.current = tuple(found)
+        self.revocations = RevocationLists.of(one.der for one in found)
+        for callback in tuple(self._subscribers):
+            callback()
