@@ -13,7 +13,8 @@ Problem                    ca/errors.py
 │   └── UnknownNode
 ├── Conflict
 │   ├── InstanceEnded      the instance has ended and will not come back
-│   └── InstanceElsewhere  the instance id belongs to another node
+│   ├── InstanceElsewhere  the instance id belongs to another node
+│   └── AdmittedOtherwise  the node is known by another method of proof
 └── Unavailable
     └── Unobserved         the node has not reported its live set lately: nothing new is given
 """
@@ -75,6 +76,12 @@ class InstanceElsewhere(Conflict):
     """The instance id belongs to another node."""
 
     code = "instance-elsewhere"
+
+
+class AdmittedOtherwise(Conflict):
+    """A node of that name was admitted by another method, and was not evicted."""
+
+    code = "admitted-otherwise"
 
 
 class Unobserved(Unavailable):

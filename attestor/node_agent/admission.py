@@ -1,8 +1,9 @@
 """How this node is admitted: the first contact, and its SVID replaced before it expires.
 
-On first contact there is no bundle to judge the server by. The join token names the SHA-256 of the root's public key;
-the server must show a chain whose last certificate has that key and that verifies under it, and only then does a byte
-of the token leave this process. A man in the middle sees a handshake fail and nothing else (traps 10).
+On first contact there is no bundle of the server's own to judge it by. A join token names the SHA-256 of the root's
+public key; for other proofs the settings name that key, or a trust bundle. The server must show a chain whose last
+certificate has that key and that verifies under it, and only then does a byte of the proof leave this process. A man in
+the middle sees a handshake fail and nothing else (traps 10).
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 
 from attestor._proto import node_pb2 as pb
 from attestor.errors import BadConversation
-from attestor.methods.node import join_token
-from attestor.methods.node.join_token import JoinToken
+from attestor.methods.node.protocol import Prover
 from attestor.node_agent.identity import NodeIdentity, csr_of, new_key
 from attestor.wire import node as wire
 from attestor.wire.answers import answers_from
@@ -54,6 +55,11 @@ class Address:
         """A connection that shows nothing and accepts the server whose root has this key."""
         return self._channel(None, lambda chain: self._server(*_pinned(chain, root_key_hash, self.trust_domain), now()))
 
+    def vouched(self, bundle: Bundle, now: Callable[[], datetime]) -> Channel:
+        """A connection that shows nothing and accepts the server that `bundle` vouches for."""
+        bundles = BundleSet.of(bundle)
+        return self._channel(None, lambda chain: self._server(chain, bundles, now()))
+
     def _channel(self, material: tls.TlsMaterial | None, verify: tls.ChainVerifier) -> Channel:
         context = tls.client_context(material, verify, on_refusal=_refused, alpn=ALPN)
         return Channel(host=self.host, port=self.port, ssl=context)
@@ -65,22 +71,22 @@ class Address:
         return peer
 
 
-async def attest(address: Address, token: JoinToken, now: Callable[[], datetime]) -> NodeIdentity:
-    """Prove this node by a join token.
+async def attest(address: Address, link: Channel, method: str, make: Callable[[bytes], Prover]) -> NodeIdentity:
+    """Prove this node by `method` over `link`; `make` gives the prover for the key that is to be certified.
 
     Raises:
         NotProven: the server does not take it.
-        Unreachable: nobody answers there, or somebody else than the server the token names.
+        Unreachable: nobody answers there, or somebody else than the server that was expected.
     """
     key = new_key()
     with answers_from(SERVER):
-        async with address.pinned(token.root_key_hash, now) as channel:
+        async with link as channel:
             call = channel.request(
                 wire.ATTEST, Cardinality.STREAM_STREAM, pb.AttestRequest, pb.AttestResponse, timeout=30
             )
             async with call as stream:
-                await stream.send_message(wire.encode_begin(join_token.METHOD, csr_of(key)))
-                await join_token.Prover(token).prove(_Conversation(stream))
+                await stream.send_message(wire.encode_begin(method, csr_of(key)))
+                await make(_spki(key)).prove(_Conversation(stream))
                 await stream.end()
                 answer = await stream.recv_message()
     if answer is None or answer.WhichOneof("step") != "admission":
@@ -101,17 +107,13 @@ async def renew(channel: Channel, trust_domain: TrustDomain) -> NodeIdentity:
     return NodeIdentity.of(wire.decode_admission(answer), key, trust_domain)
 
 
-def names_root_of(token: JoinToken, bundle: Bundle) -> bool:
-    """Whether the root `token` names is one of those we know."""
-    return any(key_hash(root) == token.root_key_hash for root in bundle.x509_authorities)
-
-
 def key_hash(certificate: x509.Certificate) -> str:
     """SHA-256, in hex, of its SubjectPublicKeyInfo."""
-    spki = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(spki).hexdigest()
+    return hashlib.sha256(_spki(certificate)).hexdigest()
+
+
+def _spki(holder: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
+    return holder.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 class _Conversation:
@@ -133,7 +135,7 @@ class _Conversation:
 def _pinned(chain: Sequence[bytes], root_key_hash: str, trust_domain: TrustDomain) -> tuple[Sequence[bytes], BundleSet]:
     """The chain without its root, and a bundle of nothing but that root. Raises Untrusted."""
     if len(chain) < 2:
-        raise Untrusted("the server showed no root to compare with the join token's")
+        raise Untrusted("the server showed no root to compare with the one that is expected")
     try:
         root = x509.load_der_x509_certificate(chain[-1])
         shown = key_hash(root)
@@ -141,7 +143,7 @@ def _pinned(chain: Sequence[bytes], root_key_hash: str, trust_domain: TrustDomai
     except (ValueError, TypeError, UnsupportedAlgorithm, Malformed) as error:
         raise Untrusted("the server's root can't be read") from error
     if shown != root_key_hash:
-        raise Untrusted("the server's root is not the one the join token names: another server, or one in between")
+        raise Untrusted("the server's root is not the one that is expected here: another server, or one in between")
     return chain[:-1], BundleSet.of(bundle)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from attestor.methods.node import k8s_psat
 from attestor.methods.workload import load
 from attestor.node_agent.admin_api import AdminApi
 from attestor.node_agent.admission import Address
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.identity import IdentityFile
+from attestor.node_agent.joining import ByMethod, ByToken, Joining
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit, affordable
 from attestor.node_agent.renewal import Renewal
@@ -58,9 +60,8 @@ async def serve(
     metrics = metrics or Metrics()
     part = readiness.part("node agent")
     part.waiting("the attestor server")
-    token = settings.join_token.read if settings.join_token and join_token is None else None
     async with AsyncExitStack() as stack:
-        parts = _assemble(stack, settings, clock, part, (lambda: join_token) if join_token else token)
+        parts = _assemble(stack, settings, clock, part, _joining(settings, join_token))
         await _loops(stack, parts, clock, metrics)
         await _listeners(stack, parts, settings, metrics)
         if settings.health is not None:
@@ -85,12 +86,26 @@ class _Parts:
     admin_api: AdminApi
 
 
+def _joining(settings: NodeAgentSettings, at_hand: Secret | None) -> Joining:
+    """How this node proves itself when it must. Raises Malformed."""
+    if settings.attest is None:
+        read = settings.join_token.read if settings.join_token else None
+        return ByToken((lambda: at_hand) if at_hand is not None else read)
+    chosen = settings.attest
+    return ByMethod(
+        chosen.method,
+        lambda _: k8s_psat.Prover(chosen),
+        trust_bundle=settings.trust_bundle,
+        root_key_hash=settings.root_key_hash,
+    )
+
+
 def _assemble(
     stack: AsyncExitStack,
     settings: NodeAgentSettings,
     clock: Clock,
     part: Part,
-    join_token: Callable[[], Secret] | None,
+    joining: Joining,
 ) -> _Parts:
     """From the disk upwards; processes that were held before are held again."""
     connections, processes = affordable(settings.limits.connections, settings.limits.processes)
@@ -104,7 +119,7 @@ def _assemble(
     upstream = Upstream(
         Address(settings.server.host, settings.server.port, settings.trust_domain),
         identity_file=IdentityFile(state / "identity.json", settings.trust_domain),
-        join_token=join_token,
+        joining=joining,
         holdings=holdings,
         clock=clock,
         wake=wake,

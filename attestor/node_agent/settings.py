@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from attestor.methods.node.k8s_psat import ProverSettings as PsatProverSettings
 from attestor.methods.workload.unix import HASH_LIMIT
 from attestor.node_agent.workload_api import Profiles
 from ca.runtime.settings import SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+KeyHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Attest = PsatProverSettings
+"""How the node proves itself, by the name of the method."""
 Uid = Annotated[int, Field(ge=0, lt=2**32 - 1)]
 
 
@@ -84,7 +88,24 @@ class NodeAgentSettings(Settings):
     """Who may use the admin socket besides this process's own uid."""
     join_token: SecretReference | None = None
     """Needed once; afterwards the node's own SVID is enough as long as it is valid."""
+    attest: Attest | None = None
+    """Another way to be admitted than a join token, which can be repeated."""
+    trust_bundle: Path | None = None
+    """By what the server is known before this node was ever admitted: PEM certificates, or a SPIFFE bundle."""
+    root_key_hash: KeyHash | None = None
+    """The same as one SHA-256 of the public key of the server's root."""
     unix: UnixSourceSettings = UnixSourceSettings()
     workload_api: WorkloadApiSettings = WorkloadApiSettings()
     limits: Limits = Limits()
     health: HealthListen | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        known = self.trust_bundle is not None or self.root_key_hash is not None
+        if self.attest is not None and not known:
+            raise ValueError(
+                "`attest` needs `trust_bundle` or `root_key_hash`: the proof is shown to no unknown server"
+            )
+        if self.attest is not None and self.join_token is not None:
+            raise ValueError("`attest` and `join_token` are two ways to join: expected one")
+        return self

@@ -5,7 +5,7 @@ its whole state on every change, we say the complete live set, and both beat. Wh
 is and the connection is tried again, a little later each time; nothing is given meanwhile that needs a signature.
 
 When the server says that this node was sent away, nothing is held any more: every stream ends, the node's key is
-forgotten, and only a new join token helps.
+forgotten, and it has to prove itself anew: by a new join token, or by a proof that can be repeated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -23,12 +23,12 @@ from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 
 from attestor._proto import node_pb2 as pb
-from attestor.methods.node.join_token import JoinToken
 from attestor.node_agent import admission
 from attestor.node_agent.admission import SERVER, Address
 from attestor.node_agent.batch import Batch
 from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.identity import IdentityFile, NodeIdentity
+from attestor.node_agent.joining import Joining
 from attestor.wire import node as wire
 from attestor.wire.answers import Unreachable, answers_from
 from attestor.wire.attestation import Attestation, Entitlement
@@ -37,7 +37,6 @@ from ca.errors import Denied, Malformed, NotFound, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
 from ca.runtime.process import Part, Wake
-from ca.runtime.secret import Secret
 from ca.spiffe.bundle import Bundle, BundleSet
 
 M = TypeVar("M", bound=Message)
@@ -89,7 +88,7 @@ class Upstream:
         address: Address,
         *,
         identity_file: IdentityFile,
-        join_token: Callable[[], Secret] | None,
+        joining: Joining,
         holdings: Holdings,
         clock: Clock,
         wake: Wake,
@@ -98,7 +97,7 @@ class Upstream:
     ) -> None:
         self._address = address
         self._file = identity_file
-        self._join_token = join_token
+        self._joining = joining
         self._holdings = holdings
         self._clock = clock
         self._wake = wake
@@ -201,28 +200,17 @@ class Upstream:
             self._channel = None
 
     async def _admitted(self) -> NodeIdentity:
-        token = self._token()
-        if token is None:
-            raise Unavailable("this node has no valid identity: give it a join token from `sojourn token create`")
-        identity = await admission.attest(self._address, token, self._clock.now)
+        identity = await self._joining.join(self._address, self._clock.now)
         _log.info("this node was admitted", identity=str(identity.svid.id), until=identity.svid.not_after)
         return identity
 
     def _remembered(self) -> NodeIdentity | None:
-        """The identity on disk, unless the join token speaks of another root: then it is of a former server."""
+        """The identity on disk, unless we are told to expect another root: then it is of a former server."""
         identity = self._file.load(self._clock.now())
-        try:
-            token = self._token()
-        except Malformed:  # a token that was used and removed is no trouble while the identity is valid
-            token = None
-        if identity is None or token is None or admission.names_root_of(token, identity.bundle):
+        if identity is None or not self._joining.disowns(identity):
             return identity
-        _log.warning("the join token names another root: this node joins anew", identity=str(identity.svid.id))
+        _log.warning("another root is expected: this node joins anew", identity=str(identity.svid.id))
         return None
-
-    def _token(self) -> JoinToken | None:
-        """Read anew each time: an operator may have put another one there. Raises Malformed."""
-        return None if self._join_token is None else JoinToken.parse(self._join_token().reveal())
 
     def _sent_away(self, problem: Problem) -> None:
         _log.error("the attestor server sent this node away", error=problem)

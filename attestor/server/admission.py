@@ -1,4 +1,4 @@
-"""Who is a node: join tokens, admission, renewal, recognition on every call, eviction and ban.
+"""Who is a node: join tokens and other proofs, admission, renewal, recognition on every call, eviction and ban.
 
 Each attestation of a node begins a new *admission*, a random id that stands in the subject of every leaf it gets from
 then on. So a leaf of an earlier admission opens nothing, although it names the same node and has not expired.
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 
 from attestor.conversation import Conversation
-from attestor.errors import Banned, NotProven, UnknownNode
+from attestor.errors import AdmittedOtherwise, Banned, NotProven, UnknownNode
 from attestor.methods.node import join_token
 from attestor.methods.node.join_token import JoinToken
-from attestor.methods.node.protocol import Attested, Verifier, parse_node_name
+from attestor.methods.node.protocol import Attested, Occasion, Verifier, parse_node_name
 from attestor.server.changes import Changes
 from attestor.server.instances import Instances
-from attestor.server.issuance.leaves import Leaves, read_csr
+from attestor.server.issuance.leaves import Leaves, read_csr, spki
 from attestor.server.store import nodes, tokens
 from attestor.server.store.nodes import Node, NodeState
 from attestor.server.store.tokens import StoredToken
@@ -35,6 +37,8 @@ from ca.spiffe.id import SpiffeId
 from ca.spiffe.x509svid import X509Peer
 
 LONGEST_TOKEN_LIFE = timedelta(days=1)
+MakeVerifier = Callable[[Occasion], Verifier]
+"""A method's verifier for one attestation."""
 _log = log.get(__name__)
 
 
@@ -59,10 +63,12 @@ class Admission:
         metrics: Metrics,
         *,
         node_ttl: timedelta,
+        verifiers: Mapping[str, MakeVerifier] = MappingProxyType({}),
     ) -> None:
         self._database, self._leaves = database, leaves
         self._instances, self._changes, self._metrics = instances, changes, metrics
         self._node_ttl = node_ttl
+        self._verifiers: Mapping[str, MakeVerifier] = {join_token.METHOD: self._by_token, **verifiers}
 
     async def issue_token(self, node: str | None, ttl: timedelta, now: datetime) -> IssuedToken:
         """A new join token, for the node of that name or for any. Raises Malformed, Banned, Unavailable."""
@@ -89,7 +95,8 @@ class Admission:
         """Admit whoever proves itself by `method`. Raises NotProven, Banned, Malformed, BadConversation."""
         try:
             key = read_csr(csr)
-            attested = await self._verifier(method, now).verify(conversation)
+            verifier = self._verifier(method)(Occasion(now=now, public_key=spki(key)))
+            attested = await verifier.verify(conversation)
             admitted = await self._admit(attested, method, key, now)
         except Problem as problem:
             self._metrics.count("sojourn_attestations_total", kind="node", outcome="refused")
@@ -121,7 +128,7 @@ class Admission:
         if node is None:
             raise UnknownNode(f"the node `{name}` was never admitted by this server")
         if node.state is not NodeState.ADMITTED:
-            raise Banned(f"the node `{name}` is {node.state}: it needs a new join token")
+            raise Banned(f"the node `{name}` is {node.state}: it must prove itself anew")
         if not hmac.compare_digest(peer.instance or "", node.admission):
             raise Banned(f"the node `{name}` was admitted anew since this certificate was issued")
         return node
@@ -142,10 +149,16 @@ class Admission:
         self._changes.notify()
         return result
 
-    def _verifier(self, method: str, now: datetime) -> Verifier:
-        if method != join_token.METHOD:
-            raise NotProven(f"`{method[:40]}` is not a method of node attestation here: expected `{join_token.METHOD}`")
-        return join_token.Verifier(partial(self._redeem, now))
+    def _verifier(self, method: str) -> MakeVerifier:
+        found = self._verifiers.get(method)
+        if found is None:
+            known = ", ".join(f"`{one}`" for one in self._verifiers)
+            shown = method[:40].encode("unicode_escape").decode("ascii")
+            raise NotProven(f"`{shown}` is not a method of node attestation here: expected one of {known}")
+        return found
+
+    def _by_token(self, occasion: Occasion) -> Verifier:
+        return join_token.Verifier(partial(self._redeem, occasion.now))
 
     async def _redeem(self, now: datetime, token_id: str, secret: Secret) -> str:
         """Use a token up; the node's name is the one it is pinned to, or its own id."""
@@ -171,7 +184,7 @@ class Admission:
 
         async def unit(tx: Transaction) -> None:
             if not await nodes.admit(tx, node):
-                raise Banned(f"the node `{node.id}` is banned")
+                await _refuse(tx, node)
 
         await self._database.write(unit)
         return await self._admitted(node, key, now)
@@ -187,3 +200,13 @@ class Admission:
     def spiffe_id(self, name: str) -> SpiffeId:
         """What a node of that name is called."""
         return SpiffeId(self._leaves.authority.trust_domain, NODE_PATH + name)
+
+
+async def _refuse(tx: Transaction, node: Node) -> None:
+    """Say why a node was not admitted."""
+    found = await nodes.get(tx, node.id)
+    if found is not None and found.state is not NodeState.BANNED:
+        raise AdmittedOtherwise(
+            f"the node `{node.id}` was admitted by `{found.method}`: evict it before it comes by `{node.method}`"
+        )
+    raise Banned(f"the node `{node.id}` is banned")

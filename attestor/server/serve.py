@@ -25,6 +25,7 @@ from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.own import OwnSvid
 from attestor.server.issuance.workloads import Workloads
 from attestor.server.node_api import NodeApi
+from attestor.server.platforms import Platforms, open_platforms
 from attestor.server.public_api import PublicApi
 from attestor.server.rule_source import RuleSource
 from attestor.server.settings import ServerSettings
@@ -111,7 +112,8 @@ async def serve(
         authority = await stack.enter_async_context(
             open_authority(settings.authority(), database, _key_store(settings), clock)
         )
-        parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules)
+        platforms = await stack.enter_async_context(open_platforms(settings))
+        parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules, platforms)
         await _until_it_signs(parts, part)
         await parts.own.tick(clock.now())
         await _loops(stack, parts)
@@ -147,6 +149,7 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
     database: Database,
     authority: Authority,
     rules: RuleSource,
+    platforms: Platforms,
 ) -> _Parts:
     changes, leaves = Changes(), Leaves(authority, database)
     instances = Instances(
@@ -166,7 +169,15 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         instances=instances,
         leaves=leaves,
         workloads=Workloads(database, leaves, rules, instances, metrics),
-        admission=Admission(database, leaves, instances, changes, metrics, node_ttl=settings.lives.node),
+        admission=Admission(
+            database,
+            leaves,
+            instances,
+            changes,
+            metrics,
+            node_ttl=settings.lives.node,
+            verifiers=platforms.verifiers,
+        ),
         own=OwnSvid(leaves, settings.lives.node),
     )
 

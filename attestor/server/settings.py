@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from attestor.methods.node.k8s_psat import VerifierSettings as PsatVerifierSettings
+from attestor.methods.platform.cluster import ClusterSettings
 from attestor.rules.model import ANY_NODE, Condition, Rule
 from attestor.rules.owner import Owner, parse_name
 from attestor.rules.owner import Path as OwnerPath
@@ -55,6 +57,12 @@ class Lives(Settings):
     bundle_refresh: Duration = timedelta(minutes=5)
     propagation: Duration = timedelta(seconds=30)
     """How long peers are told of a new authority before it signs, when nothing else makes it wait longer."""
+
+
+class NodeMethods(Settings):
+    """How nodes may prove themselves besides join tokens; a method that is left out is refused."""
+
+    k8s_psat: PsatVerifierSettings | None = None
 
 
 class OwnPart(Settings):
@@ -106,6 +114,9 @@ class ServerSettings(Settings):
     strict_rules: bool = False
     allow_rules_without_nodes: bool = False
     parts: tuple[OwnPart, ...] = ()
+    clusters: tuple[ClusterSettings, ...] = ()
+    """Kubernetes clusters that are asked about tokens, pods and nodes."""
+    node_methods: NodeMethods = NodeMethods()
     beat: Duration = timedelta(seconds=1)
     observe_grace: Duration = timedelta(seconds=15)
     observe_limit: Duration = timedelta(seconds=60)
@@ -122,6 +133,10 @@ class ServerSettings(Settings):
         names = [one.name for one in self.rule_owners]
         if len(set(names)) != len(names):
             raise ValueError("two of `rule_owners` have the same name")
+        if len({one.name for one in self.clusters}) != len(self.clusters):
+            raise ValueError("two `clusters` have one name")
+        if self.node_methods.k8s_psat is not None and not any(one.node_agents for one in self.clusters):
+            raise ValueError("`node_methods.k8s_psat` needs one of `clusters` to name `node_agents`")
         try:
             self.authority()
         except Malformed as error:

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestor._proto import node_pb2 as pb
 from attestor.methods.node.join_token import JoinToken
-from attestor.node_agent.admission import Address, attest
+from attestor.node_agent.admission import Address
 from attestor.node_agent.identity import NodeIdentity
+from attestor.node_agent.joining import ByToken
 from attestor.server.serve import Server, serve
 from attestor.wire.answers import Unreachable
 from attestor.wire.node import ATTEST
@@ -23,6 +24,7 @@ from ca.errors import Unauthenticated
 from ca.runtime import grpc
 from ca.runtime.clock import SystemClock
 from ca.runtime.process import Readiness
+from ca.runtime.secret import Secret
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
 from ca.tls import TlsMaterial, server_context
@@ -40,7 +42,8 @@ def running(folder: Path) -> AbstractAsyncContextManager[Server]:
 async def join(at: Server | tuple[str, int], token: JoinToken) -> NodeIdentity:
     """As a node agent does on first contact."""
     host, port = at if isinstance(at, tuple) else at.address
-    return await attest(Address(host, port, DOMAIN), token, CLOCK.now)
+    secret = Secret(token.reveal())
+    return await ByToken(lambda: secret).join(Address(host, port, DOMAIN), CLOCK.now)
 
 
 async def test_it_does_not_speak_to_an_impostor(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from attestor.methods.node.join_token import JoinToken, Prover
 from attestor.rules.model import Rule
 from attestor.rules.read import Terms
 from attestor.selector import parse_all
-from attestor.server.admission import Admission
+from attestor.server.admission import Admission, MakeVerifier
 from attestor.server.changes import Changes
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
@@ -96,7 +96,12 @@ class Parts:
 
 @asynccontextmanager
 async def parts(
-    folder: Path, rules: str = "rules: []", *, own: Sequence[Rule] = (), terms: Terms = TERMS
+    folder: Path,
+    rules: str = "rules: []",
+    *,
+    own: Sequence[Rule] = (),
+    terms: Terms = TERMS,
+    verifiers: Mapping[str, MakeVerifier] | None = None,
 ) -> AsyncIterator[Parts]:
     """A server with these rules in `rules.yaml`, at a time that stands still."""
     clock, metrics = ManualClock(), Metrics()
@@ -110,7 +115,9 @@ async def parts(
         instances = Instances(database, changes, grace=GRACE, limit=LIMIT, started=clock.now())
         leaves = Leaves(authority, database)
         workloads = Workloads(database, leaves, source, instances, metrics)
-        admission = Admission(database, leaves, instances, changes, metrics, node_ttl=timedelta(hours=1))
+        admission = Admission(
+            database, leaves, instances, changes, metrics, node_ttl=timedelta(hours=1), verifiers=verifiers or {}
+        )
         yield Parts(database, authority, leaves, source, changes, instances, workloads, admission, clock)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from attestor.conversation import Conversation
@@ -23,6 +24,17 @@ class Attested:
 
     node: str
     selectors: Selectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """One attestation: when, and for which key (a SubjectPublicKeyInfo) the certificate is asked for.
+
+    A method that answers a challenge binds its answer to that key, so that nobody in between can use it for another.
+    """
+
+    now: datetime
+    public_key: bytes
 
 
 class Prover(Protocol):

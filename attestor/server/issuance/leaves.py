@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from cryptography import x509 as certificates
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from ca.authority import Authority
 from ca.authority.settings import SHARE
@@ -90,6 +91,11 @@ def read_csr(der: bytes) -> x509.LeafKey:
     if not isinstance(key, x509.LeafKey):
         raise Malformed("a certificate request's key must be of EC, RSA or Ed25519")
     return key
+
+
+def spki(key: x509.LeafKey) -> bytes:
+    """Its SubjectPublicKeyInfo."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 async def _twice(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -56,7 +56,11 @@ async def admitted(tx: Transaction) -> Sequence[Node]:
 
 
 async def admit(tx: Transaction, node: Node) -> bool:
-    """Add the node, or begin a new admission of it; False when it is banned."""
+    """Add the node, or begin a new admission of it; False when it is banned, or known by another method.
+
+    A name that one method gives must not be another's to take, so only an eviction lets a node change its method. Its
+    instances live on: the machine is the same, and its next live set says which of them are still there.
+    """
     facts = (
         node.id,
         node.admission,
@@ -74,7 +78,7 @@ async def admit(tx: Transaction, node: Node) -> bool:
         return True
     changed = await tx.execute(
         "UPDATE nodes SET state = 'admitted', admission = $2, method = $3, selectors = $4, admitted_at = $5,"
-        " seen_at = $5 WHERE id = $1 AND state <> 'banned'",
+        " seen_at = $5 WHERE id = $1 AND (state = 'evicted' OR (state = 'admitted' AND method = $3))",
         *facts,
     )
     return changed == 1

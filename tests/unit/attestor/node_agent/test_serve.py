@@ -144,7 +144,7 @@ async def test_a_token_of_another_root_is_never_shown(tmp_path: Path) -> None:
             AdminClient(chosen.admin_socket) as admin,
             asyncio.timeout(60),
         ):
-            while "not the one the join token names" not in (await admin.get("/v1/health"))["waiting_for"]:
+            while "not the one that is expected" not in (await admin.get("/v1/health"))["waiting_for"]:
                 await CLOCK.sleep(0.01)
         async with agent(tmp_path, right.address[1], Secret(token.reveal())):
             pass

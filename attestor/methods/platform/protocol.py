@@ -1,0 +1,55 @@
+"""What a platform's token must prove to be worth an identity without a node agent.
+
+Law: as for nodes, an answer holds what was *verified* and nothing else. A token is a bearer token, so it never stands
+in a repr, an error or the store; `token_id` names it by a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from attestor.instance import Strength
+from attestor.selector import Selectors
+
+LONGEST_TOKEN = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """Whom a token speaks for.
+
+    `subject` names the one pod or job in the words of `Platform.is_gone`, `selectors` say what is known of it, and
+    `place` what is known of where it runs: rules name that under `nodes:`. `parts` are ids of what runs in it now; one
+    that was not there before shows that something was started anew. Nothing given for the token outlives `expires_at`.
+    """
+
+    subject: str
+    selectors: Selectors
+    place: Selectors
+    token_id: str
+    expires_at: datetime
+    strength: Strength
+    parts: frozenset[str] = field(default=frozenset())
+
+
+class Platform(Protocol):
+    """One kind of token."""
+
+    async def verify(self, token: str, now: datetime) -> Proven:
+        """Whom it speaks for. Raises NotProven, Malformed, Unavailable."""
+
+    async def is_gone(self, subject: str) -> bool:
+        """Whether the platform itself says that `subject` has ended. Raises Unavailable."""
+
+
+def token_id(token: str) -> str:
+    """A name for a token that gives nothing of it away."""
+    return hashlib.sha256(b"sojourn platform token\x00" + token.encode()).hexdigest()
+
+
+def short(value: Any) -> str:
+    """Something a stranger said, for a sentence."""
+    return str(value)[:80].encode("unicode_escape").decode("ascii")
