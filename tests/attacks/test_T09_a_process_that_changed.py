@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -81,3 +82,52 @@ async def test_an_answer_about_what_it_was_is_not_about_what_it_is(agent: Agent,
                 go.set()
             assert [one.id for one in held.identities] == [authority.id("/sleeper")]
             assert list(held.leaves) == [authority.id("/sleeper")]
+
+
+HOLDS_A_STREAM = """
+import asyncio, os, sys
+from grpclib.client import Channel
+from grpclib.const import Cardinality
+from attestor._proto import workload_pb2 as pb
+from attestor.wire import workload as wire
+
+async def main():
+    channel = Channel(path=sys.argv[1])
+    call = channel.request(
+        wire.FETCH_X509_SVID, Cardinality.UNARY_STREAM, pb.X509SVIDRequest, pb.X509SVIDResponse,
+        metadata=[wire.SECURITY_HEADER],
+    )
+    async with call as stream:
+        await stream.send_message(pb.X509SVIDRequest(), end=True)
+        await stream.recv_message()
+        connection = (await channel.__connect__()).connection._transport.get_extra_info("socket")
+        os.set_inheritable(connection.fileno(), True)
+        print("held", flush=True)
+        os.read(0, 1)
+        os.execv("/bin/sleep", ["sleep", "60"])
+
+asyncio.run(main())
+"""
+
+
+async def test_an_open_stream_is_not_its_successor_s(agent: Agent) -> None:
+    """WL-18: the program is looked at again before each message, though process, connection and rules are the same."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDS_A_STREAM, str(agent.path), stdin=-1, stdout=-1
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert await process.stdout.readline() == b"held\n"
+        (held,) = agent.holdings
+        process.stdin.write(b"x")
+        await agent.clock.until(lambda: Path(f"/proc/{process.pid}/exe").resolve() == Path("/bin/sleep").resolve())
+        assert held.users == 1
+        await agent.clock.advance(31 * 60)
+        await agent.tick()
+        await agent.clock.until(lambda: held.users == 0)
+        assert (held.identities, held.leaves, held.findings) == ((), {}, None)
+        assert held.is_alive()
+    finally:
+        process.kill()
+        await process.communicate()

@@ -47,6 +47,7 @@ class FakeIssuer:
         self.given: Callable[[Attestation], tuple[Identity, ...]] = lambda _: (identity(authority.id("/agent")),)
         self.refusal: Refusal | None = None
         self.ttl = timedelta(hours=1)
+        self.token_ttl = timedelta(minutes=5)
         self.resolved: list[Attestation] = []
         self.signed: list[SignItem] = []
         self.tokens = 0
@@ -74,7 +75,7 @@ class FakeIssuer:
             raise NotEntitled("no")
         self.tokens += 1
         return self.authority.token(
-            item.id.path, item.audience, now=self._clock.now(), claims={"jti": str(self.tokens)}
+            item.id.path, item.audience, ttl=self.token_ttl, now=self._clock.now(), claims={"jti": str(self.tokens)}
         )
 
     async def sign_wit(self, item: WitItem) -> str:
