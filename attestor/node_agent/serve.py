@@ -19,6 +19,7 @@ from attestor.node_agent.joining import ByMethod, ByToken, Joining
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit, affordable
 from attestor.node_agent.renewal import Renewal
+from attestor.node_agent.sds import SecretDiscovery
 from attestor.node_agent.settings import NodeAgentSettings
 from attestor.node_agent.upstream import Upstream
 from attestor.node_agent.workload_api import WorkloadApi
@@ -83,6 +84,7 @@ class _Parts:
     attestor: Attestor
     renewal: Renewal
     workload_api: WorkloadApi
+    sds: SecretDiscovery
     admin_api: AdminApi
 
 
@@ -138,6 +140,7 @@ def _assemble(
         attestor=attestor,
         renewal=renewal,
         workload_api=WorkloadApi(renewal, upstream, clock, settings.trust_domain, settings.workload_api.profiles()),
+        sds=SecretDiscovery(renewal, upstream, settings.trust_domain, settings.envoy.naming()),
         admin_api=AdminApi(holdings, attestor, upstream, part),
     )
 
@@ -158,9 +161,8 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts, settings: NodeAgentSe
     limit = ConnectionLimit(parts.connections)
     options = grpc.Options(accept=limit.accept, release=limit.release, metrics=metrics, drain=DRAIN)
     workloads = _folder(settings.workload_socket, mode=0o711)  # processes of other users pass through it
-    await stack.enter_async_context(
-        grpc.listen_unix(parts.workload_api.methods(), workloads, mode=0o666, options=options)
-    )
+    methods = (*parts.workload_api.methods(), *parts.sds.methods())
+    await stack.enter_async_context(grpc.listen_unix(methods, workloads, mode=0o666, options=options))
     admin = web.application(parts.admin_api.routes(), metrics=metrics)
     mode = 0o666 if settings.admin_uids else 0o600  # with others allowed the kernel's word about their uid decides
     operators = _folder(settings.admin_socket, mode=0o700)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from attestor.methods.node.k8s_psat import ProverSettings as PsatProverSettings
 from attestor.methods.workload.unix import HASH_LIMIT
+from attestor.node_agent.sds import Naming
 from attestor.node_agent.workload_api import Profiles
 from ca.runtime.settings import SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
@@ -17,6 +18,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 KeyHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Attest = PsatProverSettings
 """How the node proves itself, by the name of the method."""
+SecretName = Annotated[str, Field(min_length=1, max_length=256)]
 Uid = Annotated[int, Field(ge=0, lt=2**32 - 1)]
 
 
@@ -68,6 +70,38 @@ class Limits(Settings):
     processes: Annotated[int, Field(ge=1)] = 4096
 
 
+class EnvoySettings(Settings):
+    """Under which names Envoy asks for its secrets, and how it is to judge peers."""
+
+    default_svid_name: SecretName = "default"
+    """The certificate of the first identity."""
+    default_bundle_name: SecretName = "ROOTCA"
+    """The authorities of the own trust domain."""
+    default_all_bundles_name: SecretName = "ALL"
+    """Those of every trust domain an identity of the caller federates with, too."""
+    spiffe_validator: bool = True
+    """Whether Envoy judges peers by its SPIFFE validator, each by its own domain; else by authorities alone."""
+    revocation_lists: bool = False
+    """Whether revocation lists go with the authorities of the own domain: Envoy then wants one of each of them."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = {self.default_svid_name, self.default_bundle_name, self.default_all_bundles_name}
+        if len(names) < 3 or any(name.startswith("spiffe://") for name in names):
+            raise ValueError("the three names must differ from each other and from SPIFFE IDs")
+        return self
+
+    def naming(self) -> Naming:
+        """The same for the part that answers."""
+        return Naming(
+            certificate=self.default_svid_name,
+            own_bundle=self.default_bundle_name,
+            all_bundles=self.default_all_bundles_name,
+            spiffe_validator=self.spiffe_validator,
+            revocation_lists=self.revocation_lists,
+        )
+
+
 class HealthListen(Settings):
     """Where health and metrics are answered; port 0 lets the system choose."""
 
@@ -97,6 +131,7 @@ class NodeAgentSettings(Settings):
     unix: UnixSourceSettings = UnixSourceSettings()
     workload_api: WorkloadApiSettings = WorkloadApiSettings()
     limits: Limits = Limits()
+    envoy: EnvoySettings = EnvoySettings()
     health: HealthListen | None = None
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit
 from attestor.node_agent.renewal import Renewal
+from attestor.node_agent.sds import Naming, SecretDiscovery
 from attestor.node_agent.workload_api import Profiles, WorkloadApi
 from ca.runtime import grpc
 from fakes.clock import ManualClock
@@ -56,6 +57,7 @@ async def workload_api(
     clock: ManualClock | None = None,
     connections: int = 64,
     profiles: Profiles | None = None,
+    naming: Naming | None = None,
 ) -> AsyncIterator[Agent]:
     """Listen in `folder` until left."""
     folder.chmod(0o755)
@@ -73,7 +75,11 @@ async def workload_api(
         renewal = Renewal(holdings, Attestor([source]), issuer, clock)
         limit = ConnectionLimit(connections)
         options = grpc.Options(accept=limit.accept, release=limit.release, drain=0.0)
-        methods = WorkloadApi(renewal, issuer, clock, issuer.authority.trust_domain, profiles).methods()
+        own = issuer.authority.trust_domain
+        methods = (
+            *WorkloadApi(renewal, issuer, clock, own, profiles).methods(),
+            *SecretDiscovery(renewal, issuer, own, naming or Naming()).methods(),
+        )
         path = await stack.enter_async_context(
             grpc.listen_unix(methods, folder / "workload.sock", mode=0o666, options=options)
         )
