@@ -55,6 +55,12 @@ class NodeIdentity:
         """When it is due to be replaced."""
         return self.svid.not_before + (self.svid.not_after - self.svid.not_before) / 2
 
+    @property
+    def authority(self) -> bytes:
+        """The key id of the authority that signed it."""
+        extension = self.svid.chain[0].extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        return extension.value.key_identifier or b""
+
     def material(self) -> TlsMaterial:
         """What a connection to the server shows."""
         return TlsMaterial.of(self.svid, BundleSet.of(self.bundle))

@@ -140,13 +140,14 @@ class Upstream:
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     async def tick(self, now: datetime) -> None:
-        """Replace the node's own SVID when it is past half its life, and keep on disk what changed.
+        """Replace the node's own SVID when it is past half its life or its authority is withdrawn; keep what changed.
 
         Raises:
             Unavailable: the server or the disk doesn't answer; what there is stays in use.
         """
         identity, channel = self._identity, self._channel
-        if identity is not None and channel is not None and now >= identity.half_life:
+        due = identity is not None and (now >= identity.half_life or identity.authority in self.withdrawn)
+        if due and channel is not None:
             self._identity = await admission.renew(channel, self._address.trust_domain)
             _log.info("the node's identity was renewed", until=self._identity.svid.not_after)
             channel.close()  # the stream ends, and the next connection shows the new one

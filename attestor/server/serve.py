@@ -199,7 +199,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         await _gauges(parts, now)
 
     for name, tick, every, wake in (
-        ("rotation", parts.rotation.tick, 10.0, None),
+        ("rotation", parts.rotation.tick, 2.0, None),
         ("own svid", parts.own.tick, 5.0, woken),
         ("rules", parts.rules.tick, 1.0, None),
         ("instances", parts.instances.tick, 1.0, None),
@@ -257,6 +257,7 @@ async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
         instances=parts.instances,
         rules=parts.rules,
         authority=parts.authority,
+        rotation=parts.rotation,
         database=parts.database,
         clock=parts.clock,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -159,18 +159,75 @@ class RuleDifference(Body):
 
 
 class AuthorityView(Body):
-    """One signing authority; never its key."""
+    """One signing authority; never its key. `here` says whether this server holds it."""
 
     key_id: str
     kind: str
     state: str
+    server: str
+    here: bool
+    issuer_key_id: str | None
+    in_bundle: bool
+    forced: bool
+    published_at: str
+    not_before: str
+    not_after: str
+    signed_until: str
+
+
+class AnchorView(Body):
+    """A root whose key is kept elsewhere."""
+
+    key_id: str
+    servers: list[str]
+    subject: str
     not_after: str
 
 
 class AuthorityList(Body):
-    """`GET /v1/authorities`."""
+    """`GET /v1/authorities`, as the server `server` sees them."""
 
+    server: str
+    sequence: int
     authorities: list[AuthorityView]
+    anchors: list[AnchorView]
+    warnings: list[str]
+
+
+class RotateRequest(Body):
+    """`POST /v1/authorities/rotate`; `at_once` does not wait until peers were told of the new key."""
+
+    kind: Literal["root", "issuing", "jwt", "wit"]
+    at_once: bool = False
+    dry_run: bool = False
+
+
+class WithdrawRequest(Body):
+    """`POST /v1/authorities/{id}/taint` and `/revoke`."""
+
+    dry_run: bool = False
+
+
+class AuthorityMove(Body):
+    """What becomes of one; `before` is empty and `key_id` as well for one that is still to be made."""
+
+    key_id: str
+    kind: str
+    server: str
+    before: str
+    after: str
+
+
+class AuthorityEffect(Body):
+    """What was done, or would be: states, and how much of what these authorities signed is still valid."""
+
+    dry_run: bool
+    changes: list[AuthorityMove]
+    x509_svids: int
+    jwt_svids: int
+    wit_svids: int
+    leaves_bundle: list[str]
+    signs_at: str | None
 
 
 class InstanceView(Body):

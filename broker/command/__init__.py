@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
     "jwt": Entry("attestor.command.jwt:jwt", "Fetch or verify a JWT-SVID."),
     "rule": Entry("attestor.command.rule:rule", "List identity rules, explain who gets what and why."),
     "token": Entry("attestor.command.token:token", "Create a join token for a node."),
+    "ca": Entry("attestor.command.ca:ca", "Show, rotate, taint and revoke the keys that sign identities."),
     "config": Entry("broker.command.config:config", "Check a settings file."),
     "server": Entry("attestor.command.server:server", "Run the attestor server alone."),
     "node-agent": Entry("attestor.command.node_agent:node_agent", "Run the node agent alone."),

@@ -16,7 +16,7 @@ from typing import Self
 
 from ca import store
 from ca.authority.settings import AuthoritySettings, name_warnings
-from ca.authority.shown import bundle_of, spki, store_warnings, subject
+from ca.authority.shown import bundle_of, key_id_of, spki, store_warnings, subject
 from ca.errors import Problem, Stale, Unavailable
 from ca.keys.protocol import KeyNotFound, KeyStore, KeyUnusable, Purpose, SigningKey
 from ca.profiles.prepared import Issuer, Kind
@@ -92,6 +92,11 @@ class Ring:
     def own(self) -> tuple[StoredAuthority, ...]:
         """Those of this server: it moves no others by itself, and has no other keys."""
         return tuple(each for each in self._authorities.values() if each.server == self.settings.server)
+
+    @property
+    def anchor_key_ids(self) -> frozenset[bytes]:
+        """Subject key identifiers of the roots that are kept elsewhere."""
+        return frozenset(key_id_of(each.certificate) for each in self.anchors)
 
     def get(self, key_id: bytes) -> StoredAuthority | None:
         """The authority of this key, unless it is revoked or retired."""

@@ -13,6 +13,7 @@ from ca.authority.settings import AuthoritySettings
 from ca.keys.protocol import KeyStore, SigningKey
 from ca.profiles import jwt
 from ca.profiles.prepared import Kind
+from ca.spiffe import der
 from ca.spiffe.bundle import Bundle, PublicKey
 from ca.store import Anchor, StoredAuthority
 
@@ -21,6 +22,12 @@ from ca.store import Anchor, StoredAuthority
 def subject(certificate: bytes) -> bytes:
     """The subject in DER; it is asked for once for each leaf, and is always the same."""
     return x509.load_der_x509_certificate(certificate).subject.public_bytes()
+
+
+@lru_cache(maxsize=64)
+def key_id_of(certificate: bytes) -> bytes:
+    """The subject key identifier of a certificate, computed when it does not tell."""
+    return der.key_id_of(x509.load_der_x509_certificate(certificate))
 
 
 def bundle_of(

@@ -23,7 +23,7 @@ from ca.store.authorities import (
     trusted,
 )
 from ca.store.bundle import claim, generation, raise_sequence, sequence, touch
-from ca.store.issued import Issued, issued_to, leaf, leaves_of, leaves_under, record
+from ca.store.issued import Issued, issued_to, leaf, leaves_of, leaves_under, record, signed_by
 from ca.store.revoked import (
     StoredList,
     forget_finished,
@@ -86,6 +86,7 @@ __all__ = [
     "revoke",
     "revoke_leaves_of",
     "sequence",
+    "signed_by",
     "touch",
     "trusted",
     "unlisted",

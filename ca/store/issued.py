@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -79,6 +79,17 @@ async def leaves_under(tx: Transaction, spiffe_id: str, now: datetime) -> Sequen
         below,
     )
     return [_issued(row) for row in rows]
+
+
+async def signed_by(tx: Transaction, key_id: bytes, now: datetime) -> Mapping[Kind, int]:
+    """How much of what an authority signed has not expired at `now`; reads every row of it."""
+    rows = await tx.fetch(
+        "SELECT kind, COUNT(*) AS signed FROM ca_issued WHERE issuer_key_id = $1 AND not_after > $2"
+        " GROUP BY kind ORDER BY kind",
+        key_id.hex(),
+        micros(now),
+    )
+    return {Kind(row["kind"]): row["signed"] for row in rows}
 
 
 def _issued(row: Row) -> Issued:

@@ -16,6 +16,7 @@ from attestor.server.admission import Admission
 from attestor.server.instances import Instances
 from attestor.server.rule_source import RuleSource
 from ca.authority import Authority
+from ca.rotation import Rotation
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database
 from ca.runtime.web import Route
@@ -29,6 +30,7 @@ class AdminApi:
     instances: Instances
     rules: RuleSource
     authority: Authority
+    rotation: Rotation
     database: Database
     clock: Clock
 
@@ -38,6 +40,6 @@ class AdminApi:
         return (
             *Nodes(admission=self.admission, instances=self.instances, database=database, clock=clock).routes(),
             *Rules(rules=self.rules, settings=authority.settings, database=database).routes(),
-            *Authorities(authority=authority, database=database, clock=clock).routes(),
+            *Authorities(authority=authority, rotation=self.rotation, database=database, clock=clock).routes(),
             *InstanceList(authority=authority, database=database, clock=clock).routes(),
         )

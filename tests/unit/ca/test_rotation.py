@@ -219,7 +219,7 @@ async def test_a_compromised_root_is_tainted_then_revoked(authority: Authority) 
     rotation, bundles = Rotation(authority), partial(_bundles, authority)
     root = the(authority, Kind.ROOT, State.ACTIVE)
     chain = await authority.sign_x509(leaf(authority, BEGIN))
-    with pytest.raises(Conflict, match="it is `active`"):
+    with pytest.raises(Conflict, match="signs at the moment: rotate it first"):
         await rotation.taint(root.key_id, BEGIN)
     await rotation.replace(Kind.ROOT, BEGIN)
     with pytest.raises(Conflict, match="it is `old`, expected `tainted`"):

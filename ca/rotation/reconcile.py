@@ -1,45 +1,23 @@
-"""The life of an authority, as a table, and the reconciler that moves each one along it.
-
-    prepared ─▶ active ─▶ old ─▶ retired          by itself
-        │                  │
-        └──────────────────┴─▶ tainted ─▶ revoked  by an operator's word
-
-An authority is prepared at half of its predecessor's life and told to peers at once; it signs when a sixth is left, so
-peers have had a third of a life to hear of it. An operator may have it sign sooner, and a server that comes to a trust
-domain has no predecessor: then it waits as `ca.authority.propagation` says. An old one stays in the bundle until
-everything it signed has expired.
-
-Each server moves its own authorities. Those of a server that is gone for good are retired when they have expired.
-
-Tainted means: compromised, signs nothing, and what it signed is being replaced while peers still believe it. Revoked
-means: peers are told to believe it no longer. An issuing authority is believed because of its root, so it can only be
-revoked together with that root.
-"""
+"""The reconciler that moves each authority along the table, by itself or by an operator's word."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import partial
-from pathlib import Path
-from types import MappingProxyType
 
-from ca.authority import Authority, AuthoritySettings, Ring
+from ca import store
+from ca.authority import Authority
 from ca.authority.establish import establish
 from ca.authority.propagation import may_sign
 from ca.authority.ring import PURPOSES
 from ca.authority.settings import SHARE
-from ca.errors import Conflict, NotFound
-from ca.keys.protocol import KeyStore
 from ca.profiles.prepared import BACKDATE, Kind
-from ca.runtime.clock import Clock
-from ca.runtime.database import Database, migrate
+from ca.rotation.table import TRANSITIONS, Event, step
+from ca.rotation.withdrawal import revoking, tainting
+from ca.runtime.database import Transaction
 from ca.store import Move, State, StoredAuthority
-
-MIGRATIONS = Path(__file__).parent / "migrations"
 
 GRACE = timedelta(minutes=10)
 """How long after its last signature's expiry an authority stays in the bundle: for peers whose clock is behind."""
@@ -47,63 +25,6 @@ GRACE = timedelta(minutes=10)
 
 ABANDONED = timedelta(days=1)
 """How long after its end an authority that its own server did not retire is retired by another."""
-
-
-class Event(StrEnum):
-    """What can happen to an authority."""
-
-    ACTIVATE = "activate"
-    REPLACE = "replace"
-    GIVE_UP = "give-up"  # its key is gone, or its root was replaced before it signed
-    RETIRE = "retire"
-    TAINT = "taint"
-    REVOKE = "revoke"
-
-
-TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
-    {
-        (State.PREPARED, Event.ACTIVATE): State.ACTIVE,
-        (State.PREPARED, Event.GIVE_UP): State.OLD,
-        (State.PREPARED, Event.TAINT): State.TAINTED,
-        (State.ACTIVE, Event.REPLACE): State.OLD,
-        (State.ACTIVE, Event.GIVE_UP): State.OLD,
-        (State.OLD, Event.RETIRE): State.RETIRED,
-        (State.OLD, Event.TAINT): State.TAINTED,
-        (State.TAINTED, Event.REVOKE): State.REVOKED,
-    }
-)
-"""The whole machine; what is not here can't happen."""
-
-INITIAL = State.PREPARED
-
-
-def step(authority: StoredAuthority, event: Event) -> Move:
-    """The move `event` makes. Raises Conflict when the table has none."""
-    after = TRANSITIONS.get((authority.state, event))
-    if after is None:
-        expected = "`, `".join(state for state, known in TRANSITIONS if known is event)
-        raise Conflict(
-            f"can't {event} the authority `{authority.key_id.hex()}`: it is `{authority.state}`, expected `{expected}`"
-        )
-    return Move(key_id=authority.key_id, before=authority.state, after=after)
-
-
-@asynccontextmanager
-async def open_authority(
-    settings: AuthoritySettings, database: Database, key_store: KeyStore, clock: Clock
-) -> AsyncIterator[Authority]:
-    """An authority that can sign: the tables are there, the keys are loaded, and the first tick is done.
-
-    Whoever opens it goes on ticking: `background("rotation", Rotation(authority).tick, ...)`.
-
-    Raises:
-        Conflict: the store is another trust domain's.
-        KeyLost, KeyUnusable: a key that must be there is not, or is not the one it was.
-    """
-    await migrate(database, "ca", MIGRATIONS)
-    authority = Authority(await Ring.load(settings, database, key_store), clock)
-    await Rotation(authority).tick(clock.now())
-    yield authority
 
 
 class Rotation:
@@ -152,28 +73,54 @@ class Rotation:
                     await establish(self._ring, each, now)
                 await self._activate(each, now, at_once=True)
 
-    async def taint(self, key_id: bytes, now: datetime) -> None:
-        """Declare an authority compromised; a root takes the issuing authorities under it along.
+    def rotating(self, kind: Kind) -> Sequence[Move]:
+        """What `rotate` or `replace` would change of what is there; nothing is done. Raises Conflict."""
+        moves: list[Move] = []
+        for each in (Kind.ROOT, Kind.ISSUING) if kind is Kind.ROOT else (kind,):
+            active, prepared = self._ring.active(each), self._ring.prepared(each)
+            moves += [step(active, Event.REPLACE)] if active is not None else []
+            if prepared is not None:
+                follows = each is Kind.ISSUING and kind is Kind.ROOT
+                moves.append(step(prepared, Event.GIVE_UP if follows else Event.ACTIVATE))
+        return moves
+
+    async def taint(self, key_id: bytes, now: datetime, *, dry_run: bool = False) -> Sequence[Move]:
+        """Declare an authority compromised; a root takes the issuing authorities under it along. Answers what changed.
 
         Raises:
-            Conflict: it, or one under it, is active: replace it first.
+            NotFound: there is none.
+            Conflict: it, or one under it, signs at the moment, here or on a server that is alive.
         """
         async with self._lock:
-            found = [each for each in self._with_those_under(key_id) if each.state is not State.TAINTED]
-            await self._move(found, Event.TAINT, now)
+            await self._ring.reload(now)
+            moves = tainting(self._ring, key_id, await self._gone(now))
+            if moves and not dry_run:
+                await self._ring.move(moves, now)
+            return moves
 
-    async def revoke(self, key_id: bytes, now: datetime) -> None:
-        """Take a tainted authority out of the bundle, with those under it.
+    async def revoke(self, key_id: bytes, now: datetime, *, dry_run: bool = False) -> Sequence[Move]:
+        """Take a tainted authority out of the bundle, with those under it. Answers what changed.
 
         Raises:
+            NotFound: there is none.
             Conflict: it is not tainted, or is an issuing authority whose root is still believed.
         """
         async with self._lock:
-            found = self._with_those_under(key_id)
-            if found[0].kind is Kind.ISSUING:
-                raise Conflict("an issuing authority is believed because of its root: taint and revoke that root")
-            await self._move(found, Event.REVOKE, now)
-            await self._ring.destroy_keys(now)
+            await self._ring.reload(now)
+            moves = revoking(self._ring, key_id)
+            if not dry_run:
+                await self._ring.move(moves, now)
+                await self._ring.destroy_keys(now)
+            return moves
+
+    async def _gone(self, now: datetime) -> frozenset[str]:
+        """Other servers that are not heard of."""
+        names = {each.server for each in self._ring.authorities} - {self._ring.settings.server}
+
+        async def unit(tx: Transaction) -> frozenset[str]:
+            return frozenset([name for name in sorted(names) if not await store.is_live(tx, name, now)])
+
+        return await self._ring.database.read(unit)
 
     async def _advance(self, kind: Kind, now: datetime) -> None:
         """Prepare and activate until nothing is due; after a long sleep that is more than one step."""
@@ -221,12 +168,6 @@ class Rotation:
         if kind is not Kind.ISSUING or prepared is None or root is None or prepared.issuer_key_id == root.key_id:
             return []
         return [prepared]
-
-    def _with_those_under(self, key_id: bytes) -> list[StoredAuthority]:
-        authority = self._ring.get(key_id)
-        if authority is None:
-            raise NotFound(f"there is no authority `{key_id.hex()}` that is still believed")
-        return [authority, *(each for each in self._ring.authorities if each.issuer_key_id == key_id)]
 
     def _has_root(self, now: datetime) -> bool:
         root = self._ring.active(Kind.ROOT)
