@@ -169,7 +169,7 @@ class NodeApi:
             rules_version=self.workloads.rules_version,
             live_counter=await self.instances.counter(node) if following.told is None else node.live_counter,
             ended=following.refused,
-            withdrawn_authorities=await self.leaves.withdrawn(),
+            withdrawn_authorities=await self.leaves.withdrawn(self.clock.now()),
             beat=self.beat,
             grace=self.instances.grace,
         )

@@ -22,7 +22,7 @@ from ca.runtime.clock import Clock
 from ca.runtime.database import Transaction
 from ca.spiffe.bundle import Bundle
 from ca.spiffe.id import TrustDomain
-from ca.store import Issued, State, StoredAuthority
+from ca.store import Anchor, Issued, State, StoredAuthority
 
 
 class Authority:
@@ -45,6 +45,25 @@ class Authority:
     def ring(self) -> Ring:
         """The authorities themselves: for `ca.rotation`, and for showing them."""
         return self._ring
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change of an authority of any server."""
+        return self._ring.generation
+
+    @property
+    def believed(self) -> Sequence[StoredAuthority]:
+        """Every authority of any server that is neither revoked nor retired, the oldest first."""
+        return self._ring.authorities
+
+    @property
+    def anchors(self) -> Sequence[Anchor]:
+        """The roots whose keys are kept elsewhere."""
+        return self._ring.anchors
+
+    def holds(self, authority: StoredAuthority) -> bool:
+        """Whether this server has its key."""
+        return self._ring.has_key(authority)
 
     @property
     def warnings(self) -> tuple[str, ...]:

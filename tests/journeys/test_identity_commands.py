@@ -165,3 +165,24 @@ async def test_token() -> None:
         assert not Path(f"{path}-2").exists()
         for ttl in ("5", "0s", "25h"):
             assert (await running.sojourn("token", "create", "--ttl", ttl)).code == 2
+
+
+async def test_ca() -> None:
+    """Show says who signs; rotate with --dry-run changes nothing, and without it does; a signing key is not tainted."""
+    async with up(rules=_RULES) as running:
+        shown = json.loads((await running.sojourn("ca", "show", "--json")).out)["authorities"]
+        assert {(one["kind"], one["state"]) for one in shown} == {
+            (kind, "active") for kind in ("root", "issuing", "jwt", "wit")
+        }
+        planned = await running.sojourn("ca", "rotate", "jwt", "--at-once", "--dry-run")
+        assert (planned.code, "would be" in planned.out) == (0, True), planned
+        rotated = json.loads((await running.sojourn("ca", "rotate", "jwt", "--at-once", "--json")).out)
+        (old,) = [one["key_id"] for one in rotated["changes"] if one["after"] == "old"]
+        assert old in {one["key_id"] for one in shown if one["kind"] == "jwt"}
+        (root,) = [one["key_id"] for one in shown if one["kind"] == "root"]
+        assert "rotate it first" in sentence(await running.sojourn("ca", "taint", root), 1)
+        assert (await running.sojourn("ca", "taint", old)).code == 0
+        assert old in (await running.sojourn("ca", "revoke", old)).out
+        assert "lower-case hexadecimal" in sentence(await running.sojourn("ca", "taint", "nonsense"), 1)
+        table = (await running.sojourn("ca", "show", "--all")).out
+        assert "revoked" in table

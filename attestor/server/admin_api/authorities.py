@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from cryptography import x509
 
@@ -14,7 +15,7 @@ from ca import store
 from ca.authority import Authority
 from ca.errors import Malformed
 from ca.profiles.prepared import Kind
-from ca.rotation import Rotation
+from ca.rotation import INITIAL, Rotation
 from ca.runtime import log
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database, Transaction
@@ -64,12 +65,11 @@ class Authorities:
     async def authorities(self, call: Call) -> wire.AuthorityList:  # noqa: ARG002 -- the signature of a handler
         """`GET /v1/authorities`."""
         found = await self.database.read(store.everything)
-        ring = self.authority.ring
         return wire.AuthorityList(
-            server=ring.settings.server,
-            sequence=ring.bundle.sequence or 0,
+            server=self.authority.settings.server,
+            sequence=self.authority.bundle(self.clock.now()).sequence or 0,
             authorities=[self._view(one) for one in found],
-            anchors=_anchors(ring.anchors),
+            anchors=_anchors(self.authority.anchors),
             warnings=list(self.authority.warnings),
         )
 
@@ -77,19 +77,27 @@ class Authorities:
         """`POST /v1/authorities/rotate`."""
         asked: wire.RotateRequest = call.body
         kind, now = Kind(asked.kind), self.clock.now()
-        moves = self.rotation.rotating(kind)
-        before = {one.key_id: one for one in self.authority.ring.authorities}
-        signs_at = now if asked.at_once or kind is Kind.ISSUING else now + self.authority.settings.wait
-        if not asked.dry_run:
-            do = self.rotation.replace if asked.at_once else self.rotation.rotate
-            await do(kind, now)
-            _log.warning("authority rotated by an operator", kind=str(kind), at_once=asked.at_once)
-            present = self.authority.ring.prepared(kind) or self.authority.ring.active(kind)
-            signs_at = max(now, present.published_at + self.authority.settings.wait) if present else signs_at
-            signs_at = now if present is not None and present.state is State.ACTIVE else signs_at
-            moves = self._happened(before)
+        moves = self.rotation.rotating(kind) if asked.dry_run else await self._rotate(asked, kind, now)
+        waits = [one for one in self._own() if (one.kind, one.state) == (kind, State.PREPARED)]
+        signs_at = now if asked.at_once or kind is Kind.ISSUING or not (waits or asked.dry_run) else None
+        if signs_at is None:
+            told = waits[0].published_at if waits else now
+            signs_at = max(now, told + self.authority.settings.wait)
         effect = await self._effect(moves, dry_run=asked.dry_run)
         return effect.model_copy(update={"signs_at": said(signs_at)})
+
+    async def _rotate(self, asked: wire.RotateRequest, kind: Kind, now: datetime) -> Sequence[Move]:
+        before = {one.key_id: one.state for one in self._own()}
+        await (self.rotation.replace if asked.at_once else self.rotation.rotate)(kind, now)
+        _log.warning("authority rotated by an operator", kind=str(kind), at_once=asked.at_once)
+        return [
+            Move(key_id=one.key_id, before=before.get(one.key_id, INITIAL), after=one.state)
+            for one in self._own()
+            if before.get(one.key_id) is not one.state
+        ]
+
+    def _own(self) -> Sequence[StoredAuthority]:
+        return [one for one in self.authority.believed if one.server == self.authority.settings.server]
 
     async def taint(self, call: Call) -> wire.AuthorityEffect:
         """`POST /v1/authorities/{id}/taint`."""
@@ -109,19 +117,6 @@ class Authorities:
             await do(key_id, now)
             _log.warning(f"authority {word} by an operator", authority=key_id.hex(), with_it=len(effect.changes) - 1)
         return effect
-
-    def _happened(self, before: dict[bytes, StoredAuthority]) -> Sequence[Move]:
-        """What became of those that were there, and what is new."""
-        now_there = {one.key_id: one for one in self.authority.ring.own}
-        return [
-            Move(
-                key_id=one.key_id,
-                before=before[one.key_id].state if one.key_id in before else one.state,
-                after=one.state,
-            )
-            for one in now_there.values()
-            if one.key_id not in before or before[one.key_id].state is not one.state
-        ]
 
     async def _effect(self, moves: Sequence[Move], *, dry_run: bool) -> wire.AuthorityEffect:
         now = self.clock.now()
@@ -155,7 +150,7 @@ class Authorities:
             kind=one.kind,
             state=one.state,
             server=one.server,
-            here=self.authority.ring.has_key(one),
+            here=self.authority.holds(one),
             issuer_key_id=one.issuer_key_id.hex() if one.issuer_key_id else None,
             in_bundle=one.in_bundle,
             forced=one.forced,

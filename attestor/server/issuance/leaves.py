@@ -17,7 +17,7 @@ from ca.profiles import jwt, x509
 from ca.profiles.prepared import Kind, Prepared
 from ca.profiles.x509 import LeafRequest
 from ca.runtime.database import Database
-from ca.store import State, everything
+from ca.store import State, StoredAuthority, everything
 
 LONGEST_CSR = 8 * 1024
 T = TypeVar("T")
@@ -29,8 +29,7 @@ class Leaves:
     def __init__(self, authority: Authority, database: Database) -> None:
         self.authority = authority
         self._database = database
-        self._withdrawn: frozenset[bytes] | None = None
-        authority.subscribe(self._changed)
+        self._withdrawn: tuple[int, tuple[StoredAuthority, ...]] = (-1, ())
 
     def prepare(self, request: LeafRequest, now: datetime) -> Prepared:
         """The leaf for `request`, not longer than its issuer allows. Raises Malformed, Unavailable."""
@@ -58,12 +57,17 @@ class Leaves:
         """One token. Raises Unfit, Unavailable."""
         return await _twice(lambda: self.authority.sign_jwt(self._prepare_jwt(request, now)))
 
-    async def withdrawn(self) -> frozenset[bytes]:
-        """Key ids of authorities that are not to be trusted any more: what they signed is to be replaced now."""
-        if self._withdrawn is None:
+    async def withdrawn(self, now: datetime) -> frozenset[bytes]:
+        """Key ids of authorities that are not to be trusted any more: what they signed is to be replaced now.
+
+        One is named until the last thing it signed has expired.
+        """
+        generation = self.authority.generation
+        if self._withdrawn[0] != generation:
             found = await self._database.read(everything)
-            self._withdrawn = frozenset(one.key_id for one in found if one.state in {State.TAINTED, State.REVOKED})
-        return self._withdrawn
+            taken_back = tuple(one for one in found if one.state in {State.TAINTED, State.REVOKED})
+            self._withdrawn = generation, taken_back
+        return frozenset(one.key_id for one in self._withdrawn[1] if now < one.signed_until)
 
     def _prepare_jwt(self, request: jwt.JwtRequest, now: datetime) -> Prepared:
         issuer = self.authority.jwt_issuer(now)
@@ -71,9 +75,6 @@ class Leaves:
         ttl = _bounded(request.ttl, longest, issuer.not_after - now)
         bounded = jwt.JwtRequest(id=request.id, audience=request.audience, instance=request.instance, ttl=ttl)
         return jwt.prepare(bounded, issuer, now)
-
-    def _changed(self) -> None:
-        self._withdrawn = None
 
 
 def read_csr(der: bytes) -> x509.LeafKey:
