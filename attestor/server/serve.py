@@ -112,7 +112,7 @@ async def serve(
         authority = await stack.enter_async_context(
             open_authority(settings.authority(), database, _key_store(settings), clock)
         )
-        platforms = await stack.enter_async_context(open_platforms(settings))
+        platforms = await stack.enter_async_context(open_platforms(settings, clock))
         parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules, platforms)
         await _until_it_signs(parts, part)
         await parts.own.tick(clock.now())
@@ -168,7 +168,7 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         changes=changes,
         instances=instances,
         leaves=leaves,
-        workloads=Workloads(database, leaves, rules, instances, metrics),
+        workloads=Workloads(database, leaves, rules, instances, metrics, platforms.pods),
         admission=Admission(
             database,
             leaves,

@@ -117,6 +117,8 @@ class ServerSettings(Settings):
     clusters: tuple[ClusterSettings, ...] = ()
     """Kubernetes clusters that are asked about tokens, pods and nodes."""
     node_methods: NodeMethods = NodeMethods()
+    trust_node_agents: bool = False
+    """Whether a node that proved no machine of `clusters` is believed what it says of pods."""
     beat: Duration = timedelta(seconds=1)
     observe_grace: Duration = timedelta(seconds=15)
     observe_limit: Duration = timedelta(seconds=60)

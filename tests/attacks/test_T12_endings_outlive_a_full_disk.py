@@ -18,6 +18,7 @@ from attestor.instance import State
 from attestor.server.admission import Admission
 from attestor.server.instances import Instances
 from attestor.server.issuance.workloads import Workloads
+from attestor.server.pods import PodView
 from attestor.server.store.nodes import NodeState
 from attestor.wire.node import LiveSet
 from broker.errors import Fenced, TargetDown
@@ -174,7 +175,7 @@ async def test_the_attestor_ends_instances_and_sends_nodes_away_from_the_reserve
         store: Any = Filling(server.database)
         now = server.clock.now
         instances = Instances(store, server.changes, grace=GRACE, limit=LIMIT, started=now())
-        workloads = Workloads(store, server.leaves, server.rules, instances, Metrics())
+        workloads = Workloads(store, server.leaves, server.rules, instances, Metrics(), PodView({}, server.clock))
         admission = Admission(store, server.leaves, instances, server.changes, Metrics(), node_ttl=LIMIT)
         node, other = await server.join("n"), await server.join("o")
         by_set, by_silence, by_word = (attestation("unix:uid:7") for _ in range(3))

@@ -23,6 +23,7 @@ from attestor.server.changes import Changes
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.workloads import Workloads
+from attestor.server.pods import PodView
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import MIGRATIONS, nodes
 from attestor.server.store.nodes import Node
@@ -102,9 +103,11 @@ async def parts(
     own: Sequence[Rule] = (),
     terms: Terms = TERMS,
     verifiers: Mapping[str, MakeVerifier] | None = None,
+    pods: PodView | None = None,
+    clock: ManualClock | None = None,
 ) -> AsyncIterator[Parts]:
     """A server with these rules in `rules.yaml`, at a time that stands still."""
-    clock, metrics = ManualClock(), Metrics()
+    clock, metrics = clock or ManualClock(), Metrics()
     (folder / "rules.yaml").write_text(rules)
     async with (
         open_sqlite(folder / "server.db") as database,
@@ -114,7 +117,7 @@ async def parts(
         changes, source = Changes(), RuleSource([folder / "rules.yaml"], terms, own)
         instances = Instances(database, changes, grace=GRACE, limit=LIMIT, started=clock.now())
         leaves = Leaves(authority, database)
-        workloads = Workloads(database, leaves, source, instances, metrics)
+        workloads = Workloads(database, leaves, source, instances, metrics, pods or PodView({}, clock))
         admission = Admission(
             database, leaves, instances, changes, metrics, node_ttl=timedelta(hours=1), verifiers=verifiers or {}
         )

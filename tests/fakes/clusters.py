@@ -12,6 +12,7 @@ from typing import Any
 from attestor.conversation import pipe
 from attestor.methods.node.k8s_psat import METHOD, Verifier, VerifierSettings
 from attestor.methods.platform.cluster import Cluster, ClusterSettings
+from attestor.server.pods import PodView
 from attestor.wire.node import Admission
 from ca.runtime.kubernetes import Kubernetes
 from fakes.attestor_parts import Parts, csr, parts
@@ -40,7 +41,8 @@ async def with_nodes(
     """A server's parts that admit the node agents of the cluster `prod`."""
     async with known(folder, **changes) as (api, one):
         verifiers = {METHOD: partial(Verifier, VerifierSettings(name=name), {one.name: one})}
-        async with parts(folder, rules, verifiers=verifiers) as server:
+        view = PodView({one.name: one}, clock := ManualClock())
+        async with parts(folder, rules, verifiers=verifiers, pods=view, clock=clock) as server:
             yield api, server
 
 

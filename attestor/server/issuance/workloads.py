@@ -8,13 +8,16 @@ leaf that carries it exists, and (issuer, serial, instance) before each signatur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from attestor.errors import InstanceElsewhere, InstanceEnded, NotEntitled, Unobserved
+from attestor.methods.node import NODE_METHODS
+from attestor.methods.platform import PLATFORMS
 from attestor.rules.evaluate import Entitled, Facts, Missed
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
+from attestor.server.pods import Believed, PodView
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import instances as store
 from attestor.server.store.instances import Given
@@ -27,6 +30,9 @@ from ca.profiles.x509 import LeafRequest, read_public_key
 from ca.runtime.database import Database, Transaction
 from ca.runtime.metrics import Metrics
 from ca.spiffe.id import SpiffeId
+
+VERIFIED_HERE = frozenset({"node", *NODE_METHODS, *PLATFORMS})
+"""Types of selectors only the server finds out; what a node agent says in their name is not heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,17 @@ class _Ready:
 class Workloads:
     """What a node may have for its instances."""
 
-    def __init__(
-        self, database: Database, leaves: Leaves, rules: RuleSource, instances: Instances, metrics: Metrics
+    def __init__(  # noqa: PLR0917 - one for each thing it stands on
+        self,
+        database: Database,
+        leaves: Leaves,
+        rules: RuleSource,
+        instances: Instances,
+        metrics: Metrics,
+        pods: PodView,
     ) -> None:
         self._database, self._leaves, self._rules = database, leaves, rules
-        self._instances, self._metrics = instances, metrics
+        self._instances, self._metrics, self._pods = instances, metrics, pods
 
     @property
     def rules_version(self) -> str:
@@ -57,18 +69,20 @@ class Workloads:
     ) -> tuple[list[Entitlement], str]:
         """What each is entitled to, and by which version of the rules; with `explain`, why the others give nothing."""
         evaluation = self._rules.evaluation
+        believed = [_or_raise(one) for one in await self._believed(node, attestations)]
+        heard = [one.attestation for one in believed]
         told = [
             self._told(one, evaluation.entitled(facts), evaluation.explain(facts).missed if explain else ())
-            for one, facts in zip(attestations, await self._facts(node, attestations), strict=True)
+            for one, facts in zip(heard, await self._facts(node, heard), strict=True)
         ]
+        if explain:
+            told = [_doubted(one, each.doubt) for one, each in zip(told, believed, strict=True)]
         return told, evaluation.version
 
     async def sign(self, node: Node, items: Sequence[SignItem], now: datetime) -> list[Signed | Refusal]:
         """A leaf for each, or why not; one refused item does not touch the others. Raises Unobserved, Unavailable."""
         self._heard(node, now)
-        evaluation = self._rules.evaluation
-        found = await self._facts(node, [one.attestation for one in items])
-        judged = [self._judge(item, evaluation.entitled(facts)) for item, facts in zip(items, found, strict=True)]
+        judged = await self._judged(node, items)
         refused = await self._enter(node, [one for one in judged if isinstance(one, _Ready)], now)
         results = [refused.get(id(one), one) for one in judged]
         chains = await self._signed([one for one in results if isinstance(one, _Ready)], now)
@@ -77,6 +91,8 @@ class Workloads:
     async def sign_jwt(self, node: Node, item: JwtItem, now: datetime) -> str:
         """A token. Raises NotEntitled, InstanceEnded, InstanceElsewhere, Unobserved, Denied, Unavailable."""
         self._heard(node, now)
+        (believed,) = await self._believed(node, [item.attestation])
+        item = replace(item, attestation=_or_raise(believed).attestation)
         (facts,) = await self._facts(node, [item.attestation])
         entitled = _entitled_to(item.id, self._rules.evaluation.entitled(facts))
         allowed = entitled.rule.audiences
@@ -96,6 +112,27 @@ class Workloads:
     def _heard(self, node: Node, now: datetime) -> None:
         if self._instances.is_silent(node, now):
             raise Unobserved("nothing is signed for a node that does not report its live set: it must follow first")
+
+    async def _believed(self, node: Node, attestations: Sequence[Attestation]) -> list[Believed | Problem]:
+        """What counts of a node agent's word."""
+        heard = [
+            replace(one, selectors=frozenset(each for each in one.selectors if each.type not in VERIFIED_HERE))
+            for one in attestations
+        ]
+        return await self._pods.believe(node, heard)
+
+    async def _judged(self, node: Node, items: Sequence[SignItem]) -> list[_Ready | Problem]:
+        """Each item by what is believed of it; one that can't be told at the moment does not touch the others."""
+        evaluation = self._rules.evaluation
+        believed = await self._believed(node, [one.attestation for one in items])
+        heard = [one.attestation for one in believed if isinstance(one, Believed)]
+        facts = iter(await self._facts(node, heard))
+        return [
+            self._judge(replace(item, attestation=one.attestation), evaluation.entitled(next(facts)))
+            if isinstance(one, Believed)
+            else one
+            for item, one in zip(items, believed, strict=True)
+        ]
 
     async def _facts(self, node: Node, attestations: Sequence[Attestation]) -> list[Facts]:
         inherited = await self._inherited(node, attestations)
@@ -196,6 +233,19 @@ def _entitled_to(wanted: SpiffeId, found: Sequence[Entitled]) -> Entitled:
         if one.id == wanted:
             return one
     raise NotEntitled(f"no rule gives `{wanted}` to this process on this node")
+
+
+def _or_raise(believed: Believed | Problem) -> Believed:
+    if isinstance(believed, Problem):
+        raise believed
+    return believed
+
+
+def _doubted(told: Entitlement, doubt: str) -> Entitlement:
+    """With the reason why a part of the node agent's word did not count, where a rule's would stand."""
+    if not doubt:
+        return told
+    return replace(told, unmatched=(Unmatched(rule="k8s selectors", reason=doubt), *told.unmatched))
 
 
 def _given(entitled: Entitled) -> Given:
