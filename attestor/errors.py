@@ -8,7 +8,8 @@ Problem                    ca/errors.py
 │   └── NotProven          a node or process could not prove what it claims
 ├── Denied
 │   ├── NotEntitled        no rule gives this identity to this process
-│   └── Banned             the node was banned or evicted; a new join token is needed
+│   ├── Banned             the node was banned or evicted; a new join token is needed
+│   └── LeafRevoked        an operator took this certificate back; what attests anew gets another
 ├── NotFound
 │   └── UnknownNode
 ├── Conflict
@@ -58,6 +59,12 @@ class Banned(Denied):
     """The node was banned or evicted."""
 
     code = "banned"
+
+
+class LeafRevoked(Denied):
+    """The certificate at the other end was taken back since the connection was opened, or before."""
+
+    code = "leaf-revoked"
 
 
 class UnknownNode(NotFound):

@@ -15,7 +15,7 @@ from functools import partial
 from types import MappingProxyType
 
 from attestor.conversation import Conversation
-from attestor.errors import AdmittedOtherwise, Banned, NotProven, UnknownNode
+from attestor.errors import AdmittedOtherwise, Banned, LeafRevoked, NotProven, UnknownNode
 from attestor.methods.node import join_token
 from attestor.methods.node.join_token import JoinToken
 from attestor.methods.node.protocol import Attested, Occasion, Verifier, parse_node_name
@@ -35,6 +35,7 @@ from ca.runtime.metrics import Metrics
 from ca.runtime.secret import Secret
 from ca.spiffe.id import SpiffeId
 from ca.spiffe.x509svid import X509Peer
+from ca.store import is_revoked, revoke_leaves_of
 
 LONGEST_TOKEN_LIFE = timedelta(days=1)
 MakeVerifier = Callable[[Occasion], Verifier]
@@ -116,6 +117,7 @@ class Admission:
         Raises:
             Unauthenticated: no certificate, not a node's, or it has expired since the handshake.
             UnknownNode, Banned: not, or no longer, one of ours.
+            LeafRevoked: an operator took this certificate back.
         """
         if not isinstance(peer, X509Peer):
             raise Unauthenticated("this call needs the node's own certificate")
@@ -124,13 +126,19 @@ class Admission:
         name = peer.id.path.removeprefix(NODE_PATH)
         if peer.id != self.spiffe_id(name) or not name or "/" in name:
             raise Unauthenticated(f"`{peer.id}` is not a node of this trust domain")
-        node = await self._database.read(lambda tx: nodes.get(tx, name))
+
+        async def unit(tx: Transaction) -> tuple[Node | None, bool]:
+            return await nodes.get(tx, name), await is_revoked(tx, peer.issuer_key_id, peer.serial)
+
+        node, revoked = await self._database.read(unit)
         if node is None:
             raise UnknownNode(f"the node `{name}` was never admitted by this server")
         if node.state is not NodeState.ADMITTED:
             raise Banned(f"the node `{name}` is {node.state}: it must prove itself anew")
         if not hmac.compare_digest(peer.instance or "", node.admission):
             raise Banned(f"the node `{name}` was admitted anew since this certificate was issued")
+        if revoked:
+            raise LeafRevoked(f"the certificate of `{peer.id}` was revoked: attest anew")
         return node
 
     async def send_away(self, name: str, state: NodeState, now: datetime) -> tuple[NodeState, int]:
@@ -142,11 +150,12 @@ class Admission:
             await nodes.send_away(tx, name, state)
             found = await nodes.get(tx, name)
             assert found is not None, "nodes are never removed"
+            await revoke_leaves_of(tx, [found.admission], alive_at=now, reason=f"the node was {state}", now=now)
             return found.state, await self._instances.end_all(tx, name, f"its node was {found.state}", now)
 
         result = await self._database.write(unit, ending=True)
         _log.info("node sent away", node=name, state=str(result[0]), instances_ended=result[1])
-        self._changes.notify()
+        self._instances.tell()
         return result
 
     def _verifier(self, method: str) -> MakeVerifier:

@@ -8,11 +8,11 @@ not held against a node: silence counts from the server's start, and an end need
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from attestor.errors import Banned, InstanceElsewhere, InstanceEnded, Unobserved
+from attestor.errors import Banned, InstanceElsewhere, InstanceEnded, LeafRevoked, Unobserved
 from attestor.instance import State, Strength
 from attestor.server.changes import Changes
 from attestor.server.store import changes as change_store
@@ -24,6 +24,8 @@ from attestor.wire.attestation import Attestation
 from attestor.wire.node import LiveSet
 from attestor.wire.task import Bound, InstanceChange, Snapshot
 from ca.runtime.database import Database, Transaction
+from ca.spiffe.x509svid import X509Peer
+from ca.store import is_revoked, revoke_leaves_of
 
 NOT_REPORTED = "its node no longer reports it"
 SILENT = "its node has not been heard of"
@@ -42,9 +44,19 @@ class Instances:
     """All instances of all nodes; one for each server process."""
 
     def __init__(
-        self, database: Database, changes: Changes, *, grace: timedelta, limit: timedelta, started: datetime
+        self,
+        database: Database,
+        changes: Changes,
+        *,
+        grace: timedelta,
+        limit: timedelta,
+        started: datetime,
+        let_expire: timedelta = timedelta(minutes=1),
+        revoked: Callable[[], object] = lambda: None,
     ) -> None:
+        """Leaves that expire within `let_expire` of an end are let expire; `revoked` is called when others were not."""
         self._database, self._changes, self._started = database, changes, started
+        self._let_expire, self._revoked = let_expire, revoked
         self.grace, self.limit = grace, limit
 
     def is_silent(self, node: Node, now: datetime) -> bool:
@@ -69,7 +81,7 @@ class Instances:
         # It takes access away, so it goes on with a full disk.
         reported, changed = await self._database.write(unit, ending=True)
         if changed:
-            self._changes.notify()
+            self.tell()
         return reported
 
     async def counter(self, node: Node) -> int:
@@ -103,6 +115,18 @@ class Instances:
         await store.give(tx, attestation.instance, given)
         await facts.put(tx, attestation)
 
+    async def still_lives(self, tx: Transaction, instances: Iterable[str]) -> None:
+        """Inside the unit that records a signature: none of them has ended, and none ends before this unit does.
+
+        Raises InstanceEnded. An end that comes later finds what was recorded, and takes it back.
+        """
+        if not await store.hold(tx, sorted(set(instances))):
+            raise InstanceEnded("this instance has ended")
+
+    async def end(self, tx: Transaction, found: Sequence[Instance], reason: str, now: datetime) -> None:
+        """Inside a unit, at its end: these end, and no leaf of theirs lives on, bound or not."""
+        await self._move(tx, found, State.ENDED, reason, now, every_leaf=True)
+
     async def end_all(self, tx: Transaction, node: str, reason: str, now: datetime) -> int:
         """Inside a unit, at its end: every instance of a node ends."""
         found = await store.of_node(tx, node)
@@ -125,6 +149,17 @@ class Instances:
         """What is known of one."""
         found = await self._database.read(lambda tx: store.get(tx, instance))
         return found.state if found else State.UNKNOWN
+
+    async def state_of(self, peer: X509Peer) -> State:
+        """What is known of the one at the other end of a connection. Raises LeafRevoked."""
+
+        async def unit(tx: Transaction) -> State:
+            if await is_revoked(tx, peer.issuer_key_id, peer.serial):
+                raise LeafRevoked(f"the certificate of `{peer.id}` was revoked: get another one")
+            found = await store.get(tx, peer.instance or "")
+            return found.state if found else State.UNKNOWN
+
+        return await self._database.read(unit)
 
     async def snapshot(self, instances: Iterable[str]) -> Snapshot:
         """Those of `instances` that are not simply live, and the number of the newest change."""
@@ -161,10 +196,31 @@ class Instances:
             return await self._move(tx, quiet, State.UNOBSERVED, SILENT, now) or changed
 
         if await self._database.write(unit, ending=True):
-            self._changes.notify()
+            self.tell()
 
-    async def _move(self, tx: Transaction, found: Sequence[Instance], state: State, reason: str, now: datetime) -> bool:
-        moved = [one.id for one in found if await store.move(tx, one, state, reason, now)]
+    def tell(self) -> None:
+        """After a commit by which instances ended: whoever watches hears of it, and lists name their leaves."""
+        self._revoked()
+        self._changes.notify()
+
+    async def _move(
+        self,
+        tx: Transaction,
+        found: Sequence[Instance],
+        state: State,
+        reason: str,
+        now: datetime,
+        *,
+        every_leaf: bool = False,
+    ) -> bool:
+        moving = [one for one in found if one.state is not State.ENDED]
+        moved = [one.id for one in moving if await store.move(tx, one, state, reason, now)]
+        # Only after the move: what is signed before it is there to be found, and nothing is signed after it.
+        if every_leaf:
+            await revoke_leaves_of(tx, [one.id for one in found], alive_at=now, reason=reason, now=now)
+        elif state is State.ENDED:
+            bound = await store.bound_among(tx, moved)  # the others live out their short life (traps 4)
+            await revoke_leaves_of(tx, bound, alive_at=now + self._let_expire, reason=reason, now=now)
         await change_store.append(tx, moved, state, reason, now)
         return bool(moved)
 

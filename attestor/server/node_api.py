@@ -22,6 +22,7 @@ from attestor.server.issuance.workloads import Workloads
 from attestor.server.store.nodes import Node
 from attestor.wire import node as wire
 from ca.errors import Problem
+from ca.revocation import Lists
 from ca.runtime import grpc
 from ca.runtime.clock import Clock
 from ca.runtime.grpc import GrpcCall, Method
@@ -70,6 +71,7 @@ class NodeApi:
     workloads: Workloads
     instances: Instances
     leaves: Leaves
+    lists: Lists
     changes: Changes
     clock: Clock
     beat: timedelta
@@ -170,6 +172,7 @@ class NodeApi:
             live_counter=await self.instances.counter(node) if following.told is None else node.live_counter,
             ended=following.refused,
             withdrawn_authorities=await self.leaves.withdrawn(self.clock.now()),
+            revocation_lists=self.lists.ders,
             beat=self.beat,
             grace=self.instances.grace,
         )

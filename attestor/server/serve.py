@@ -31,10 +31,12 @@ from attestor.server.rule_source import RuleSource
 from attestor.server.settings import ServerSettings
 from attestor.server.store import MIGRATIONS, nodes
 from attestor.server.task_api import TaskApi
+from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
 from ca.errors import Problem
 from ca.keys import open_key_store
 from ca.keys.protocol import KeyStore
+from ca.revocation import Lists
 from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
 from ca.runtime.clock import Clock
@@ -46,11 +48,11 @@ from ca.runtime.process import Part, Readiness, Wake, background, take_descripto
 from ca.seal import AesSeal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
-from ca.spiffe.x509svid import X509Peer, verify
+from ca.spiffe.x509svid import X509Peer, check_not_revoked, verify
 from ca.tls import server_context
 
 _log = log.get(__name__)
-_REFUSED = frozenset({"untrusted", "malformed"})
+_REFUSED = frozenset({"untrusted", "revoked", "malformed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class _Parts:
     changes: Changes
     instances: Instances
     leaves: Leaves
+    lists: Lists
     workloads: Workloads
     admission: Admission
     own: OwnSvid
@@ -115,6 +118,7 @@ async def serve(
         platforms = await stack.enter_async_context(open_platforms(settings, clock))
         parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules, platforms)
         await _until_it_signs(parts, part)
+        await parts.lists.tick(clock.now())
         await parts.own.tick(clock.now())
         await _loops(stack, parts)
         server = await _listeners(stack, parts)
@@ -152,11 +156,19 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
     platforms: Platforms,
 ) -> _Parts:
     changes, leaves = Changes(), Leaves(authority, database)
+    lists = Lists(authority, pause=settings.revocation.pause)
     instances = Instances(
-        database, changes, grace=settings.observe_grace, limit=settings.observe_limit, started=clock.now()
+        database,
+        changes,
+        grace=settings.observe_grace,
+        limit=settings.observe_limit,
+        started=clock.now(),
+        let_expire=settings.revocation.let_expire,
+        revoked=lists.due.set,
     )
     rules.subscribe(changes.notify)
     authority.subscribe(changes.notify)
+    lists.subscribe(changes.notify)
     return _Parts(
         settings=settings,
         clock=clock,
@@ -168,6 +180,7 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         changes=changes,
         instances=instances,
         leaves=leaves,
+        lists=lists,
         workloads=Workloads(database, leaves, rules, instances, metrics, platforms.pods),
         admission=Admission(
             database,
@@ -178,7 +191,7 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
             node_ttl=settings.lives.node,
             verifiers=platforms.verifiers,
         ),
-        own=OwnSvid(leaves, settings.lives.node),
+        own=OwnSvid(leaves, settings.lives.node, lambda: lists.revocations),
     )
 
 
@@ -201,6 +214,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
     for name, tick, every, wake in (
         ("rotation", parts.rotation.tick, 2.0, None),
         ("own svid", parts.own.tick, 5.0, woken),
+        ("revocation lists", parts.lists.tick, 1.0, parts.lists.due),
         ("rules", parts.rules.tick, 1.0, None),
         ("instances", parts.instances.tick, 1.0, None),
         ("beat", parts.changes.beat, parts.settings.beat.total_seconds(), None),
@@ -217,6 +231,7 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
         workloads=parts.workloads,
         instances=parts.instances,
         leaves=parts.leaves,
+        lists=parts.lists,
         changes=parts.changes,
         clock=clock,
         beat=settings.beat,
@@ -235,7 +250,7 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
     )
     public = None
     if settings.public is not None:
-        app = web.application(PublicApi(parts.authority, clock).routes(), metrics=parts.metrics)
+        app = web.application(PublicApi(parts.authority, parts.lists, clock).routes(), metrics=parts.metrics)
         where = settings.public
         public = await stack.enter_async_context(
             web.listen(app, host=where.host, port=where.port, ssl=_tls(parts, "http/1.1"))
@@ -271,7 +286,10 @@ async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
 def _tls(parts: _Parts, protocol: str) -> ssl.SSLContext:
     def judge(chain: Sequence[bytes]) -> X509Peer:
         now = parts.clock.now()
-        return verify(chain, BundleSet.of(parts.authority.bundle(now)), now)
+        peer = verify(chain, BundleSet.of(parts.authority.bundle(now)), now)
+        if not peer.id.path.startswith(NODE_PATH):  # a node is told why by its first call, and attests anew (traps 38)
+            check_not_revoked(peer.chain, peer.id, parts.lists.revocations)
+        return peer
 
     def refused(problem: Problem) -> None:
         reason = problem.code if problem.code in _REFUSED else "other"

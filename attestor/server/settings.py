@@ -19,6 +19,7 @@ from attestor.rules.template import Template
 from ca.authority import AuthoritySettings
 from ca.authority.settings import MAIN_SERVER, SHARE
 from ca.errors import Malformed
+from ca.revocation import PAUSE
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
 
@@ -65,6 +66,15 @@ class NodeMethods(Settings):
     k8s_psat: PsatVerifierSettings | None = None
 
 
+class RevocationSettings(Settings):
+    """How others hear of what was taken back."""
+
+    pause: Duration = PAUSE
+    """An authority signs at most one list in it, however many instances end."""
+    let_expire: Duration = timedelta(minutes=1)
+    """A leaf of an ended instance that expires within it is not listed; one revoked by an operator always is."""
+
+
 class OwnPart(Settings):
     """How one of Sojourn's own processes is recognised; no rule of a file can give such an identity."""
 
@@ -109,6 +119,7 @@ class ServerSettings(Settings):
     database: str
     keys: Keys = Keys()
     lives: Lives = Lives()
+    revocation: RevocationSettings = RevocationSettings()
     rules: tuple[Path, ...] = ()
     rule_owners: tuple[RuleOwner, ...] = ()
     strict_rules: bool = False

@@ -74,6 +74,6 @@ class TaskApi:
             raise Denied(f"`{peer.id}` is not the broker of this trust domain")
         if now >= peer.not_after:
             raise Unauthenticated("the broker's certificate has expired since the connection was opened")
-        state = await self.instances.state(peer.instance or "")
+        state = await self.instances.state_of(peer)
         if state not in {State.LIVE, State.UNOBSERVED}:
             raise Denied(f"the broker's own instance is {state}")

@@ -1,8 +1,9 @@
-"""Revocation lists on a stream: each travels once, and which of them count is said each time by their digests.
+"""Revocation lists as they travel: on a node agent's stream, and by name on the public API.
 
-A list may have hundreds of kilobytes and a server may hold ten thousand streams, so an update that changes something
-else must not carry it again. What counts is still the whole state: a reader that lacks one of the lists named can't go
-on with this stream, and begins another that brings everything.
+On a stream each list is carried once, and which of them count is said each time by their digests. A list may have
+hundreds of kilobytes and a server may hold ten thousand streams, so an update that changes something else must not
+carry it again. What counts is still the whole state: a reader that lacks one of the lists named can't go on with this
+stream, and begins another that brings everything.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+
+from pydantic import BaseModel, ConfigDict
 
 from ca.errors import Malformed
 
@@ -37,3 +40,21 @@ def decode(carried: Sequence[bytes], digests: Sequence[bytes], held: Iterable[by
     if missing:
         raise Malformed("the attestor server named a revocation list that this stream has not carried")
     return tuple(known[one] for one in digests)
+
+
+class RevocationListName(BaseModel):
+    """One list, to be asked for at `/crl/{issuer_key_id}`; `size` in bytes, times in UTC (ISO 8601)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    issuer_key_id: str
+    number: int
+    this_update: str
+    next_update: str
+    size: int
+
+
+class RevocationListNames(BaseModel):
+    """`GET /crl` of the public API."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lists: list[RevocationListName]

@@ -19,7 +19,7 @@ from ca.profiles import jwt
 from ca.profiles.prepared import Issuer, Kind, Prepared
 from ca.profiles.template import certificate
 from ca.runtime.clock import Clock
-from ca.runtime.database import Transaction
+from ca.runtime.database import Transaction, Unit
 from ca.spiffe.bundle import Bundle
 from ca.spiffe.id import TrustDomain
 from ca.store import Anchor, Issued, State, StoredAuthority
@@ -127,17 +127,20 @@ class Authority:
         """Sign one leaf; see `sign_x509_many`."""
         return (await self.sign_x509_many([prepared]))[0]
 
-    async def sign_x509_many(self, batch: Sequence[Prepared]) -> list[tuple[bytes, ...]]:
+    async def sign_x509_many(
+        self, batch: Sequence[Prepared], only_if: Unit[None] | None = None
+    ) -> list[tuple[bytes, ...]]:
         """Sign leaves under one durable write: all of them or, when one is refused, none.
 
-        Each answer is a chain in DER: the leaf, then the issuing authority. The root is in the bundle.
+        Each answer is a chain in DER: the leaf, then the issuing authority. The root is in the bundle. `only_if` is run
+        in the transaction that records them; what it raises is raised here, and nothing is recorded or signed.
 
         Raises:
             Unfit: a rule of `ca.lint` forbids one.
             Stale: one was prepared under an authority that has been replaced; prepare it again.
             Unavailable: there is no valid authority, the clock is not trusted, or the store can't record.
         """
-        authority = await self._admit(batch, Kind.LEAF, Kind.ISSUING)
+        authority = await self._admit(batch, Kind.LEAF, Kind.ISSUING, only_if)
         assert authority.certificate is not None, "an issuing authority has a certificate"
         key = self._ring.key(authority)
         return [(certificate(each.tbs, await key.sign(each.tbs)), authority.certificate) for each in batch]
@@ -174,7 +177,9 @@ class Authority:
         """Notice what other servers committed; answers whether anything changed."""
         return await self._ring.reload(now)
 
-    async def _admit(self, batch: Sequence[Prepared], kind: Kind, signer: Kind) -> StoredAuthority:
+    async def _admit(
+        self, batch: Sequence[Prepared], kind: Kind, signer: Kind, only_if: Unit[None] | None = None
+    ) -> StoredAuthority:
         """Everything that stands before a signature; gives the authority whose key may then be used."""
         if not self._clock.trusted():
             raise Unavailable("nothing is signed while this machine's clocks disagree")
@@ -188,17 +193,21 @@ class Authority:
                 raise Stale("its issuer was replaced or its time ran out since it was prepared: prepare it again")
             lint.check(each, issuer)
         if batch:
-            await self._record(authority.key_id, batch, now)
+            await self._record(authority.key_id, batch, now, only_if)
         present = self._ring.get(authority.key_id)
         if present is None or present.state is not State.ACTIVE:
             raise Stale(f"the authority `{authority.key_id.hex()}` was replaced meanwhile: prepare again")
         return authority
 
-    async def _record(self, key_id: bytes, batch: Sequence[Prepared], now: datetime) -> None:
+    async def _record(
+        self, key_id: bytes, batch: Sequence[Prepared], now: datetime, only_if: Unit[None] | None
+    ) -> None:
         until = max(each.not_after for each in batch)
 
         async def unit(tx: Transaction) -> None:
             await store.fence(tx, key_id, until)
+            if only_if is not None:
+                await only_if(tx)
             await store.record(tx, batch)
 
         try:

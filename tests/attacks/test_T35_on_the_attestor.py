@@ -28,6 +28,7 @@ from ca.runtime.process import Readiness
 from fakes.attestor_parts import attestation, wants
 from fakes.node_client import (
     KEY,
+    Hearing,
     as_node,
     ask,
     attest,
@@ -117,9 +118,10 @@ async def end_of(stream: Stream[Any, Any]) -> Status:
 async def follow_into_next_month(node: Channel, ahead: Ahead) -> None:
     """Hear the stream to its end, which comes when the leaf has long expired."""
     async with following(node) as stream:
-        await until(stream, wire.decode_followed, lambda _: True)
+        hear = Hearing()
+        await until(stream, hear, lambda _: True)
         ahead.by = DAYS
-        await until(stream, wire.decode_followed, lambda _: False)
+        await until(stream, hear, lambda _: False)
 
 
 async def refusal(channel: Channel, path: str, request: Message, reply: type[Message]) -> Status:

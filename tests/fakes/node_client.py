@@ -56,6 +56,20 @@ parts:
     return loads(text, "server.yaml", ServerSettings).model_copy(update=changes)
 
 
+class Hearing:
+    """Reads what the server says on one stream, and remembers the lists it has carried."""
+
+    def __init__(self) -> None:
+        self.lists: tuple[bytes, ...] = ()
+
+    def __call__(self, message: pb.FollowResponse) -> wire.Update | wire.Beat:
+        """One message."""
+        step = wire.decode_followed(message, self.lists)
+        if isinstance(step, wire.Update):
+            self.lists = step.revocation_lists
+        return step
+
+
 def pinned(key_hash: str) -> Callable[[Sequence[bytes]], str]:
     """What a node that joins does: the chain must end in a root with exactly that key."""
 

@@ -16,7 +16,7 @@ from ca.errors import Malformed, Stale, Unavailable
 from ca.profiles import jwt, x509
 from ca.profiles.prepared import Kind, Prepared
 from ca.profiles.x509 import LeafRequest
-from ca.runtime.database import Database
+from ca.runtime.database import Database, Unit
 from ca.store import State, StoredAuthority, everything
 
 LONGEST_CSR = 8 * 1024
@@ -44,11 +44,16 @@ class Leaves:
         )
         return x509.prepare(bounded, issuer, now)
 
-    async def sign(self, requests: Sequence[LeafRequest], now: datetime) -> list[bytes]:
-        """Chains, concatenated DER, in the order asked; all or none. Raises Unfit, Malformed, Unavailable."""
+    async def sign(
+        self, requests: Sequence[LeafRequest], now: datetime, only_if: Unit[None] | None = None
+    ) -> list[bytes]:
+        """Chains, concatenated DER, in the order asked; all or none. Raises Unfit, Malformed, Unavailable.
+
+        `only_if` is run in the transaction that records them, and may refuse them all.
+        """
 
         async def attempt() -> list[bytes]:
-            chains = await self.authority.sign_x509_many([self.prepare(one, now) for one in requests])
+            chains = await self.authority.sign_x509_many([self.prepare(one, now) for one in requests], only_if)
             return [b"".join(chain) for chain in chains]
 
         return await _twice(attempt)

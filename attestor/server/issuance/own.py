@@ -7,6 +7,7 @@ nothing but the hash of the root's public key in its token, and must find a root
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from cryptography import x509 as certificates
@@ -19,15 +20,17 @@ from attestor.wire.node import SERVER_PATH
 from ca.errors import Unavailable
 from ca.profiles.x509 import LeafRequest
 from ca.spiffe.bundle import BundleSet
+from ca.spiffe.revocation_list import RevocationLists
 from ca.spiffe.x509svid import X509Svid
 from ca.tls import TlsMaterial
 
 
 class OwnSvid:
-    """Renewed by `tick` at half its life, and whenever an authority changed."""
+    """Renewed by `tick` at half its life, whenever an authority changed, and when it was revoked."""
 
-    def __init__(self, leaves: Leaves, ttl: timedelta) -> None:
-        self._leaves, self._ttl = leaves, ttl
+    def __init__(self, leaves: Leaves, ttl: timedelta, revocations: Callable[[], RevocationLists]) -> None:
+        self._leaves, self._ttl, self._revocations = leaves, ttl, revocations
+        self._path: tuple[certificates.Certificate, ...] = ()
         self._instance = new_id()
         self._material: TlsMaterial | None = None
         self._due: datetime | None = None
@@ -35,7 +38,7 @@ class OwnSvid:
 
     async def tick(self, now: datetime) -> None:
         """Renew when due."""
-        if self._due is not None and now < self._due:
+        if self._due is not None and now < self._due and self._revocations().revoked(self._path) is None:
             return
         authority = self._leaves.authority
         key = ec.generate_private_key(ec.SECP256R1())
@@ -57,6 +60,7 @@ class OwnSvid:
             key_pem=svid.key_pem(),
             anchors_der=BundleSet.of(bundle).anchors_der(),
         )
+        self._path = svid.chain
         self._due = now + (svid.not_after - now) / 2
 
     def material(self) -> TlsMaterial:

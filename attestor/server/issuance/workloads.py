@@ -193,8 +193,12 @@ class Workloads:
         """All under one durable write; if one of them is unfit, each for itself."""
         if not ready:
             return {}
+
+        async def only_if(tx: Transaction) -> None:
+            await self._instances.still_lives(tx, [one.item.attestation.instance for one in ready])
+
         try:
-            chains = await self._leaves.sign([one.request for one in ready], now)
+            chains = await self._leaves.sign([one.request for one in ready], now, only_if)
         except Problem as problem:
             if problem.retryable:
                 raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import LiteralString
 
 from attestor.instance import Binding, State, Strength
 from ca.runtime.clock import instant, micros
@@ -53,10 +54,7 @@ async def get(tx: Transaction, instance_id: str) -> Instance | None:
 async def nodes_of(tx: Transaction, instance_ids: Iterable[str]) -> Mapping[str, str]:
     """Which of these are known, whether they live or have ended, and of which node each is."""
     found: dict[str, str] = {}
-    asked = sorted(instance_ids)
-    for first in range(0, len(asked), _AT_ONCE):
-        piece = asked[first : first + _AT_ONCE]
-        places = ", ".join(f"${n}" for n in range(1, len(piece) + 1))
+    for piece, places in _pieces(sorted(instance_ids)):
         rows = await tx.fetch(f"SELECT id, node FROM instances WHERE id IN ({places}) ORDER BY id", *piece)
         found |= {row["id"]: row["node"] for row in rows}
     return found
@@ -131,6 +129,25 @@ async def bind(tx: Transaction, instance_id: str) -> bool:
     return changed == 1
 
 
+async def bound_among(tx: Transaction, instance_ids: Sequence[str]) -> Sequence[str]:
+    """Which of these are bound: asked after they were moved, so that no bind slips in between."""
+    found: list[str] = []
+    for piece, places in _pieces(instance_ids):
+        rows = await tx.fetch(f"SELECT id FROM instances WHERE bound = 1 AND id IN ({places}) ORDER BY id", *piece)
+        found += [row["id"] for row in rows]
+    return found
+
+
+async def hold(tx: Transaction, instance_ids: Sequence[str]) -> bool:
+    """Keep these from ending before this unit does; False when one has ended or is not known."""
+    held = 0
+    for piece, places in _pieces(instance_ids):
+        held += await tx.execute(
+            f"UPDATE instances SET since = since WHERE state <> 'ended' AND id IN ({places})", *piece
+        )
+    return held == len(instance_ids)
+
+
 async def move(tx: Transaction, found: Instance, state: State, reason: str, now: datetime) -> bool:
     """Change its state; False when it is no longer in the state it was found in. `ended` has no way out."""
     assert found.state is not State.ENDED, "ended is final"
@@ -185,6 +202,13 @@ async def prune(tx: Transaction, now: datetime) -> int:
             before,
         )
     return await tx.execute("DELETE FROM instances WHERE state = 'ended' AND changed_at < $1", before)
+
+
+def _pieces(names: Sequence[str]) -> Iterator[tuple[Sequence[str], LiteralString]]:
+    """A few at a time, each with its places in a statement."""
+    for first in range(0, len(names), _AT_ONCE):
+        piece = names[first : first + _AT_ONCE]
+        yield piece, ", ".join(f"${n}" for n in range(1, len(piece) + 1))
 
 
 def _instance(row: Row) -> Instance:

@@ -35,6 +35,7 @@ from ca.spiffe.x509svid import verify
 from fakes.attestor_parts import attestation, csr, wants
 from fakes.node_client import (
     KEY,
+    Hearing,
     as_node,
     ask,
     attest,
@@ -112,9 +113,10 @@ async def test_from_a_token_to_a_leaf(tmp_path: Path) -> None:
 async def test_changed_rules_are_pushed(tmp_path: Path) -> None:
     """The node hears of another version on the stream it holds, without asking."""
     async with running(tmp_path) as server, held(server) as (channel, stream):
-        first = await until(stream, wire.decode_followed, lambda _: True)
+        hear = Hearing()
+        first = await until(stream, hear, lambda _: True)
         (tmp_path / "rules.yaml").write_text(RULE.replace("/agent", "/other"))
-        pushed = await until(stream, wire.decode_followed, lambda step: isinstance(step, wire.Update))
+        pushed = await until(stream, hear, lambda step: isinstance(step, wire.Update))
         assert isinstance(first, wire.Update)
         assert pushed.rules_version != first.rules_version
         refused = await ask(
@@ -127,9 +129,7 @@ async def test_a_quiet_stream_beats(tmp_path: Path) -> None:
     """With the counter of the newest live set."""
     async with running(tmp_path) as server, held(server) as (_, stream):
         await stream.send_message(wire.encode_live(LiveSet(counter=3, instances=frozenset())))
-        beat = await until(
-            stream, wire.decode_followed, lambda step: isinstance(step, wire.Beat) and step.live_counter == 3
-        )
+        beat = await until(stream, Hearing(), lambda step: isinstance(step, wire.Beat) and step.live_counter == 3)
         assert beat == wire.Beat(live_counter=3)
 
 
@@ -168,9 +168,10 @@ async def test_a_broker_hears_of_ends(tmp_path: Path) -> None:
 async def ban_while_following(server: Server, channel: Channel) -> None:
     """Ban the node once its stream is held, and hear the stream to its end."""
     async with following(channel) as stream:
-        await stream.recv_message()
+        hear = Hearing()
+        await until(stream, hear, lambda _: True)
         assert (await admin(server, "POST", "/v1/nodes/n/ban"))[0] == 200
-        await until(stream, wire.decode_followed, lambda _: False)
+        await until(stream, hear, lambda _: False)
 
 
 async def test_a_banned_node_is_cut_off_in_the_middle_of_its_stream(tmp_path: Path) -> None:
