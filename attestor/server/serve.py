@@ -309,5 +309,6 @@ async def _gauges(parts: _Parts, now: datetime) -> None:
     metrics.set("sojourn_bundle_sequence", bundle.sequence or 0)
     metrics.set("sojourn_bundle_authorities", len(bundle.x509_authorities), kind="x509")
     metrics.set("sojourn_bundle_authorities", len(bundle.jwt_authorities), kind="jwt")
+    metrics.set("sojourn_bundle_authorities", len(bundle.wit_authorities), kind="wit")
     expiry = parts.authority.issuer(now).not_after.timestamp()
     metrics.set("sojourn_ca_authority_expiry_timestamp_seconds", expiry, kind="x509")

@@ -40,14 +40,19 @@ def bundle_of(
     return Bundle(
         trust_domain=settings.trust_domain,
         x509_authorities=tuple(x509.load_der_x509_certificate(each) for each in dict.fromkeys(certificates)),
-        jwt_authorities={
-            jwt.kid(each.key_id): cast("PublicKey", serialization.load_der_public_key(each.public_key))
-            for each in members
-            if each.kind is Kind.JWT
-        },
+        jwt_authorities=_token_keys(members, Kind.JWT),
+        wit_authorities=_token_keys(members, Kind.WIT),
         sequence=sequence,
         refresh_hint=settings.refresh_hint,
     )
+
+
+def _token_keys(members: Sequence[StoredAuthority], kind: Kind) -> dict[str, PublicKey]:
+    return {
+        jwt.kid(each.key_id): cast("PublicKey", serialization.load_der_public_key(each.public_key))
+        for each in members
+        if each.kind is kind
+    }
 
 
 def spki(key: SigningKey) -> bytes:

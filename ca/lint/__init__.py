@@ -3,7 +3,8 @@
 The rules read the *bytes* that will be signed with a parser that did not write them, and hold them against what the
 `Prepared` says and against the authority that will sign. A rule answers None, or what is wrong in words that finish
 the sentence "the certificate ...". The whole list stands in the tables `X509_RULES` and `CA_RULES` (certificate),
-`LEAF_RULES` (leaf), `JWT_RULES` (token) and `LIST_RULES` (revocation list), each row with the clause it is for.
+`LEAF_RULES` (leaf), `JWT_RULES` and `WIT_RULES` (token) and `LIST_RULES` (revocation list), each row with the clause it
+is for.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from ca.lint.case import JwtCase, ListCase, X509Case
 from ca.lint.certificate import CA_RULES, X509_RULES
 from ca.lint.leaf import LEAF_RULES
 from ca.lint.revocation_list import LIST_RULES
-from ca.lint.token import JWT_RULES
+from ca.lint.token import JWT_RULES, WIT_RULES
 from ca.profiles.prepared import Issuer, Kind, Prepared
 from ca.profiles.template import certificate
 
 _CERTIFICATES = frozenset({Kind.ROOT, Kind.ISSUING, Kind.LEAF})
+TOKEN_RULES = {Kind.JWT: JWT_RULES, Kind.WIT: WIT_RULES}
 
 
 class Unfit(Malformed):
@@ -35,10 +37,10 @@ def check(prepared: Prepared, issuer: Issuer) -> None:
     Raises:
         Unfit: a rule forbids it; `rule` in its details names the clause.
     """
-    if prepared.kind is Kind.JWT:
+    if prepared.kind in TOKEN_RULES:
         token = _read_token(prepared, issuer)
-        for clause, jwt_rule in JWT_RULES:
-            _refuse("token", clause, jwt_rule(token))
+        for clause, token_rule in TOKEN_RULES[prepared.kind]:
+            _refuse("token", clause, token_rule(token))
         return
     if prepared.kind is Kind.CRL:
         found = _read_list(prepared, issuer)

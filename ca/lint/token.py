@@ -1,4 +1,4 @@
-"""The rules for a JWT-SVID (JWT-SVID.md 2 and 3)."""
+"""The rules for a JWT-SVID (JWT-SVID.md 2 and 3) and for a WIT-SVID (WIT-SVID.md 2 and 3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from ca.lint.case import LONGEST_LIST, JwtCase, instance_form, own_member
 from ca.profiles import jwt
+from ca.spiffe import jwk, witsvid
 from ca.spiffe.id import LONGEST_ID
+from ca.spiffe.jose import INSTANCE_CLAIM
 
 JwtRule = Callable[[JwtCase], str | None]
 
@@ -16,6 +18,14 @@ def has_the_header(case: JwtCase) -> str | None:
     if case.prepared.issuer_key_id != case.issuer.key_id:
         return "was prepared for another key"
     expected = {"alg": jwt.ALGORITHM, "kid": jwt.kid(case.issuer.key_id), "typ": "JWT"}
+    return None if case.header == expected else "has another header than `alg`, `kid` and `typ` as its key demands"
+
+
+def has_the_wit_header(case: JwtCase) -> str | None:
+    """ES256, the key that signs, the type of a WIT, and nothing else."""
+    if case.prepared.issuer_key_id != case.issuer.key_id:
+        return "was prepared for another key"
+    expected = {"alg": jwt.ALGORITHM, "kid": jwt.kid(case.issuer.key_id), "typ": witsvid.TYPE}
     return None if case.header == expected else "has another header than `alg`, `kid` and `typ` as its key demands"
 
 
@@ -59,14 +69,32 @@ def has_its_number(case: JwtCase) -> str | None:
 
 def claims_its_instance(case: JwtCase) -> str | None:
     """The instance claim is what is recorded, and absent when there is none."""
-    if case.claims.get(jwt.INSTANCE_CLAIM) != case.prepared.instance:
+    if case.claims.get(INSTANCE_CLAIM) != case.prepared.instance:
         return "does not name the instance that was to be recorded"
     return instance_form(case.prepared)
 
 
 def has_no_other_claim(case: JwtCase) -> str | None:
     """Nothing that changes fast or that others might read as authority."""
-    other = set(case.claims) - {"sub", "aud", "iat", "exp", "jti", jwt.INSTANCE_CLAIM}
+    other = set(case.claims) - {"sub", "aud", "iat", "exp", "jti", INSTANCE_CLAIM}
+    return f"has the claim `{ascii(min(other)[:80])[1:-1]}`, which is not in its profile" if other else None
+
+
+def confirms_a_public_key(case: JwtCase) -> str | None:
+    """`cnf` is one public key that can sign proofs, with the algorithm for them, and nothing that gives it away."""
+    confirmation = case.claims.get("cnf")
+    element = confirmation.get("jwk") if isinstance(confirmation, dict) and len(confirmation) == 1 else None
+    if not isinstance(element, dict):
+        return "has no `cnf` that is a `jwk` and nothing else"
+    key = jwk.read_key(element)
+    if key is None or element != jwk.of_confirmation(key):
+        return "confirms another thing than a public key with the algorithm of its proofs"
+    return None
+
+
+def has_no_other_wit_claim(case: JwtCase) -> str | None:
+    """No audience, no issuer, nothing that changes fast."""
+    other = set(case.claims) - {"sub", "iat", "exp", "jti", "cnf", INSTANCE_CLAIM}
     return f"has the claim `{ascii(min(other)[:80])[1:-1]}`, which is not in its profile" if other else None
 
 
@@ -78,4 +106,14 @@ JWT_RULES: tuple[tuple[str, JwtRule], ...] = (
     ("RFC 7519, 4.1.7", has_its_number),
     ("sojourn, instance", claims_its_instance),
     ("JWT-SVID, 3", has_no_other_claim),
+)
+
+WIT_RULES: tuple[tuple[str, JwtRule], ...] = (
+    ("WIT-SVID, 2", has_the_wit_header),
+    ("WIT-SVID, 3.1", has_its_subject),
+    ("WIT-SVID, 3.2", confirms_a_public_key),
+    ("WIT-SVID, 3.4", expires_in_time),
+    ("RFC 7519, 4.1.7", has_its_number),
+    ("sojourn, instance", claims_its_instance),
+    ("WIT-SVID, 3.8", has_no_other_wit_claim),
 )

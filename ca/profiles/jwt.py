@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from joserfc.util import json_b64encode, urlsafe_b64encode
 
 from ca.profiles.prepared import MAKER, Issuer, Kind, Prepared
+from ca.spiffe import jose
 from ca.spiffe.id import SpiffeId
+from ca.spiffe.jose import INSTANCE_CLAIM
 
-INSTANCE_CLAIM = "urn:sojourn:instance"
 ALGORITHM = "ES256"
 
 _COORDINATE_BYTES = 32
@@ -51,8 +52,8 @@ def prepare(request: JwtRequest, issuer: Issuer, now: datetime) -> Prepared:
     claims: dict[str, object] = {
         "sub": str(request.id),
         "aud": list(request.audience),
-        "iat": _seconds(issued),
-        "exp": _seconds(expires),
+        "iat": jose.seconds(issued),
+        "exp": jose.seconds(expires),
         "jti": f"{serial:032x}",
     }
     if request.instance is not None:
@@ -76,7 +77,3 @@ def compact(prepared: Prepared, signature: bytes) -> str:
     r, s = decode_dss_signature(signature)
     raw = r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
     return (prepared.tbs + b"." + urlsafe_b64encode(raw)).decode("ascii")
-
-
-def _seconds(moment: datetime) -> int:
-    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1))

@@ -53,9 +53,8 @@ MAKER = object()
 class Prepared:
     """Bytes ready to be signed by the authority `issuer_key_id`.
 
-    `serial` is a certificate's serial number, the number a JWT's `jti` spells, or a revocation list's own; `revoked` is
-    what a list names. `instance` is the attested instance
-    the leaf is for, when there is one.
+    `serial` is a certificate's serial number, the number a token's `jti` spells, or a revocation list's own; `revoked`
+    is what a list names. `instance` is the attested instance the leaf is for, when there is one.
     """
 
     __slots__ = (

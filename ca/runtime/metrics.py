@@ -80,7 +80,7 @@ TABLE: tuple[Metric, ...] = (
            "seconds", {"kind": ("x509", "jwt")}),
     Metric("sojourn_bundle_sequence", _G, "Sequence number of this trust domain's bundle", "number"),
     Metric("sojourn_bundle_authorities", _G, "Authorities in this trust domain's bundle", "authorities",
-           {"kind": ("x509", "jwt")}),
+           {"kind": ("x509", "jwt", "wit")}),
     Metric("sojourn_nodes", _G, "Node agents by whether they are heard of", "nodes",
            {"state": ("connected", "silent")}),
     Metric("sojourn_attestations_total", _C, "Attestations by what was proven and how it ended", "attestations",

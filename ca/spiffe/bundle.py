@@ -1,6 +1,6 @@
 """Bundles: the public keys a trust domain vouches with, and the JWK Set they travel in.
 
-SPIFFE_Trust_Domain_and_Bundle.md sections 3 to 5, X509-SVID.md and JWT-SVID.md section 6. Strict to write; when
+SPIFFE_Trust_Domain_and_Bundle.md sections 3 to 5, and section 6 of the three SVID documents. Strict to write; when
 reading, an element this reader has no use for is left out where the standard says so, which can only take trust away.
 A bundle belongs to one trust domain, and a `BundleSet` never pools them.
 """
@@ -40,16 +40,23 @@ class Bundle:
     trust_domain: TrustDomain
     x509_authorities: tuple[x509.Certificate, ...] = ()
     jwt_authorities: Mapping[str, PublicKey] = field(default_factory=dict)
+    wit_authorities: Mapping[str, PublicKey] = field(default_factory=dict)
     sequence: int | None = None
     refresh_hint: timedelta | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x509_authorities", tuple(dict.fromkeys(self.x509_authorities)))
         object.__setattr__(self, "jwt_authorities", MappingProxyType(dict(self.jwt_authorities)))
+        object.__setattr__(self, "wit_authorities", MappingProxyType(dict(self.wit_authorities)))
         if not all(map(jwk.is_authority, self.x509_authorities)):
             raise Malformed(f"the bundle of `{self.trust_domain}` holds a certificate that is no authority's")
-        if "" in self.jwt_authorities or not all(map(jwk.fits, self.jwt_authorities.values())):
-            raise Malformed(f"the bundle of `{self.trust_domain}` holds a JWT authority without a key id or fit key")
+        for kind, keys in (("JWT", self.jwt_authorities), ("WIT", self.wit_authorities)):
+            if "" in keys or not all(map(jwk.fits, keys.values())):
+                raise Malformed(
+                    f"the bundle of `{self.trust_domain}` holds a {kind} authority without a key id or fit key"
+                )
+        if not self.jwt_authorities.keys().isdisjoint(self.wit_authorities):
+            raise Malformed(f"the bundle of `{self.trust_domain}` holds one `kid` for a JWT and for a WIT authority")
 
     @classmethod
     def from_jwks(cls, trust_domain: TrustDomain, data: bytes) -> Bundle:
@@ -82,12 +89,17 @@ class Bundle:
         """Only the JWT authorities, as the Workload API wants them (WL-15)."""
         return json.dumps({"keys": self._jwt_keys()}, separators=(",", ":")).encode()
 
+    def wit_jwks(self) -> bytes:
+        """Only the WIT authorities, as the Workload API wants them."""
+        return json.dumps({"keys": self._wit_keys()}, separators=(",", ":")).encode()
+
     def x509_der(self) -> bytes:
         """Only the X.509 authorities, in concatenated DER."""
         return b"".join(each.public_bytes(serialization.Encoding.DER) for each in self.x509_authorities)
 
     def _document(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"keys": [*map(jwk.of_certificate, self.x509_authorities), *self._jwt_keys()]}
+        x509_keys = map(jwk.of_certificate, self.x509_authorities)
+        document: dict[str, Any] = {"keys": [*x509_keys, *self._jwt_keys(), *self._wit_keys()]}
         if self.sequence is not None:
             document["spiffe_sequence"] = self.sequence
         if self.refresh_hint is not None:
@@ -96,6 +108,9 @@ class Bundle:
 
     def _jwt_keys(self) -> list[dict[str, Any]]:
         return [jwk.of_jwt_key(key_id, key) for key_id, key in self.jwt_authorities.items()]
+
+    def _wit_keys(self) -> list[dict[str, Any]]:
+        return [jwk.of_wit_key(key_id, key) for key_id, key in self.wit_authorities.items()]
 
     @classmethod
     def _from_document(cls, trust_domain: TrustDomain, document: Mapping[str, Any]) -> Bundle:
@@ -107,7 +122,8 @@ class Bundle:
         return cls(
             trust_domain=trust_domain,
             x509_authorities=_x509_authorities(keys, what),
-            jwt_authorities=_jwt_authorities(keys, what),
+            jwt_authorities=_token_authorities(keys, jwk.JWT_USE, what),
+            wit_authorities=_token_authorities(keys, jwk.WIT_USE, what),
             sequence=_integer(document, "spiffe_sequence", _LARGEST_SEQUENCE, what),
             refresh_hint=None if hint is None else timedelta(seconds=hint),
         )
@@ -196,10 +212,10 @@ def _x509_authorities(keys: list[dict[str, Any]], what: str) -> tuple[x509.Certi
     return tuple(found for found in map(jwk.read_certificate, elements) if found is not None)
 
 
-def _jwt_authorities(keys: list[dict[str, Any]], what: str) -> dict[str, PublicKey]:
-    elements = [each for each in keys if each.get("use") == jwk.JWT_USE]
+def _token_authorities(keys: list[dict[str, Any]], use: str, what: str) -> dict[str, PublicKey]:
+    elements = [each for each in keys if each.get("use") == use]
     if len(elements) > MOST_KEYS:
-        raise Malformed(f"{what} holds more than {MOST_KEYS} JWT authorities")
+        raise Malformed(f"{what} holds more than {MOST_KEYS} keys of the use `{use}`")
     authorities: dict[str, PublicKey] = {}
     for element in elements:
         key_id, key = element.get("kid"), jwk.read_key(element)

@@ -25,17 +25,21 @@ PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 X509_USE = "x509-svid"
 JWT_USE = "jwt-svid"
+WIT_USE = "wit-svid"
 SMALLEST_RSA = 2048
 LARGEST_RSA = 8192
 
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_CURVE_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: dict[str, type[ec.EllipticCurve]] = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
 _LONGEST_NUMBER = 2048
 
 
 def read_key(element: Mapping[str, Any]) -> PublicKey | None:
     """The public key, when it is one of a kind that signs SVIDs; whatever else the element holds is not looked at."""
-    if "d" in element:
-        return None  # a key that shows its private half vouches for nobody
+    if shows_private(element):
+        return None  # it vouches for nobody
     try:
         if element.get("kty") == "EC":
             key = _curve_key(element)
@@ -46,6 +50,18 @@ def read_key(element: Mapping[str, Any]) -> PublicKey | None:
     except (ValueError, UnsupportedAlgorithm):
         return None
     return key if fits(key) else None
+
+
+def shows_private(element: Mapping[str, Any]) -> bool:
+    """Whether the element holds a private or a symmetric key, or a part of one."""
+    return not _PRIVATE.isdisjoint(element)
+
+
+def algorithms_of(key: PublicKey) -> tuple[str, ...]:
+    """The algorithms of JWT-SVID.md the key can sign with, the usual one first."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return (_CURVE_ALGORITHMS[key.curve.name],)
+    return _RSA_ALGORITHMS
 
 
 def fits(key: object) -> bool:
@@ -87,8 +103,18 @@ def of_certificate(certificate: x509.Certificate) -> dict[str, Any]:
 
 
 def of_jwt_key(key_id: str, key: PublicKey) -> dict[str, Any]:
-    """The element of a token key."""
+    """The element of a key that signs JWT-SVIDs."""
     return {**_numbers(key), "use": JWT_USE, "kid": key_id}
+
+
+def of_wit_key(key_id: str, key: PublicKey) -> dict[str, Any]:
+    """The element of a key that signs WIT-SVIDs."""
+    return {**_numbers(key), "use": WIT_USE, "kid": key_id}
+
+
+def of_confirmation(key: PublicKey) -> dict[str, Any]:
+    """A workload's own key as the `cnf` of its WIT-SVID has it, with the one algorithm its proofs are signed by."""
+    return {**_numbers(key), "alg": algorithms_of(key)[0]}
 
 
 def _numbers(key: object) -> dict[str, Any]:

@@ -8,34 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
-from joserfc.util import urlsafe_b64decode
-
 from ca.errors import Malformed
-from ca.spiffe import strict_json
+from ca.spiffe import jose
 from ca.spiffe.bundle import BundleSet, PublicKey
 from ca.spiffe.errors import Untrusted
 from ca.spiffe.id import SpiffeId
+from ca.spiffe.jose import ALGORITHMS, LEEWAY, LONGEST_TOKEN
 
 __all__ = ["ALGORITHMS", "LEEWAY", "LONGEST_TOKEN", "JwtSvid", "Untrusted", "parse_unverified", "verify"]
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
-LEEWAY = timedelta(seconds=5)
-"""How far two clocks may differ: what our own clock tolerates of itself."""
-LONGEST_TOKEN = 16 * 1024
-
 _HEADERS = frozenset({"alg", "kid", "typ"})
 _TYPES = ("JWT", "JOSE")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_9999 = 253_402_300_799
 _WHAT = "a JWT-SVID"
 
 
@@ -54,6 +41,7 @@ class JwtSvid:
 @dataclass(frozen=True, slots=True)
 class _Read:
     svid: JwtSvid
+    algorithm: str
     key_id: str | None
     not_before: datetime | None
 
@@ -70,7 +58,7 @@ def verify(token: str, audience: str, bundles: BundleSet, now: datetime) -> JwtS
         raise Malformed("a JWT-SVID is verified for an audience, and none was given")
     read = _read(token)
     svid = read.svid
-    if not _signed(token, _candidates(read, bundles)):
+    if not any(jose.signed_by(token, read.algorithm, key) for key in _candidates(read, bundles)):
         raise Untrusted(f"the token of `{svid.id}` is signed by no key of `{svid.id.trust_domain}`")
     if audience not in svid.audience:
         raise Untrusted(f"the token of `{svid.id}` is meant for another audience")
@@ -95,38 +83,22 @@ def parse_unverified(token: str, hint: str = "") -> JwtSvid:
 
 
 def _read(token: str) -> _Read:
-    header, payload = _segments(token)
+    header, payload = jose.take_apart(token, _WHAT)
     key_id = _check_header(header)
     try:
-        spiffe_id = SpiffeId.parse(_text(payload, "sub"))
+        spiffe_id = SpiffeId.parse(jose.text_of(payload, "sub"))
     except Malformed as error:
         raise Untrusted(f"the token's `sub` is not a SPIFFE ID: {error}") from error
     svid = JwtSvid(
         id=spiffe_id,
         audience=_audience(payload),
-        expires_at=_moment(payload, "exp"),
+        expires_at=jose.moment_of(payload, "exp"),
         claims=MappingProxyType(payload),
         token=token,
     )
     if "iat" in payload:
-        _moment(payload, "iat")
-    return _Read(svid, key_id, _moment(payload, "nbf") if "nbf" in payload else None)
-
-
-def _segments(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    if len(token) > LONGEST_TOKEN:
-        raise Malformed(f"{_WHAT} is longer than {LONGEST_TOKEN} bytes")
-    parts = token.split(".")
-    if len(parts) != 3 or not token.isascii() or not all(parts[:2]):
-        raise Malformed(f"{_WHAT} is a JWS in compact form: three parts with dots between them")
-    try:
-        header, payload = (urlsafe_b64decode(part.encode()) for part in parts[:2])
-    except ValueError as error:
-        raise Malformed(f"{_WHAT} has a part that is not base64url") from error
-    return (
-        strict_json.read_object(header, "the header of a JWT-SVID", LONGEST_TOKEN),
-        strict_json.read_object(payload, "the payload of a JWT-SVID", LONGEST_TOKEN),
-    )
+        jose.moment_of(payload, "iat")
+    return _Read(svid, header["alg"], key_id, jose.moment_of(payload, "nbf") if "nbf" in payload else None)
 
 
 def _check_header(header: Mapping[str, Any]) -> str | None:
@@ -142,26 +114,12 @@ def _check_header(header: Mapping[str, Any]) -> str | None:
     return key_id
 
 
-def _text(payload: Mapping[str, Any], claim: str) -> str:
-    value = payload.get(claim)
-    if not isinstance(value, str):
-        raise Untrusted(f"the token has no `{claim}`")
-    return value
-
-
 def _audience(payload: Mapping[str, Any]) -> tuple[str, ...]:
     value = payload.get("aud")
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(each, str) and each for each in values):
         raise Untrusted("the token has no `aud`: expected a text or a list of texts")
     return tuple(values)
-
-
-def _moment(payload: Mapping[str, Any], claim: str) -> datetime:
-    value = payload.get(claim)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _YEAR_9999:
-        raise Untrusted(f"the token has no `{claim}` that is a time")
-    return _EPOCH + timedelta(seconds=value)
 
 
 def _candidates(read: _Read, bundles: BundleSet) -> Iterable[PublicKey]:
@@ -177,16 +135,3 @@ def _candidates(read: _Read, bundles: BundleSet) -> Iterable[PublicKey]:
     if key is None:
         raise Untrusted(f"the bundle of `{domain}` has no key with the token's `kid`")
     return (key,)
-
-
-def _signed(token: str, candidates: Iterable[PublicKey]) -> bool:
-    return any(_signed_by(token, key) for key in candidates)
-
-
-def _signed_by(token: str, key: PublicKey) -> bool:
-    jwk = ECKey.import_key(key) if isinstance(key, ec.EllipticCurvePublicKey) else RSAKey.import_key(key)
-    try:
-        jws.deserialize_compact(token, jwk, algorithms=ALGORITHMS)
-    except (JoseError, ValueError, UnsupportedAlgorithm):
-        return False
-    return True

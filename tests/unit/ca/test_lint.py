@@ -26,6 +26,7 @@ from ca.profiles import x509 as profile
 from ca.profiles.prepared import MAKER, Issuer, Prepared
 from ca.profiles.template import SEQUENCE, certificate, tlv
 from ca.spiffe.id import TrustDomain
+from ca.spiffe.jose import INSTANCE_CLAIM
 from fakes.authority import BEGIN, DOMAIN, INSTANCE, KEY
 from fakes.pki import key_usage
 
@@ -96,7 +97,7 @@ def recoded(header: dict[str, Any] | None = None, /, **claims: Any) -> Prepared:
 
 def with_claim(instance: str) -> Prepared:
     """The token with another instance in it."""
-    return recoded({}, **{jwt.INSTANCE_CLAIM: instance})
+    return recoded({}, **{INSTANCE_CLAIM: instance})
 
 
 def names(
