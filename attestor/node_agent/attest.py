@@ -4,6 +4,9 @@ Looking takes time, and a process may become another program meanwhile: start ti
 before and after, and the pidfd has the last word. Whoever changes while it is looked at is refused; it may call again.
 What the kernel doesn't show (a parent that became another program *before* we looked, while its child speaks on the
 inherited socket) is not seen here either: the boundary is the user, and `Strength` says how much of one there is.
+
+A source that can't say what a process is leaves the others standing: fewer selectors never give more. One that can't
+*ask* (a kubelet that hangs) refuses the process for now: on half of the facts nobody is given half of an identity.
 """
 
 from __future__ import annotations
@@ -11,13 +14,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 
 from attestor.instance import Strength
+from attestor.methods.workload.cgroup import Entry, cgroups_of
 from attestor.methods.workload.proc import CallerGone, ProcessFolder, process_folder
-from attestor.methods.workload.protocol import Subject, WorkloadSource
+from attestor.methods.workload.protocol import Boundary, CantSay, Subject, WorkloadSource
 from attestor.node_agent.peer import Findings, Peer
+from attestor.selector import Selector
+from ca.errors import Unavailable
+
+Count = Callable[[str, str], object]
+"""Told the name of a source and what came of asking it: `said`, `nothing`, `cant-say`, `unavailable`."""
 
 _DEEPEST = 64
 
@@ -29,15 +38,25 @@ class Attestor:
     can read their memory and they its own, so its attestation says little (traps 9).
     """
 
-    def __init__(self, sources: Sequence[WorkloadSource], *, shared_uids: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        sources: Sequence[WorkloadSource],
+        *,
+        shared_uids: Collection[int] = (),
+        count: Count = lambda _source, _outcome: None,
+    ) -> None:
         self._sources = tuple(sources)
+        self._count = count
         self._shared = frozenset({os.geteuid(), *shared_uids})
 
-    async def attest(self, peer: Peer) -> Findings:
+    async def attest(self, peer: Peer, *, for_people: bool = False) -> Findings:
         """Look at `peer` with every source.
+
+        `for_people` leaves out what can't be asked at the moment and says so, instead of refusing.
 
         Raises:
             CallerGone: it ended, or became another program or another user's, before or while it was looked at.
+            Unavailable: a source can't ask whom it must.
         """
         with ExitStack() as stack:
             folder = stack.enter_context(process_folder(peer.pid))
@@ -46,37 +65,77 @@ class Attestor:
             before = _look(folder)
             if before[:3] != (peer.name.start_time, peer.uid, peer.gid):
                 raise CallerGone(f"the process {peer.pid} is no longer the one that opened this connection")
+            cgroups = cgroups_of(folder)
             lineage = tuple(_parents(folder))
-            found = await asyncio.gather(*(source.selectors(subject) for source in self._sources))
-            if _look(folder) != before:
+            said = await asyncio.gather(*(self._ask(source, subject, for_people) for source in self._sources))
+            after = _look(folder)
+            if after[:-1] != before[:-1]:
                 raise CallerGone(f"the process {peer.pid} became another program while it was attested")
+            if after != before:
+                raise CallerGone(f"the process {peer.pid} was moved to another cgroup while it was attested")
         peer.check()
-        return Findings(frozenset().union(*found), self._strength(peer), lineage, before)
+        found = [one if isinstance(one, frozenset) else frozenset[Selector]() for one in said]
+        unsaid = [(source.name, one) for source, one in zip(self._sources, said, strict=True) if isinstance(one, str)]
+        return Findings(
+            selectors=frozenset().union(*found),
+            strength=self._strength(peer, found),
+            lineage=lineage,
+            look=before,
+            cgroups=_lasting(cgroups),
+            unsaid=tuple(unsaid),
+        )
 
     @staticmethod
     def look_again(pid: int, findings: Findings) -> None:
         """What is cheap to see of a process that is held must be what it was when it was attested (WL-18).
 
         Raises:
-            CallerGone: it became another program or another user's.
+            CallerGone: it became another program or another user's, or was moved to another cgroup.
         """
         with process_folder(pid) as folder:
             if _look(folder) != findings.look:
                 raise CallerGone(f"the process {pid} is no longer the one that opened this connection")
 
-    def _strength(self, peer: Peer) -> Strength:
+    async def _ask(self, source: WorkloadSource, subject: Subject, for_people: bool) -> frozenset[Selector] | str:  # noqa: FBT001
+        """What one source says, or why it says nothing."""
+        try:
+            found = await source.selectors(subject)
+        except CantSay as problem:
+            self._count(source.name, "cant-say")
+            return str(problem)
+        except Unavailable as problem:
+            self._count(source.name, "unavailable")
+            if not for_people:
+                raise
+            return str(problem)
+        self._count(source.name, "said" if found else "nothing")
+        return found
+
+    def _strength(self, peer: Peer, found: Sequence[frozenset[Selector]]) -> Strength:
+        """The user's worth, or that of a better boundary around it."""
         if not peer.certain:
             return Strength.WEAK_PEER
-        return Strength.SHARED_UID if peer.uid in self._shared else Strength.OWN_UID
+        by_user = Strength.SHARED_UID if peer.uid in self._shared else Strength.OWN_UID
+        others = [
+            source.strength(one)
+            for source, one in zip(self._sources, found, strict=True)
+            if isinstance(source, Boundary)
+        ]
+        return max([by_user, *(one for one in others if one is not None)], key=lambda one: one.rank)
+
+
+def _lasting(cgroups: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Those it can be told apart by: the root is everybody's."""
+    return tuple(one for one in cgroups if one.segments)
 
 
 def _look(folder: ProcessFolder) -> tuple[object, ...]:
-    """What must not change while we look: when it began, whose it is now, and what it runs."""
+    """What must not change while we look: when it began, whose it is, what it runs; last, its cgroups."""
     status = folder.status()
     runs = folder.executable()
     program = None if runs is None else (runs.st_dev, runs.st_ino)
     uid, gid = int(status["Uid"].split()[1]), int(status["Gid"].split()[1])
-    return (folder.start_time(), uid, gid, program, status.get("Groups"))
+    return (folder.start_time(), uid, gid, program, status.get("Groups"), folder.read("cgroup"))
 
 
 def _parents(folder: ProcessFolder) -> Iterator[tuple[int, int]]:

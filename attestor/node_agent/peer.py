@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 
 from attestor.instance import Strength
+from attestor.methods.workload.cgroup import Entry
 from attestor.methods.workload.proc import CallerGone, process_folder
 from attestor.selector import Selector
 from ca.errors import Denied
@@ -93,15 +94,18 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a process was found to be, and how much that is worth; its parents by number and start time.
+    """What a process was found to be, and how much that is worth.
 
-    `look` is what of it can be seen again at little cost: `Attestor.look_again`.
+    `lineage` are its parents by number and start time; `look` is what of it can be seen again at little cost
+    (`Attestor.look_again`); `unsaid` are the sources that saw nothing, and why.
     """
 
     selectors: frozenset[Selector]
     strength: Strength
     lineage: tuple[tuple[int, int], ...] = ()
     look: tuple[object, ...] = ()
+    cgroups: tuple[Entry, ...] = ()
+    unsaid: tuple[tuple[str, str], ...] = ()
 
     def same_as(self, other: Findings) -> bool:
         """Whether it is still the program and the user it was; its parents may have gone."""

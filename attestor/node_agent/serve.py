@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attestor.methods.node import k8s_psat
-from attestor.methods.workload import load
 from attestor.node_agent.admin_api import AdminApi
 from attestor.node_agent.admission import Address
 from attestor.node_agent.attest import Attestor
@@ -21,6 +20,7 @@ from attestor.node_agent.limits import ConnectionLimit, affordable
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.sds import SecretDiscovery
 from attestor.node_agent.settings import NodeAgentSettings
+from attestor.node_agent.sources import open_attestor
 from attestor.node_agent.upstream import Upstream
 from attestor.node_agent.workload_api import WorkloadApi
 from ca.runtime import grpc, log, places, web
@@ -62,7 +62,7 @@ async def serve(
     part = readiness.part("node agent")
     part.waiting("the attestor server")
     async with AsyncExitStack() as stack:
-        parts = _assemble(stack, settings, clock, part, _joining(settings, join_token))
+        parts = _assemble(stack, settings, clock, part, metrics=metrics, joining=_joining(settings, join_token))
         await _loops(stack, parts, clock, metrics)
         await _listeners(stack, parts, settings, metrics)
         if settings.health is not None:
@@ -107,6 +107,8 @@ def _assemble(
     settings: NodeAgentSettings,
     clock: Clock,
     part: Part,
+    *,
+    metrics: Metrics,
     joining: Joining,
 ) -> _Parts:
     """From the disk upwards; processes that were held before are held again."""
@@ -128,9 +130,7 @@ def _assemble(
         report=report,
         part=part,
     )
-    source = load("unix").UnixSource(discover_path=settings.unix.path, hash_limit=settings.unix.hash_limit)
-    stack.callback(source.close)
-    attestor = Attestor([source], shared_uids=settings.unix.shared_uids)
+    attestor = open_attestor(stack, settings, metrics)
     renewal = Renewal(holdings, attestor, upstream, clock)
     return _Parts(
         connections=connections,

@@ -130,6 +130,8 @@ class NodeAgentSettings(Settings):
     """The same as one SHA-256 of the public key of the server's root."""
     unix: UnixSourceSettings = UnixSourceSettings()
     workload_api: WorkloadApiSettings = WorkloadApiSettings()
+    systemd: bool = False
+    """Whether to say which unit of systemd a process belongs to."""
     limits: Limits = Limits()
     envoy: EnvoySettings = EnvoySettings()
     health: HealthListen | None = None

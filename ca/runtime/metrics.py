@@ -85,6 +85,8 @@ TABLE: tuple[Metric, ...] = (
            {"state": ("connected", "silent")}),
     Metric("sojourn_attestations_total", _C, "Attestations by what was proven and how it ended", "attestations",
            {"kind": ("node", "workload"), "outcome": ("admitted", "refused")}),
+    Metric("sojourn_attestation_sources_total", _C, "Looks at a process, by source and what it said", "looks",
+           {"source": ("unix", "systemd", "k8s"), "outcome": ("said", "nothing", "cant-say", "unavailable")}),
     Metric("sojourn_instances", _G, "Attested instances", "instances", {"state": ("live", "unobserved")}),
     Metric("sojourn_rules", _G, "Identity rules in force", "rules"),
     Metric("sojourn_reloads_total", _C, "Files of rules or policies read again", "reloads",

@@ -7,6 +7,7 @@ from types import ModuleType
 
 WORKLOAD_SOURCES = {
     "unix": "attestor.methods.workload.unix",
+    "systemd": "attestor.methods.workload.systemd",
 }
 
 

@@ -46,6 +46,8 @@ class UnixSource:
     of large executables waits for them alone.
     """
 
+    name = "unix"
+
     def __init__(self, *, discover_path: bool = True, hash_limit: int = HASH_LIMIT) -> None:
         self._discover_path = discover_path
         self._hash_limit = hash_limit

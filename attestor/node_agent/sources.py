@@ -1,0 +1,25 @@
+"""The sources a node agent looks at processes with: those that settings name, in the order of the visible table."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from attestor.methods.workload import load
+from attestor.methods.workload.protocol import WorkloadSource
+from attestor.node_agent.attest import Attestor
+from attestor.node_agent.settings import NodeAgentSettings
+from ca.runtime.metrics import Metrics
+
+
+def open_attestor(stack: AsyncExitStack, settings: NodeAgentSettings, metrics: Metrics) -> Attestor:
+    """Looks at processes until `stack` is left."""
+
+    def count(source: str, outcome: str) -> None:
+        metrics.count("sojourn_attestation_sources_total", source=source, outcome=outcome)
+
+    unix = load("unix").UnixSource(discover_path=settings.unix.path, hash_limit=settings.unix.hash_limit)
+    stack.callback(unix.close)
+    sources: list[WorkloadSource] = [unix]
+    if settings.systemd:
+        sources.append(load("systemd").SystemdSource())
+    return Attestor(sources, shared_uids=settings.unix.shared_uids, count=count)
