@@ -131,10 +131,15 @@ def certificate(name: str, chain: bytes, key: bytes) -> pb.Secret:
 
 
 def spiffe_validation(name: str, domains: Mapping[TrustDomain, Trust]) -> pb.Secret:
-    """Whom to trust, each peer by the bundle of its own trust domain: needs Envoy's SPIFFE validator."""
+    """Whom to trust, each peer by the bundle of its own trust domain: needs Envoy's SPIFFE validator.
+
+    A domain without authorities is left out: nothing of it is trusted then, where an empty bundle would be refused by
+    Envoy and the one it had before kept.
+    """
     listed = [
         pb.SPIFFECertValidatorConfig.TrustDomain(name=str(domain), trust_bundle=_inline(domains[domain].pem()))
         for domain in sorted(domains, key=str)
+        if domains[domain].authorities
     ]
     packed = _packed(VALIDATOR_TYPE, pb.SPIFFECertValidatorConfig(trust_domains=listed))
     context = pb.CertificateValidationContext(

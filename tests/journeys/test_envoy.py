@@ -1,0 +1,248 @@
+"""Real Envoys with secrets of a node agent: who is let in, rotation under traffic, revocation lists, wrong names.
+
+The node agent's issuer is the test's, so that a rotation happens when the test says so; the certificates are of the
+real time, which is Envoy's. tests/journeys/test_envoy_revoked.py has the same with a real attestor server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from attestor.node_agent.sds import Naming
+from ca.spiffe.bundle import BundleSet
+from ca.spiffe.x509svid import X509Svid
+from ca.tls import TlsMaterial
+from fakes.clock import ManualClock
+from fakes.issuer import FakeIssuer, identity
+from fakes.pki import Oddities, TestAuthority, make_key
+from fakes.revocations import make_list
+from fakes.tls_ends import CLOCK, End
+from fakes.workload import Agent, workload_api
+from journeys.processes import short_folder
+from servers.envoy import Envoy, Sidecar, bootstrap, envoy
+
+WEB, ORDERS = "spiffe://example.org/web", "spiffe://example.org/orders"
+TAKEN_IN = "listener.127.0.0.1_0.server_ssl_socket_factory.ssl_context_update_by_sds"
+TAKEN_OUT = "cluster.stock.client_ssl_socket_factory.ssl_context_update_by_sds"
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With room for a socket's name."""
+    with short_folder() as one:
+        yield one
+
+
+@pytest.fixture
+def partner() -> TestAuthority:
+    """A federated domain."""
+    return TestAuthority("partner.test", now=CLOCK.now(), ttl=DAY)
+
+
+@asynccontextmanager
+async def node(folder: Path, partner: TestAuthority, *, lists: bool = False) -> AsyncIterator[Agent]:
+    """A node agent whose Envoys are `/web` and `/orders`, and federate with `partner`."""
+    clock = ManualClock(CLOCK.now())
+    issuer = FakeIssuer(TestAuthority(now=CLOCK.now(), ttl=DAY), clock)
+    own = issuer.authority
+    given = tuple(replace(identity(own.id(path)), federates_with=("partner.test",)) for path in ("/web", "/orders"))
+    issuer.given = lambda _: given
+    issuer.bundles = BundleSet.of(own.bundle(), partner.bundle())
+    if lists:
+        issuer.revocation_lists = lists_of(own)
+    async with workload_api(folder, issuer=issuer, clock=clock, naming=Naming(revocation_lists=lists)) as agent:
+        await agent.tick()
+        yield agent
+
+
+@asynccontextmanager
+async def service() -> AsyncIterator[int]:
+    """Says who Envoy says is calling."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=request.headers.get("x-forwarded-client-cert", ""))
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def orders(agent: Agent, folder: Path) -> AsyncIterator[Envoy]:
+    """The Envoy of `/orders`, which lets in `/web`."""
+    async with service() as port:
+        sidecar = Sidecar(socket=agent.path, service=port, own=ORDERS, lets_in=WEB)
+        async with envoy(bootstrap(sidecar), folder, "orders") as running:
+            yield running
+
+
+def lists_of(authority: TestAuthority, revoked: Sequence[int] = (), number: int = 1) -> tuple[bytes, ...]:
+    """A list of the issuing authority and one of the root."""
+    now = CLOCK.now()
+    of_root = make_list(authority, signer=(authority.root, authority.root_key), now=now, number=number)
+    return make_list(authority, revoked, now=now, number=number), of_root
+
+
+async def knock(running: Envoy, own: TestAuthority, svid: X509Svid | None) -> str | None:
+    """What the service says to who shows `svid` on a new connection; None when Envoy does not let it in."""
+    bundles = BundleSet.of(own.bundle())
+    shown = TlsMaterial.of(own.leaf("/none"), bundles) if svid is None else TlsMaterial.of(svid, bundles)
+    material = replace(shown, chain_pem=b"", key_pem=b"") if svid is None else shown
+    context = End(material, bundles).client(alpn=["http/1.1"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", await running.port("inbound"), ssl=context)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(60):
+            answer = (await reader.read()).decode()
+    except OSError:
+        return None
+    finally:
+        writer.close()
+    return answer.partition("\r\n\r\n")[2] if answer.startswith("HTTP/1.1 200") else None
+
+
+def forged(by: TestAuthority, uri: str) -> X509Svid:
+    """A leaf that `by` has no right to sign."""
+    key = make_key()
+    return X509Svid.of(by.chain(by.certificate("/x", odd=Oddities(uris=[uri], key=key))), key)
+
+
+async def test_only_the_right_peer_is_let_in(folder: Path, partner: TestAuthority) -> None:
+    """mTLS: by certificate, by SPIFFE ID, and by the authorities of the ID's own domain."""
+    async with node(folder, partner) as agent, orders(agent, folder) as running:
+        own = agent.issuer.authority
+        assert WEB in (await knock(running, own, own.leaf("/web")) or "")
+        assert await knock(running, own, None) is None
+        assert await knock(running, own, own.leaf("/other")) is None
+        assert await knock(running, own, forged(partner, WEB)) is None
+        assert await knock(running, own, partner.leaf("/web")) is None
+        stranger = TestAuthority(now=CLOCK.now(), ttl=DAY)
+        assert await knock(running, own, stranger.leaf("/web")) is None
+
+
+async def test_a_federated_peer_is_judged_by_its_own_domain(folder: Path, partner: TestAuthority) -> None:
+    """The same Envoy for a peer of the other domain; ours can't sign for it either."""
+    theirs = "spiffe://partner.test/web"
+    async with node(folder, partner) as agent, service() as port:
+        sidecar = Sidecar(socket=agent.path, service=port, own=ORDERS, lets_in=theirs)
+        async with envoy(bootstrap(sidecar), folder) as running:
+            own = agent.issuer.authority
+            assert theirs in (await knock(running, own, partner.leaf("/web")) or "")
+            assert await knock(running, own, forged(own, theirs)) is None
+
+
+async def rotate(agent: Agent, step: int) -> None:
+    """A new leaf for everybody; half way by a new authority that the bundle has named before."""
+    issuer = agent.issuer
+    if step == 4:
+        fresh = TestAuthority(now=CLOCK.now(), ttl=DAY)
+        old = issuer.authority
+        both = replace(old.bundle(), x509_authorities=(old.root, fresh.root))
+        issuer.bundles = BundleSet.of(both)
+        agent.holdings.announce()
+        issuer.next = fresh  # type: ignore[attr-defined]
+        return
+    if step == 5:
+        issuer.authority = issuer.next  # type: ignore[attr-defined]
+    issuer.withdrawn = frozenset(leaf.authority for held in agent.holdings for leaf in held.leaves.values())
+    await agent.tick()
+
+
+async def test_ten_rotations_lose_no_request(folder: Path, partner: TestAuthority) -> None:
+    """Two Envoys, every request on a connection of its own, leaves and in between the root replaced."""
+    async with node(folder, partner) as agent, orders(agent, folder) as server:
+        sidecar = Sidecar(socket=agent.path, peer=await server.port("inbound"), own=WEB, calls=ORDERS)
+        async with envoy(bootstrap(sidecar), folder, "web") as client, aiohttp.ClientSession() as session:
+            url, done, answers = f"http://127.0.0.1:{await client.port('outbound')}/", asyncio.Event(), []
+
+            async def ask() -> None:
+                while not done.is_set():
+                    async with session.get(url) as answer:
+                        answers.append((answer.status, WEB in await answer.text()))
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(4):
+                    group.create_task(ask())
+                for step in range(11):
+                    before = await client.counter(TAKEN_OUT)
+                    at = await server.counter(TAKEN_IN)
+                    count = len(answers)
+                    await rotate(agent, step)
+                    await client.reaches(TAKEN_OUT, before + 1)
+                    await server.reaches(TAKEN_IN, at + 1)
+                    await answered(answers, count + 20)
+                done.set()
+            assert set(answers) == {(200, True)}
+            assert len(answers) >= 220
+
+
+async def answered(answers: list[tuple[int, bool]], count: int) -> None:
+    """Wait for so many answers."""
+    async with asyncio.timeout(60):
+        while len(answers) < count:
+            await CLOCK.sleep(0.01)
+
+
+async def test_what_the_spiffe_validator_does_with_lists(folder: Path, partner: TestAuthority) -> None:
+    """The table of docs/envoy.md, row by row, on new connections to one Envoy."""
+    async with node(folder, partner, lists=True) as agent, orders(agent, folder) as running:
+        own = agent.issuer.authority
+        honest, revoked = own.leaf("/web"), own.leaf("/web")
+        serial = revoked.chain[0].serial_number
+        of_issuer, of_root = lists_of(own, [serial], number=7)
+        overdue = make_list(own, [serial], now=CLOCK.now() - 2 * DAY, ttl=DAY, number=8)
+        assert await knock(running, own, revoked) is not None
+        for lists, lets_honest_in in (
+            ((of_issuer, of_root), True),
+            ((of_issuer,), False),
+            ((of_root,), False),
+            ((overdue, of_root), False),
+            (lists_of(own, [serial], number=9), True),
+        ):
+            at = await running.counter(TAKEN_IN)
+            agent.issuer.revocation_lists = lists
+            await agent.clock.advance(4)
+            await agent.tick()
+            await running.reaches(TAKEN_IN, at + 1)
+            assert (await knock(running, own, honest) is not None) == lets_honest_in
+            assert await knock(running, own, revoked) is None
+
+
+async def told(running: Envoy, text: str) -> None:
+    """Wait until it has written that."""
+    async with asyncio.timeout(60):
+        while text not in running.log():
+            await CLOCK.sleep(0.02)
+
+
+async def test_a_wrong_name_is_told_and_asked_again(folder: Path, partner: TestAuthority) -> None:
+    """Envoy's log has the name; when a rule gives that identity later, Envoy gets it by itself."""
+    wanted = "spiffe://example.org/later"
+    async with node(folder, partner) as agent, service() as port:
+        sidecar = Sidecar(socket=agent.path, service=port, own=wanted, lets_in=WEB)
+        async with envoy(bootstrap(sidecar), folder, warm=False) as running:
+            await told(running, "may ask for no secret")
+            assert wanted in running.log()
+            given = agent.issuer.given(None)  # type: ignore[arg-type]
+            agent.issuer.given = lambda _: (*given, identity(agent.issuer.authority.id("/later")))
+            agent.issuer.rules_version = "2"
+            await agent.tick()
+            await running.warms_up()
+            assert await knock(running, agent.issuer.authority, agent.issuer.authority.leaf("/web")) is not None
