@@ -196,6 +196,7 @@ class Admission:
                 await _refuse(tx, node)
 
         await self._database.write(unit)
+        self._instances.heard(node, now)
         return await self._admitted(node, key, now)
 
     async def _admitted(self, node: Node, key: LeafKey, now: datetime) -> Admitted:

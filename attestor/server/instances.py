@@ -3,13 +3,17 @@
 Level-triggered: a node agent always says *everything* that lives, with a counter that rises with each change. What is
 not in it has ended. A node that says nothing for `grace` makes its instances unobserved, which stops new credentials;
 unobserved for longer than `limit - grace` they end, and an end is final. The time a server itself was down or asleep is
-not held against a node: silence counts from the server's start, and an end needs two looks with the whole time between.
+not held against a node: silence counts from its first look, and an end needs two looks with the whole time between.
+
+Several servers may stand over one store, and a node speaks to one of them. All look after all instances: what a server
+judges is how long *it* has seen nothing new, so neither a clock that differs nor a node that went over to another
+server ends anything. A unit that gives begins with the node's row, and every move is a compare-and-swap (traps 6).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from attestor.errors import Banned, InstanceElsewhere, InstanceEnded, LeafRevoked, Unobserved
@@ -24,6 +28,7 @@ from attestor.wire.attestation import Attestation
 from attestor.wire.node import LiveSet
 from attestor.wire.task import Bound, InstanceChange, Snapshot
 from ca.runtime.database import Database, Transaction
+from ca.runtime.unchanged import Unchanged
 from ca.spiffe.x509svid import X509Peer
 from ca.store import is_revoked, revoke_leaves_of
 
@@ -50,18 +55,22 @@ class Instances:
         *,
         grace: timedelta,
         limit: timedelta,
-        started: datetime,
         let_expire: timedelta = timedelta(minutes=1),
         revoked: Callable[[], object] = lambda: None,
     ) -> None:
         """Leaves that expire within `let_expire` of an end are let expire; `revoked` is called when others were not."""
-        self._database, self._changes, self._started = database, changes, started
+        self._database, self._changes = database, changes
         self._let_expire, self._revoked = let_expire, revoked
         self.grace, self.limit = grace, limit
+        self._nodes, self._unobserved = Unchanged(), Unchanged()
 
     def is_silent(self, node: Node, now: datetime) -> bool:
         """Whether the node has not been heard of for longer than `grace`."""
-        return now - max(node.seen_at, self._started) > self.grace
+        return now - self._nodes.since(node.id, _word(node), now) > self.grace
+
+    def heard(self, node: Node, now: datetime) -> None:
+        """This server just wrote down that it heard of `node`."""
+        self._nodes.note(node.id, _word(replace(node, seen_at=now)), now)
 
     async def report(self, node: Node, live: LiveSet, now: datetime) -> Reported | None:
         """Take a live set; None for one older than the last. Raises Banned when the node is no longer this one."""
@@ -74,12 +83,14 @@ class Instances:
             gone = [one for one in known.values() if one.id not in live.instances and one.since <= live.counter]
             back = [one for one in known.values() if one.id in live.instances and one.state is State.UNOBSERVED]
             refused = await store.nodes_of(tx, live.instances - known.keys())  # ended here, or another node's
-            changed = await self._move(tx, gone, State.ENDED, NOT_REPORTED, now)
-            changed |= await self._move(tx, back, State.LIVE, HEARD_AGAIN, now)
-            return Reported(frozenset(refused)), changed
+            ended = await self._move(tx, gone, State.ENDED, NOT_REPORTED, now)
+            again = await self._move(tx, back, State.LIVE, HEARD_AGAIN, now)
+            return Reported(frozenset(refused)), bool(ended or again)
 
         # It takes access away, so it goes on with a full disk.
         reported, changed = await self._database.write(unit, ending=True)
+        if reported is not None:
+            self.heard(node, now)
         if changed:
             self.tell()
         return reported
@@ -91,6 +102,15 @@ class Instances:
         below that number, it would never be believed that this process is gone.
         """
         return max(node.live_counter, await self._database.read(lambda tx: store.newest_of_node(tx, node.id)))
+
+    async def begin(self, tx: Transaction, node: Node) -> None:
+        """Begin a unit that gives something to instances of `node`: from here on nobody else sends it away.
+
+        Raises:
+            Banned: the node was sent away, or admitted anew, since it was looked up.
+        """
+        if not await nodes.touch(tx, node):
+            await self._still_admitted(tx, node)
 
     async def enter(
         self, tx: Transaction, node: Node, attestation: Attestation, given: Sequence[Given], now: datetime
@@ -104,8 +124,10 @@ class Instances:
         """
         bound = any(one.bind != "none" for one in given)
         found = await store.get(tx, attestation.instance)
+        if found is None and not await store.insert(tx, _begun(node, attestation, bound=bound, now=now)):
+            found = await store.get(tx, attestation.instance)  # another server was asked as well, and was faster
         if found is None:
-            await store.insert(tx, _begun(node, attestation, bound=bound, now=now))
+            pass
         elif found.node != node.id:
             raise InstanceElsewhere("this instance belongs to another node")
         elif found.state is State.ENDED:
@@ -184,24 +206,43 @@ class Instances:
         ]
 
     async def tick(self, now: datetime) -> None:
-        """Silent nodes' instances become unobserved, and end when that lasts."""
+        """Silent nodes' instances become unobserved, and end when that lasts. Every server does so."""
 
-        async def unit(tx: Transaction) -> bool:
-            over = await store.unobserved_since(tx, now - (self.limit - self.grace))
-            silent = [node for node in await nodes.admitted(tx) if self.is_silent(node, now)]
-            quiet = [one for node in silent for one in await store.of_node(tx, node.id) if one.state is State.LIVE]
+        async def unit(tx: Transaction) -> tuple[list[str], list[str]]:
+            over = self._overdue(await store.unobserved(tx), now)
+            quiet = await self._quiet(tx, now)
             await store.prune(tx, now)
             await change_store.prune(tx, now)
-            changed = await self._move(tx, over, State.ENDED, SILENT_TOO_LONG, now)
-            return await self._move(tx, quiet, State.UNOBSERVED, SILENT, now) or changed
+            ended = await self._move(tx, over, State.ENDED, SILENT_TOO_LONG, now)
+            return ended, await self._move(tx, quiet, State.UNOBSERVED, SILENT, now)
 
-        if await self._database.write(unit, ending=True):
+        ended, quiet = await self._database.write(unit, ending=True)
+        for instance in quiet:
+            self._unobserved.note(instance, now, now)
+        if ended or quiet:
             self.tell()
 
     def tell(self) -> None:
         """After a commit by which instances ended: whoever watches hears of it, and lists name their leaves."""
         self._revoked()
         self._changes.notify()
+
+    def _overdue(self, unobserved: Sequence[Instance], now: datetime) -> list[Instance]:
+        """Those that this server has seen unobserved, and nothing else, for too long."""
+        self._unobserved.keep(one.id for one in unobserved)
+        before = now - (self.limit - self.grace)
+        return [one for one in unobserved if self._unobserved.since(one.id, one.changed_at, now) <= before]
+
+    async def _quiet(self, tx: Transaction, now: datetime) -> list[Instance]:
+        """The live instances of silent nodes; a node that another server hears meanwhile is none."""
+        found = await nodes.admitted(tx)
+        self._nodes.keep(node.id for node in found)
+        quiet: list[Instance] = []
+        for node in found:
+            if self.is_silent(node, now):
+                live = [one for one in await store.of_node(tx, node.id) if one.state is State.LIVE]
+                quiet += live if live and await nodes.unheard(tx, node) else []
+        return quiet
 
     async def _move(
         self,
@@ -212,7 +253,8 @@ class Instances:
         now: datetime,
         *,
         every_leaf: bool = False,
-    ) -> bool:
+    ) -> list[str]:
+        """Those that were still as they were found."""
         moving = [one for one in found if one.state is not State.ENDED]
         moved = [one.id for one in moving if await store.move(tx, one, state, reason, now)]
         # Only after the move: what is signed before it is there to be found, and nothing is signed after it.
@@ -222,13 +264,18 @@ class Instances:
             bound = await store.bound_among(tx, moved)  # the others live out their short life (traps 4)
             await revoke_leaves_of(tx, bound, alive_at=now + self._let_expire, reason=reason, now=now)
         await change_store.append(tx, moved, state, reason, now)
-        return bool(moved)
+        return moved
 
     @staticmethod
     async def _still_admitted(tx: Transaction, node: Node) -> None:
         found = await nodes.get(tx, node.id)
         if found is None or found.state is not NodeState.ADMITTED or found.admission != node.admission:
             raise Banned(f"the node `{node.id}` was sent away, or admitted anew since")
+
+
+def _word(node: Node) -> tuple[str, datetime]:
+    """What changes with everything a node says."""
+    return node.admission, node.seen_at
 
 
 def _begun(node: Node, attestation: Attestation, *, bound: bool, now: datetime) -> Instance:

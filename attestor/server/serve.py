@@ -162,7 +162,6 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         changes,
         grace=settings.observe_grace,
         limit=settings.observe_limit,
-        started=clock.now(),
         let_expire=settings.revocation.let_expire,
         revoked=lists.due.set,
     )

@@ -174,7 +174,7 @@ async def test_the_attestor_ends_instances_and_sends_nodes_away_from_the_reserve
     async with parts(tmp_path, rules) as server:
         store: Any = Filling(server.database)
         now = server.clock.now
-        instances = Instances(store, server.changes, grace=GRACE, limit=LIMIT, started=now())
+        instances = Instances(store, server.changes, grace=GRACE, limit=LIMIT)
         workloads = Workloads(store, server.leaves, server.rules, instances, Metrics(), PodView({}, server.clock))
         admission = Admission(store, server.leaves, instances, server.changes, Metrics(), node_ttl=LIMIT)
         node, other = await server.join("n"), await server.join("o")

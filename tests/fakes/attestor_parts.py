@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from attestor.wire.attestation import Attestation
 from attestor.wire.node import Admission as Admitted
 from attestor.wire.node import SignItem
 from ca.authority import Authority, AuthoritySettings
+from ca.authority.settings import MAIN_SERVER
 from ca.keys.memory import MemoryKeyStore
 from ca.rotation import open_authority
 from ca.runtime.database import Database, migrate
@@ -104,18 +105,21 @@ async def parts(
     terms: Terms = TERMS,
     verifiers: Mapping[str, MakeVerifier] | None = None,
     pods: PodView | None = None,
+    store: AbstractAsyncContextManager[Database] | None = None,
+    name: str = MAIN_SERVER,
     clock: ManualClock | None = None,
 ) -> AsyncIterator[Parts]:
-    """A server with these rules in `rules.yaml`, at a time that stands still."""
+    """A server with these rules in `rules.yaml`, at a time that stands still; `name` is for one of several."""
     clock, metrics = clock or ManualClock(), Metrics()
+    settings = AuthoritySettings(trust_domain=DOMAIN, server=name)
     (folder / "rules.yaml").write_text(rules)
     async with (
-        open_sqlite(folder / "server.db") as database,
-        open_authority(AuthoritySettings(trust_domain=DOMAIN), database, MemoryKeyStore(), clock) as authority,
+        store or open_sqlite(folder / "server.db") as database,
+        open_authority(settings, database, MemoryKeyStore(), clock) as authority,
     ):
         await migrate(database, "attestor.server", MIGRATIONS)
         changes, source = Changes(), RuleSource([folder / "rules.yaml"], terms, own)
-        instances = Instances(database, changes, grace=GRACE, limit=LIMIT, started=clock.now())
+        instances = Instances(database, changes, grace=GRACE, limit=LIMIT)
         leaves = Leaves(authority, database)
         workloads = Workloads(database, leaves, source, instances, metrics, pods or PodView({}, clock))
         admission = Admission(

@@ -100,6 +100,7 @@ class Workloads:
             raise Denied(f"the rule `{entitled.rule.name}` allows only the audiences {', '.join(sorted(allowed))}")
 
         async def unit(tx: Transaction) -> None:
+            await self._instances.begin(tx, node)
             await self._instances.enter(tx, node, item.attestation, [_given(entitled)], now)
 
         await self._database.write(unit)
@@ -179,6 +180,7 @@ class Workloads:
         """Make every instance known; answers who must be refused, by the identity of its object."""
 
         async def unit(tx: Transaction) -> dict[int, Problem]:
+            await self._instances.begin(tx, node)
             refused: dict[int, Problem] = {}
             for one in ready:
                 try:

@@ -95,10 +95,10 @@ async def counts(tx: Transaction) -> Mapping[str, int]:
     return {row["node"]: row["number"] for row in rows}
 
 
-async def insert(tx: Transaction, instance: Instance) -> None:
-    """Add one."""
-    await tx.execute(
-        f"INSERT INTO instances ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+async def insert(tx: Transaction, instance: Instance) -> bool:
+    """Add one; False when there is one of that id."""
+    added = await tx.execute(
+        f"INSERT INTO instances ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
         instance.id,
         instance.node,
         str(instance.state),
@@ -109,6 +109,7 @@ async def insert(tx: Transaction, instance: Instance) -> None:
         micros(instance.began_at),
         micros(instance.changed_at),
     )
+    return added == 1
 
 
 async def attested(tx: Transaction, instance_id: str, strength: Strength, *, bound: bool) -> bool:
@@ -149,15 +150,17 @@ async def hold(tx: Transaction, instance_ids: Sequence[str]) -> bool:
 
 
 async def move(tx: Transaction, found: Instance, state: State, reason: str, now: datetime) -> bool:
-    """Change its state; False when it is no longer in the state it was found in. `ended` has no way out."""
+    """Change its state; False when it has changed since it was found. `ended` has no way out."""
     assert found.state is not State.ENDED, "ended is final"
     changed = await tx.execute(
-        "UPDATE instances SET state = $3, reason = $4, changed_at = $5 WHERE id = $1 AND state = $2",
+        "UPDATE instances SET state = $3, reason = $4, changed_at = $5"
+        " WHERE id = $1 AND state = $2 AND changed_at = $6",
         found.id,
         str(found.state),
         str(state),
         reason,
         micros(now),
+        micros(found.changed_at),
     )
     return changed == 1
 
@@ -183,12 +186,9 @@ async def given_to(tx: Transaction, instance_id: str) -> Sequence[Given]:
     return [Given(id=SpiffeId.parse(row["spiffe_id"]), rule=row["rule"], bind=Binding(row["bind"])) for row in rows]
 
 
-async def unobserved_since(tx: Transaction, before: datetime) -> Sequence[Instance]:
-    """Those that nobody has observed since `before`."""
-    rows = await tx.fetch(
-        f"SELECT {_COLUMNS} FROM instances WHERE state = 'unobserved' AND changed_at <= $1 ORDER BY id",
-        micros(before),
-    )
+async def unobserved(tx: Transaction) -> Sequence[Instance]:
+    """Those that nobody observes."""
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM instances WHERE state = 'unobserved' ORDER BY id")
     return [_instance(row) for row in rows]
 
 

@@ -68,18 +68,37 @@ async def admit(tx: Transaction, node: Node) -> bool:
         json.dumps(selector.texts(node.selectors)),
         micros(node.admitted_at),
     )
-    known = await tx.fetchrow("SELECT state FROM nodes WHERE id = $1", node.id)
-    if known is None:
-        await tx.execute(
-            "INSERT INTO nodes (id, state, admission, method, selectors, admitted_at, seen_at, live_counter)"
-            " VALUES ($1, 'admitted', $2, $3, $4, $5, $5, 0)",
-            *facts,
-        )
-        return True
     changed = await tx.execute(
-        "UPDATE nodes SET state = 'admitted', admission = $2, method = $3, selectors = $4, admitted_at = $5,"
-        " seen_at = $5 WHERE id = $1 AND (state = 'evicted' OR (state = 'admitted' AND method = $3))",
+        "INSERT INTO nodes (id, state, admission, method, selectors, admitted_at, seen_at, live_counter)"
+        " VALUES ($1, 'admitted', $2, $3, $4, $5, $5, 0)"
+        " ON CONFLICT (id) DO UPDATE SET state = 'admitted', admission = $2, method = $3, selectors = $4,"
+        " admitted_at = $5, seen_at = $5"
+        " WHERE nodes.state = 'evicted' OR (nodes.state = 'admitted' AND nodes.method = $3)",
         *facts,
+    )
+    return changed == 1
+
+
+async def touch(tx: Transaction, node: Node) -> bool:
+    """Begin a unit that gives something to the node; False unless it is admitted, and by this admission.
+
+    The row is ours until the commit: whoever sends the node away waits, and then sees what was given (traps 6).
+    """
+    changed = await tx.execute(
+        "UPDATE nodes SET live_counter = live_counter WHERE id = $1 AND state = 'admitted' AND admission = $2",
+        node.id,
+        node.admission,
+    )
+    return changed == 1
+
+
+async def unheard(tx: Transaction, node: Node) -> bool:
+    """Whether nobody has heard of the node since it was looked up; if so nobody will before the commit."""
+    changed = await tx.execute(
+        "UPDATE nodes SET seen_at = $2 WHERE id = $1 AND seen_at = $2 AND admission = $3",
+        node.id,
+        micros(node.seen_at),
+        node.admission,
     )
     return changed == 1
 
