@@ -91,9 +91,8 @@ def test_what_selects_finds(case: str) -> None:
     made = dict(pods(case))
     for name, service in of_kind(case, "Service").items():
         wanted = service["spec"]["selector"].items()
-        found = [pod for pod in made.values() if wanted <= pod["metadata"]["labels"].items()]
-        assert len(found) == 1, name
-        ports = {port["name"] for container in found[0]["spec"]["containers"] for port in container["ports"]}
+        (pod,) = [pod for pod in made.values() if wanted <= pod["metadata"]["labels"].items()]
+        ports = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports, name
     for found in objects(case):
         if found["kind"] in {"StatefulSet", "DaemonSet"}:
