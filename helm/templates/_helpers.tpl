@@ -111,11 +111,3 @@ priorityClassName: {{ . }}
 {{- define "sojourn.attestorHost" -}}
 {{ include "sojourn.part" (list . "attestor-server") }}.{{ .Release.Namespace }}.svc
 {{- end -}}
-
-{{- /* The one audience of node agents' tokens. */ -}}
-{{- define "sojourn.audience" -}}
-{{ printf "sojourn://%s" .Values.trustDomain }}
-{{- end -}}
-
-{{- define "sojourn.serverKubernetes" -}}
-{{- end -}}
