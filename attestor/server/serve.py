@@ -35,7 +35,7 @@ from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
 from ca.errors import Problem
 from ca.keys import open_key_store
-from ca.keys.protocol import KeyStore
+from ca.keys.protocol import KeyStore, Place
 from ca.revocation import Lists
 from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
@@ -135,7 +135,10 @@ async def serve(
 def _key_store(settings: ServerSettings) -> KeyStore:
     keys = settings.keys
     seal = AesSeal.from_reference(keys.seal) if keys.seal is not None else None
-    return open_key_store(keys.store, folder=keys.folder or Path(), seal=seal)
+    return open_key_store(
+        keys.store,
+        Place(folder=keys.folder or Path(), seal=seal, module=keys.module, token=keys.token or "", pin=keys.pin),
+    )
 
 
 def _rules(settings: ServerSettings) -> RuleSource:

@@ -34,16 +34,24 @@ class Listen(Settings):
 
 
 class Keys(Settings):
-    """Where the authority's keys rest. Without `seal` keys on disk are refused: a key beside its lock is decoration."""
+    """Where the authority's keys rest. Without `seal` keys on disk are refused: a key beside its lock is decoration.
 
-    store: Literal["memory", "disk"] = "memory"
+    `module`, `token` and `pin` say which PKCS#11 token it is; keys there are made on it and never leave it.
+    """
+
+    store: Literal["memory", "disk", "pkcs11"] = "memory"
     folder: Path | None = None
     seal: SecretReference | None = None
+    module: Path | None = None
+    token: str | None = None
+    pin: SecretReference | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.store == "disk" and (self.folder is None or self.seal is None):
             raise ValueError("keys on disk need `folder` and `seal`")
+        if self.store == "pkcs11" and not (self.module and self.token and self.pin):
+            raise ValueError("keys on a token need `module`, `token` and `pin`")
         return self
 
 

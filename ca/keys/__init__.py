@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
 from ca.errors import Malformed
-from ca.keys.protocol import KeyStore
-from ca.seal import Seal
+from ca.keys.protocol import KeyStore, Place
 
 KEY_STORES: Mapping[str, str] = MappingProxyType(
     {
         "memory": "ca.keys.memory",
         "disk": "ca.keys.disk",
+        "pkcs11": "ca.keys.pkcs11",
     }
 )
-"""The kinds of key store; each module has `open_store(folder, seal)`."""
+"""The kinds of key store; each module has `open_store(place)`."""
 
-_Opener = Callable[[Path, Seal | None], KeyStore]
+_Opener = Callable[[Place], KeyStore]
 
 
-def open_key_store(kind: str, *, folder: Path, seal: Seal | None) -> KeyStore:
-    """The key store of that `kind`; `folder` is where one with files keeps them.
+def open_key_store(kind: str, place: Place) -> KeyStore:
+    """The key store of that `kind` at `place`.
 
     Raises:
-        Malformed: there is no such kind.
+        Malformed: there is no such kind, or `place` does not say what it needs.
         KeyUnusable: the place is open to others.
     """
     module = KEY_STORES.get(kind)
     if module is None:
         raise Malformed(f"`{kind[:80]}` is not a kind of key store: expected one of `{'`, `'.join(KEY_STORES)}`")
-    return cast("_Opener", importlib.import_module(module).open_store)(folder, seal)
+    return cast("_Opener", importlib.import_module(module).open_store)(place)

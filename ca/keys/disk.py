@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.errors import Unavailable
 from ca.keys.memory import InMemoryKey
-from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Purpose, SigningKey, check_name
+from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Place, Purpose, SigningKey, check_name
 from ca.seal import Seal, SealBroken
 
 _VERSION = 1
@@ -34,9 +34,9 @@ _ASIDE = ".new"
 _LONGEST = 16 * 1024
 
 
-def open_store(folder: Path, seal: Seal | None) -> KeyStore:
-    """The store in `folder`, which is made when it is absent. Raises KeyUnusable."""
-    return DiskKeyStore(folder, seal)
+def open_store(place: Place) -> KeyStore:
+    """The store in the place's folder, which is made when it is absent. Raises KeyUnusable."""
+    return DiskKeyStore(place.folder, place.seal)
 
 
 class DiskKeyStore:

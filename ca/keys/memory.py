@@ -7,18 +7,16 @@ outside this module spells.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Never
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Purpose, SigningKey, check_name
-from ca.seal import Seal
+from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Place, Purpose, SigningKey, check_name
 
 
-def open_store(folder: Path, seal: Seal | None) -> KeyStore:  # noqa: ARG001 -- the signature every kind shares
+def open_store(place: Place) -> KeyStore:  # noqa: ARG001 -- the signature every kind shares
     """A new, empty store."""
     return MemoryKeyStore()
 

@@ -20,12 +20,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.errors import Conflict, Malformed, NotFound, Problem
+from ca.runtime.secret import Reference
+from ca.seal import Seal
 
 
 class Purpose(StrEnum):
@@ -57,6 +61,20 @@ class KeyUnusable(Problem):
     """The key is there and must not be used: open to others, for another purpose, sealed otherwise, or damaged."""
 
     code = "key-unusable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a store's keys are: what its kind needs of this, the others ignore.
+
+    `folder` and `seal` are for keys in files; `module` (a PKCS#11 library), `token` (its label) and `pin` for a token.
+    """
+
+    folder: Path = Path()
+    seal: Seal | None = None
+    module: Path | None = None
+    token: str = ""
+    pin: Reference | None = None
 
 
 class SigningKey(Protocol):

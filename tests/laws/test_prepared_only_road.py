@@ -74,6 +74,7 @@ def test_only_the_authority_uses_an_identity_key() -> None:
     """In `ca`, `sign` is called where keys live, where the authority signs, and for the builder's draft."""
     assert relative(file for file in SOURCES if file.is_relative_to(ROOT / "ca") and calls(file, "sign")) == {
         "ca/keys/memory.py",
+        "ca/keys/pkcs11.py",
         "ca/authority/signing.py",
         "ca/authority/establish.py",
         "ca/profiles/ca_certificate.py",
@@ -82,7 +83,7 @@ def test_only_the_authority_uses_an_identity_key() -> None:
 
 def test_only_the_authority_asks_for_an_identity_purpose() -> None:
     """No file but the ring loads or makes a key that signs identities."""
-    purposes = ("SPIFFE_ROOT", "SPIFFE_X509", "SPIFFE_JWT")
+    purposes = ("SPIFFE_ROOT", "SPIFFE_X509", "SPIFFE_JWT", "SPIFFE_WIT")
     assert relative(file for file in SOURCES if uses(file, *purposes)) == {
         "ca/keys/protocol.py",
         "ca/authority/ring.py",

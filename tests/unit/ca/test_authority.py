@@ -20,7 +20,7 @@ from ca.errors import Conflict, Malformed, Stale, Unavailable
 from ca.keys import open_key_store
 from ca.keys.disk import DiskKeyStore
 from ca.keys.memory import MemoryKeyStore
-from ca.keys.protocol import KeyUnusable, Purpose
+from ca.keys.protocol import KeyUnusable, Place, Purpose
 from ca.lint import Unfit
 from ca.profiles.prepared import Kind
 from ca.rotation import Rotation, open_authority
@@ -225,7 +225,7 @@ async def test_an_authority_past_its_end_does_not_sign(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seal", [None, AesSeal(bytes(32))], ids=["plain", "sealed"])
 async def test_a_restart_with_keys_on_disk_changes_nothing(tmp_path: Path, seal: AesSeal | None) -> None:
     """Same root, same bundle to the byte, and old leaves still verify."""
-    keys = partial(open_key_store, "disk", folder=tmp_path / "keys", seal=seal)
+    keys = partial(open_key_store, "disk", Place(folder=tmp_path / "keys", seal=seal))
     async with opened(tmp_path, keys(), ManualClock(BEGIN)) as authority:
         before = authority.bundle(BEGIN).to_jwks()
         chain = await authority.sign_x509(leaf(authority, BEGIN))
