@@ -39,13 +39,7 @@ class PublicApi:
         """`GET /crl`: one for each authority that signs certificates."""
         return RevocationListNames(
             lists=[
-                RevocationListName(
-                    issuer_key_id=one.issuer_key_id.hex(),
-                    number=one.number,
-                    this_update=one.this_update.isoformat(),
-                    next_update=one.next_update.isoformat(),
-                    size=len(one.der),
-                )
+                RevocationListName.of(one.issuer_key_id, one.number, one.this_update, one.next_update, one.der)
                 for one in self._lists.current
             ]
         )

@@ -275,6 +275,7 @@ async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
         rules=parts.rules,
         authority=parts.authority,
         rotation=parts.rotation,
+        lists=parts.lists,
         database=parts.database,
         clock=parts.clock,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SelectorText = Annotated[str, Field(max_length=4096)]
 
@@ -249,3 +249,45 @@ class InstanceList(Body):
 
     instances: list[InstanceView]
     next: str | None
+
+
+class LeafName(Body):
+    """One leaf: who signed it, and its number; both in hexadecimal, as `sojourn svid fetch` shows them."""
+
+    issuer_key_id: Annotated[str, Field(pattern=r"^(?:[0-9a-f]{2}){1,64}$")]
+    serial: Annotated[str, Field(pattern=r"^[0-9a-f]{1,40}$")]
+
+
+class RevocationRequest(Body):
+    """`POST /v1/revocations`: exactly one of `leaf`, `instance`, `node` and `under` (a path below the trust domain)."""
+
+    leaf: LeafName | None = None
+    instance: Annotated[str | None, Field(max_length=64)] = None
+    node: Annotated[str | None, Field(max_length=64)] = None
+    under: Annotated[str | None, Field(max_length=2048)] = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(one is not None for one in (self.leaf, self.instance, self.node, self.under)) != 1:
+            raise ValueError("expected exactly one of `leaf`, `instance`, `node` and `under`")
+        return self
+
+
+class RevokedLeaf(LeafName):
+    """A leaf that is taken back."""
+
+    spiffe_id: str
+    instance: str | None
+    not_after: str
+
+
+class RevocationAnswer(Body):
+    """What was hit, or would be; the lists end after a thousand, the counts don't."""
+
+    dry_run: bool
+    node: str | None
+    instance_count: int
+    instances: list[str]
+    leaf_count: int
+    leaves: list[RevokedLeaf]

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -51,6 +53,17 @@ class RevocationListName(BaseModel):
     this_update: str
     next_update: str
     size: int
+
+    @classmethod
+    def of(cls, issuer_key_id: bytes, number: int, this_update: datetime, next_update: datetime, der: bytes) -> Self:
+        """Of a list as it is kept."""
+        return cls(
+            issuer_key_id=issuer_key_id.hex(),
+            number=number,
+            this_update=this_update.isoformat(),
+            next_update=next_update.isoformat(),
+            size=len(der),
+        )
 
 
 class RevocationListNames(BaseModel):

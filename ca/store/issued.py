@@ -24,6 +24,12 @@ class Issued:
 
 
 _COLUMNS = "issuer_key_id, serial, kind, spiffe_id, instance, not_after"
+_NOT_REVOKED = (
+    "NOT EXISTS (SELECT 1 FROM ca_revoked r"
+    " WHERE r.issuer_key_id = ca_issued.issuer_key_id AND r.serial = ca_issued.serial)"
+)
+_AT_ONCE = 500
+"""Names in one statement."""
 
 
 async def record(tx: Transaction, batch: Sequence[Prepared]) -> None:
@@ -63,15 +69,26 @@ async def leaf(tx: Transaction, issuer_key_id: bytes, serial: int) -> Issued | N
 
 
 async def leaves_of(tx: Transaction, instances: Sequence[str], now: datetime) -> Sequence[Issued]:
-    """The leaves of these instances that have not expired at `now`."""
-    return [one for instance in instances for one in await issued_to(tx, instance, now) if one.kind is Kind.LEAF]
+    """The leaves of these instances that neither have expired at `now` nor were taken back."""
+    found: list[Issued] = []
+    for first in range(0, len(instances), _AT_ONCE):
+        piece = instances[first : first + _AT_ONCE]
+        places = ", ".join(f"${n}" for n in range(2, len(piece) + 2))
+        rows = await tx.fetch(
+            f"SELECT {_COLUMNS} FROM ca_issued WHERE kind = 'leaf' AND not_after > $1 AND {_NOT_REVOKED}"
+            f" AND instance IN ({places}) ORDER BY not_after, issuer_key_id, serial",
+            micros(now),
+            *piece,
+        )
+        found += [_issued(row) for row in rows]
+    return found
 
 
 async def leaves_under(tx: Transaction, spiffe_id: str, now: datetime) -> Sequence[Issued]:
-    """The leaves of `spiffe_id` and of all below it, by whole segments, that have not expired at `now`."""
+    """Leaves of `spiffe_id` and of all below it, by whole segments, that neither have expired nor were taken back."""
     below = f"{spiffe_id}/"
     rows = await tx.fetch(
-        f"SELECT {_COLUMNS} FROM ca_issued WHERE kind = 'leaf' AND not_after > $1"
+        f"SELECT {_COLUMNS} FROM ca_issued WHERE kind = 'leaf' AND not_after > $1 AND {_NOT_REVOKED}"
         " AND (spiffe_id = $2 OR substr(spiffe_id, 1, $3) = $4) ORDER BY not_after, issuer_key_id, serial",
         micros(now),
         spiffe_id,

@@ -33,6 +33,7 @@ from attestor.wire.node import SignItem
 from ca.authority import Authority, AuthoritySettings
 from ca.authority.settings import MAIN_SERVER
 from ca.keys.memory import MemoryKeyStore
+from ca.revocation import Lists
 from ca.rotation import open_authority
 from ca.runtime.database import Database, migrate
 from ca.runtime.metrics import Metrics
@@ -61,6 +62,7 @@ class Parts:
     rules: RuleSource
     changes: Changes
     instances: Instances
+    lists: Lists
     workloads: Workloads
     admission: Admission
     clock: ManualClock
@@ -89,6 +91,12 @@ class Parts:
     def peer_id(self, name: str) -> SpiffeId:
         """What a node of that name is called."""
         return DOMAIN.member(f"/sojourn/node/{name}")
+
+    async def listed(self) -> frozenset[int]:
+        """The serials that are named by a list, after whoever signs them had its turn."""
+        await self.clock.advance(3)
+        await self.lists.tick(self.clock.now())
+        return frozenset(serial for one in self.lists.revocations for serial in one.serials)
 
     def peer(self, chain: bytes) -> X509Peer:
         """Who a chain proves to be, now."""
@@ -119,13 +127,14 @@ async def parts(
     ):
         await migrate(database, "attestor.server", MIGRATIONS)
         changes, source = Changes(), RuleSource([folder / "rules.yaml"], terms, own)
-        instances = Instances(database, changes, grace=GRACE, limit=LIMIT)
+        lists = Lists(authority)
+        instances = Instances(database, changes, grace=GRACE, limit=LIMIT, revoked=lists.due.set)
         leaves = Leaves(authority, database)
         workloads = Workloads(database, leaves, source, instances, metrics, pods or PodView({}, clock))
         admission = Admission(
             database, leaves, instances, changes, metrics, node_ttl=timedelta(hours=1), verifiers=verifiers or {}
         )
-        yield Parts(database, authority, leaves, source, changes, instances, workloads, admission, clock)
+        yield Parts(database, authority, leaves, source, changes, instances, lists, workloads, admission, clock)
 
 
 def csr(key: ec.EllipticCurvePrivateKey = KEY) -> bytes:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from attestor.server.admin_api.authorities import Authorities
 from attestor.server.admin_api.instances import InstanceList
 from attestor.server.admin_api.nodes import Nodes
+from attestor.server.admin_api.revocations import RevocationVerbs
 from attestor.server.admin_api.rules import Rules
 from attestor.server.admission import Admission
 from attestor.server.instances import Instances
+from attestor.server.revocation import Revocations
 from attestor.server.rule_source import RuleSource
 from ca.authority import Authority
+from ca.revocation import Lists
 from ca.rotation import Rotation
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database
@@ -31,6 +34,7 @@ class AdminApi:
     rules: RuleSource
     authority: Authority
     rotation: Rotation
+    lists: Lists
     database: Database
     clock: Clock
 
@@ -41,5 +45,8 @@ class AdminApi:
             *Nodes(admission=self.admission, instances=self.instances, database=database, clock=clock).routes(),
             *Rules(rules=self.rules, settings=authority.settings, database=database).routes(),
             *Authorities(authority=authority, rotation=self.rotation, database=database, clock=clock).routes(),
+            *RevocationVerbs(
+                revocations=Revocations(database, self.instances), lists=self.lists, authority=authority, clock=clock
+            ).routes(),
             *InstanceList(authority=authority, database=database, clock=clock).routes(),
         )

@@ -68,6 +68,25 @@ async def of_node(tx: Transaction, node: str) -> Sequence[Instance]:
     return [_instance(row) for row in rows]
 
 
+async def all_of_node(tx: Transaction, node: str) -> Sequence[Instance]:
+    """Those of a node, also those that have ended and are remembered."""
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM instances WHERE node = $1 ORDER BY id", node)
+    return [_instance(row) for row in rows]
+
+
+async def called(tx: Transaction, spiffe_id: str) -> frozenset[str]:
+    """The ids of those that were given `spiffe_id` or one below it, by whole segments, and have not ended."""
+    below = f"{spiffe_id}/"
+    rows = await tx.fetch(
+        "SELECT DISTINCT g.instance FROM instance_identities g JOIN instances i ON i.id = g.instance"
+        " WHERE i.state <> 'ended' AND (g.spiffe_id = $1 OR substr(g.spiffe_id, 1, $2) = $3) ORDER BY g.instance",
+        spiffe_id,
+        len(below),
+        below,
+    )
+    return frozenset(row["instance"] for row in rows)
+
+
 async def newest_of_node(tx: Transaction, node: str) -> int:
     """The highest number of a live set that was to name one of them first; 0 when there is none."""
     rows = await tx.fetch("SELECT COALESCE(MAX(since), 0) AS newest FROM instances WHERE node = $1", node)
