@@ -3,7 +3,7 @@
 PYTHON ?= python3
 V := .venv/bin
 
-.PHONY: run test test-fast lint bench fresh servers
+.PHONY: run test test-fast lint bench conformance fresh servers
 .DEFAULT_GOAL := run
 
 run: .venv/ready                     ## the main job: one task, end to end, on a real PostgreSQL
@@ -23,6 +23,9 @@ lint: .venv/ready
 
 bench: servers                       ## every hot path beside its raw limit; JSON into build/bench.json
 	$(V)/python -m tests.bench
+
+conformance: .venv/foreign           ## DIR=<checkout of py-spiffe>: its own integration tests against our socket
+	@PYTHONPATH=tests $(V)/python -m conformance.py_spiffe $(DIR)
 
 fresh:                               ## the README's two commands in a minimal Debian, and nothing else
 	tests/house/fresh.sh

@@ -62,6 +62,7 @@ async def up(
     rules: str | None = None,
     targets: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
+    trust_domain: str = TRUST_DOMAIN,
 ) -> AsyncIterator[RunningUp]:
     """Start it in a folder of its own, with these rules and targets instead of those it begins with."""
     with short_folder() as folder:
@@ -72,16 +73,20 @@ async def up(
         make(places.state / "targets")
         for name, text in (targets or {}).items():
             (places.state / "targets" / f"{name}.yaml").write_text(text)
-        async with up_in(places, environment) as running:
+        async with up_in(places, environment, trust_domain=trust_domain) as running:
             yield running
 
 
 @asynccontextmanager
 async def up_in(
-    places: Places, environment: Mapping[str, str] | None = None, *, stopped: bool = True
+    places: Places,
+    environment: Mapping[str, str] | None = None,
+    *,
+    stopped: bool = True,
+    trust_domain: str = TRUST_DOMAIN,
 ) -> AsyncIterator[RunningUp]:
     """Start it on the state folder of `places`, and stop it in order at the end, unless the test kills it itself."""
-    command = (SOJOURN, "up", "--state", str(places.state), "--trust-domain", TRUST_DOMAIN)
+    command = (SOJOURN, "up", "--state", str(places.state), "--trust-domain", trust_domain)
     async with started(*command, folder=places.state.parent, name="up", environment=environment) as running:
         await running.line("Next:")
         yield RunningUp(running=running, places=places, told=json.loads(places.running.read_text()))
