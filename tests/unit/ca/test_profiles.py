@@ -168,6 +168,7 @@ def test_a_dns_name_beyond_ascii_is_malformed() -> None:
         profile.prepare(request, issuer(), BEGIN)
 
 
+@pytest.mark.clause("ID-11", "X509-5", "X509-6", "X509-8", "X509-10", "X509-11")
 def test_root_and_issuing_authority_are_what_spiffe_wants() -> None:
     """The trust domain's ID, CA:TRUE, path length 0 below the root, keyCertSign and cRLSign, no name constraints."""
     own = issuer()

@@ -66,7 +66,8 @@ def confirming(**members: object) -> Prepared:
     return recoded({}, cnf={"jwk": {name: value for name, value in element.items() if value is not None}})
 
 
-def test_a_token_says_what_was_asked_and_nothing_else() -> None:
+@pytest.mark.clause("WIT-8", "WIT-12", "WIT-13")
+def test_wit_15_a_token_says_what_was_asked_and_nothing_else() -> None:
     """Header of three, claims of six, no audience and no issuer."""
     one = prepared()
     header, claims = (json.loads(urlsafe_b64decode(part)) for part in one.tbs.split(b"."))
@@ -173,6 +174,7 @@ def test_a_wit_of_another_key_is_refused() -> None:
         lint.check(prepared(), Issuer(**{**_facts(ISSUER), "key_id": b"o" * 20}))
 
 
+@pytest.mark.clause("WIT-1", "WIT-19")
 async def test_the_authority_signs_what_its_bundle_verifies(tmp_path: Path) -> None:
     """With a key of its own, which signs no JWT-SVID."""
     clock = ManualClock(BEGIN)

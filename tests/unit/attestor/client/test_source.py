@@ -156,6 +156,7 @@ async def _until_withdrawn(source: X509Source, folder: Path, written: list[Path]
         await keep_files(source, folder, told=written.append)
 
 
+@pytest.mark.clause("EP-7")
 def test_the_endpoint_comes_from_the_argument_or_the_environment() -> None:
     """Workload Endpoint 4: what is said explicitly wins; nothing said anywhere is a sentence with the variable."""
     for nothing in ({}, {SOCKET_VARIABLE: ""}):

@@ -172,6 +172,7 @@ def test_tb_7_a_bad_bundle_map_is_refused_whole(text: str) -> None:
         BundleSet.from_json(text.encode())
 
 
+@pytest.mark.clause("FED-5")
 def test_tb_8_a_set_keeps_each_bundle_with_its_domain() -> None:
     """Looked up by exactly that domain, replaced only by a bundle of that domain, never pooled."""
     other = TestAuthority("other.org")
@@ -187,7 +188,8 @@ def test_tb_8_a_set_keeps_each_bundle_with_its_domain() -> None:
         BundleSet.of(AUTHORITY.bundle(), newer)
 
 
-def test_x509_6_an_authority_is_written_with_one_certificate_and_no_kid() -> None:
+@pytest.mark.clause("X509-20", "X509-21")
+def test_x509_22_an_authority_is_written_with_one_certificate_and_no_kid() -> None:
     """`use` is `x509-svid`, `x5c` holds exactly one, `kid` is absent."""
     element = document()["keys"][0]
     assert element["use"] == "x509-svid"
@@ -196,25 +198,25 @@ def test_x509_6_an_authority_is_written_with_one_certificate_and_no_kid() -> Non
 
 
 @pytest.mark.parametrize("x5c", [None, [], "", [""], [None], ["!"], ["AAAA"], {}, [[]]])
-def test_x509_6_an_element_without_a_certificate_is_ignored(x5c: object) -> None:
+def test_x509_23_an_element_without_a_certificate_is_ignored(x5c: object) -> None:
     """Absent, empty or unreadable."""
     assert changed(0, x5c=x5c).x509_authorities == ()
 
 
-def test_x509_6_all_but_the_first_certificate_are_ignored() -> None:
+def test_x509_24_all_but_the_first_certificate_are_ignored() -> None:
     """What stands behind it can't smuggle an authority in."""
     foreign = json.loads(TestAuthority("other.org").bundle().to_jwks())["keys"][0]["x5c"][0]
     own = document()["keys"][0]["x5c"][0]
     assert changed(0, x5c=[own, foreign]).x509_authorities == (AUTHORITY.root,)
 
 
-def test_x509_6_a_certificate_of_another_key_than_shown_is_ignored() -> None:
+def test_x509_20_a_certificate_of_another_key_than_shown_is_ignored() -> None:
     """RFC 7517, 4.7: the first certificate holds the element's own key."""
     foreign = json.loads(TestAuthority("other.org").bundle().to_jwks())["keys"][0]["x5c"][0]
     assert changed(0, x5c=[foreign]).x509_authorities == ()
 
 
-def test_x509_6_a_leaf_in_a_bundle_is_no_authority() -> None:
+def test_x509_11_a_leaf_in_a_bundle_is_no_authority() -> None:
     """A workload's certificate among the anchors would vouch for itself."""
     svid = AUTHORITY.leaf()
     with pytest.raises(Malformed, match="no authority"):
@@ -233,6 +235,7 @@ def test_jwt_10_only_token_keys_with_a_kid_count() -> None:
         assert not changed(1, kid=key_id).jwt_authorities
 
 
+@pytest.mark.clause("WL-15")
 def test_jwt_10_the_workload_api_form_holds_only_token_keys() -> None:
     """No X.509 authority and no SPIFFE members (WL-15); an empty set is legal."""
     written = json.loads(AUTHORITY.bundle().jwt_jwks())

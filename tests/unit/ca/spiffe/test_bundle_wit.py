@@ -28,7 +28,7 @@ def read(value: object) -> Bundle:
     return Bundle.from_jwks(DOMAIN, json.dumps(value).encode())
 
 
-def test_the_three_kinds_are_read_as_they_were_written() -> None:
+def test_wit_19_the_three_kinds_are_read_as_they_were_written() -> None:
     """In a bundle and in a map of bundles."""
     assert read(document()) == BUNDLE
     assert [each["use"] for each in document()["keys"]] == ["x509-svid", "jwt-svid", "wit-svid"]
@@ -37,7 +37,8 @@ def test_the_three_kinds_are_read_as_they_were_written() -> None:
     assert again.wit_authorities == BUNDLE.wit_authorities
 
 
-def test_each_kind_is_told_alone() -> None:
+@pytest.mark.clause("WL-12", "WL-20")
+def test_wit_20_each_kind_is_told_alone() -> None:
     """No key of another use is in it."""
     for text, use in ((BUNDLE.wit_jwks(), "wit-svid"), (BUNDLE.jwt_jwks(), "jwt-svid")):
         assert [each["use"] for each in json.loads(text)["keys"]] == [use]
@@ -46,7 +47,7 @@ def test_each_kind_is_told_alone() -> None:
     assert json.loads(Bundle(trust_domain=DOMAIN).wit_jwks()) == {"keys": []}
 
 
-def test_one_kid_for_two_uses_is_refused() -> None:
+def test_wit_19_one_kid_for_two_uses_is_refused() -> None:
     """Written or read, even for one and the same key."""
     key = make_key("twice").public_key()
     with pytest.raises(Malformed, match="one `kid`"):
@@ -57,7 +58,7 @@ def test_one_kid_for_two_uses_is_refused() -> None:
         read(made)
 
 
-def test_two_keys_under_one_kid_are_refused_and_the_same_twice_is_one() -> None:
+def test_wit_19_two_keys_under_one_kid_are_refused_and_the_same_twice_is_one() -> None:
     """Who signed would be a matter of luck."""
     made = document()
     made["keys"].append(made["keys"][2])
@@ -78,7 +79,7 @@ def test_an_element_that_can_be_no_authority_is_ignored(change: dict[str, object
     assert found.jwt_authorities == BUNDLE.jwt_authorities
 
 
-def test_a_wit_authority_without_a_key_id_is_not_written() -> None:
+def test_wit_19_a_wit_authority_without_a_key_id_is_not_written() -> None:
     """Strict to write."""
     with pytest.raises(Malformed, match="WIT authority"):
         Bundle(trust_domain=DOMAIN, wit_authorities={"": make_key("x").public_key()})

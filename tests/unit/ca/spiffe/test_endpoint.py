@@ -11,7 +11,7 @@ from ca.spiffe.endpoint import LONGEST_SOCKET_PATH, TcpEndpoint, UnixEndpoint, p
 
 
 @pytest.mark.parametrize("text", ["unix:///run/s.sock", "unix:/run/s.sock"])
-def test_we_unix_is_an_absolute_path(text: str) -> None:
+def test_ep_9_unix_is_an_absolute_path(text: str) -> None:
     """Both spellings clients use."""
     assert parse(text) == UnixEndpoint("/run/s.sock")
     assert str(parse(text)) == "unix:///run/s.sock"
@@ -34,7 +34,7 @@ def test_we_unix_is_an_absolute_path(text: str) -> None:
         "unix:///" + "a" * LONGEST_SOCKET_PATH,
     ],
 )
-def test_we_unix_with_anything_else_is_refused(text: str) -> None:
+def test_ep_9_unix_with_anything_else_is_refused(text: str) -> None:
     """No authority, no query, no fragment, nothing a socket's name can't hold."""
     with pytest.raises(Malformed):
         parse(text)
@@ -44,7 +44,7 @@ def test_we_unix_with_anything_else_is_refused(text: str) -> None:
     ("text", "expected"),
     [("tcp://127.0.0.1:8000", TcpEndpoint("127.0.0.1", 8000)), ("tcp://[::1]:1", TcpEndpoint("::1", 1))],
 )
-def test_we_tcp_is_an_address_and_a_port(text: str, expected: TcpEndpoint) -> None:
+def test_ep_10_tcp_is_an_address_and_a_port(text: str, expected: TcpEndpoint) -> None:
     """IPv4, and IPv6 in brackets."""
     assert parse(text) == expected
     assert str(expected) == text
@@ -71,7 +71,8 @@ def test_we_tcp_is_an_address_and_a_port(text: str, expected: TcpEndpoint) -> No
         "",
     ],
 )
-def test_we_tcp_with_anything_else_is_refused(text: str) -> None:
+@pytest.mark.clause("EP-8")
+def test_ep_10_tcp_with_anything_else_is_refused(text: str) -> None:
     """A host name is no address; a path, a user or another scheme has no place."""
     with pytest.raises(Malformed):
         parse(text)

@@ -232,6 +232,7 @@ def test_jwt_8_other_claims_are_carried() -> None:
     assert seen(token) == seen(token)
 
 
+@pytest.mark.clause("WL-12")
 def test_jwt_10_a_key_for_x509_never_verifies_a_token() -> None:
     """The root's own key signs certificates and nothing else."""
     for key in (AUTHORITY.root_key, AUTHORITY.issuer_key):

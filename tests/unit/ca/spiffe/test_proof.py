@@ -41,7 +41,7 @@ def refused(proof: str, wit: str = SVID.token, *, now: datetime = NOON, beside: 
     return str(caught.value)
 
 
-def test_a_wit_with_its_proof_is_a_peer() -> None:
+def test_wit_18_a_wit_with_its_proof_is_a_peer() -> None:
     """Id, instance and the end of the WIT."""
     peer = seen(mint(SVID, HERE, NOON))
     assert str(peer.id) == "spiffe://example.org/agent"
@@ -67,13 +67,13 @@ def test_a_proof_is_signed_by_whatever_key_the_wit_names(key: Any) -> None:
     assert seen(mint(svid, HERE, NOON), svid.token).id == svid.id
 
 
-def test_a_wit_alone_is_nobody() -> None:
+def test_wit_16_a_wit_alone_is_nobody() -> None:
     """Not with nothing, not with itself, not with a JWT-SVID."""
     for proof in ("", SVID.token, ISSUER.authority.token(), "a.b.c"):
         refused(proof)
 
 
-def test_another_key_proves_nothing() -> None:
+def test_wit_16_another_key_proves_nothing() -> None:
     """Also when the header brings the key along."""
     thief = make_key("thief")
     stolen = make_proof(SVID, key=thief, header={"jwk": jwk.of_confirmation(thief.public_key())})
@@ -121,7 +121,7 @@ def test_audiences_are_names_and_no_text() -> None:
     assert seen(make_proof(SVID, claims={"aud": [HERE]})).id == SVID.id
 
 
-def test_a_proof_is_short() -> None:
+def test_wit_21_a_proof_is_short() -> None:
     """Not expired, not for long, not from the future."""
     for value in (None, "soon", True):
         assert "exp" in refused(make_proof(SVID, claims={"exp": value}))
@@ -147,7 +147,7 @@ def test_a_proof_has_a_number(value: object) -> None:
     assert "jti" in refused(make_proof(SVID, claims={"jti": value}))
 
 
-def test_a_proof_is_accepted_once() -> None:
+def test_wit_22_a_proof_is_accepted_once() -> None:
     """The same number again, in the same token or in another; with another WIT it is another."""
     cache, proof = ReplayCache(), make_proof(SVID, claims={"jti": "1"})
 
@@ -203,7 +203,7 @@ def test_claims_nobody_knows_are_ignored() -> None:
     assert seen(make_proof(SVID, claims={"https://example.org/x": [1]})).id == SVID.id
 
 
-def test_a_proof_that_nobody_would_believe_is_not_made() -> None:
+def test_wit_21_a_proof_that_nobody_would_believe_is_not_made() -> None:
     """Strict to write."""
     for ttl in (timedelta(0), timedelta(seconds=-1), LONGEST_PROOF + timedelta(seconds=1)):
         with pytest.raises(Malformed, match="lives longer"):
@@ -215,7 +215,7 @@ def test_a_proof_that_nobody_would_believe_is_not_made() -> None:
     assert set(claims) == {"aud", "exp", "jti", "wth"}
 
 
-def test_the_two_stand_in_their_own_headers_once() -> None:
+def test_wit_17_the_two_stand_in_their_own_headers_once() -> None:
     """Never in `Authorization`."""
     proof = mint(SVID, HERE, NOON)
     both = [("workload-IDENTITY-token", f" {SVID.token} "), ("Workload-Proof-Token", proof), ("X", "y")]

@@ -50,7 +50,7 @@ def test_a_token_says_whom_it_names_and_proves_nobody() -> None:
     assert wit.expires_at == NOON + timedelta(minutes=5)
 
 
-def test_an_unproven_wit_holds_no_identity() -> None:
+def test_wit_16_an_unproven_wit_holds_no_identity() -> None:
     """So nobody can hand one to what wants to know who is there."""
     wit = check(ISSUER.token(), BUNDLES, NOON)
     values = [getattr(wit, each.name) for each in dataclasses.fields(UnprovenWit)]
@@ -59,24 +59,24 @@ def test_an_unproven_wit_holds_no_identity() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", 7, ["wit-1"], "WIT-1", "jwt-1"])
-def test_kid_must_be_there_and_name_a_wit_authority(value: object) -> None:
+def test_wit_1_kid_must_be_there_and_name_a_wit_authority(value: object) -> None:
     """Case counts, and a JWT authority is none."""
     assert "kid" in refused(ISSUER.token(header={"kid": value}))
 
 
 @pytest.mark.parametrize("value", [None, "", "JWT", "JOSE", "WIT+JWT", "wpt+jwt", "a/wit+jwt", 7, ["wit+jwt"]])
-def test_typ_must_be_that_of_a_wit(value: object) -> None:
+def test_wit_2_typ_must_be_that_of_a_wit(value: object) -> None:
     """To the letter."""
     assert "typ" in refused(ISSUER.token(header={"typ": value}))
 
 
 @pytest.mark.parametrize("value", [None, "none", "HS256", "EdDSA", "ES256K", "es256", 7, ["ES256"]])
-def test_alg_must_be_one_of_nine(value: object) -> None:
+def test_wit_3_alg_must_be_one_of_nine(value: object) -> None:
     """No MAC, nothing unsigned, nothing that is not in the table."""
     assert "one of the nine" in refused(ISSUER.token(header={"alg": value}))
 
 
-def test_header_members_nobody_knows_are_ignored_unless_critical() -> None:
+def test_wit_4_header_members_nobody_knows_are_ignored_unless_critical() -> None:
     """Keys in the header are members nobody knows here."""
     known = {"x5t": "a", "jwk": jwk.of_confirmation(make_key("evil").public_key()), "jku": "https://evil.org", "u": [1]}
     assert check(ISSUER.token(header=known), BUNDLES, NOON).subject == "spiffe://example.org/agent"
@@ -87,18 +87,18 @@ def test_header_members_nobody_knows_are_ignored_unless_critical() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "agent", 7, "spiffe://example.org/a/", "spiffe://example.org/a\n", ["x"]])
-def test_sub_must_be_a_spiffe_id(value: object) -> None:
+def test_wit_5_sub_must_be_a_spiffe_id(value: object) -> None:
     """Without it nobody is named."""
     assert "sub" in refused(ISSUER.token(claims={"sub": value}))
 
 
 @pytest.mark.parametrize("value", ["server", ["server"], [], "", {"a": 1}])
-def test_an_audience_is_refused(value: object) -> None:
+def test_wit_13_an_audience_is_refused(value: object) -> None:
     """It belongs into the proof; with one, an old verifier would take the token for a bearer's."""
     assert "aud" in refused(ISSUER.token(claims={"aud": value}))
 
 
-def test_exp_must_be_there_and_not_have_passed() -> None:
+def test_wit_9_exp_must_be_there_and_not_have_passed() -> None:
     """Five seconds of leeway."""
     for value in (None, "1795435200", True, -1, [1]):
         assert "exp" in refused(ISSUER.token(claims={"exp": value}))
@@ -108,7 +108,8 @@ def test_exp_must_be_there_and_not_have_passed() -> None:
     assert "expired" in refused(token, now=end)
 
 
-def test_nbf_in_the_future_is_refused() -> None:
+@pytest.mark.clause("WIT-11")
+def test_wit_10_nbf_in_the_future_is_refused() -> None:
     """And `iat` limits nothing."""
     later = jose.seconds(NOON + timedelta(minutes=1))
     assert "not valid before" in refused(ISSUER.token(claims={"nbf": later}))
@@ -117,7 +118,8 @@ def test_nbf_in_the_future_is_refused() -> None:
         assert claim in refused(ISSUER.token(claims={claim: "soon"}))
 
 
-def test_claims_nobody_knows_and_an_issuer_are_ignored() -> None:
+@pytest.mark.clause("WIT-8")
+def test_wit_14_claims_nobody_knows_and_an_issuer_are_ignored() -> None:
     """`jti` is no protection against anything here."""
     token = ISSUER.token(claims={"jti": "1", "iss": "https://example.org", "https://example.org/x": [1]})
     assert check(token, BUNDLES, NOON).token == token
@@ -142,20 +144,20 @@ def test_claims_nobody_knows_and_an_issuer_are_ignored() -> None:
         {"jwk": {"kty": "oct", "alg": "HS256"}},
     ],
 )
-def test_cnf_must_hold_a_public_key_that_can_prove(value: object) -> None:
+def test_wit_6_cnf_must_hold_a_public_key_that_can_prove(value: object) -> None:
     """Present, a JWK, of a kind that signs."""
     assert "cnf" in refused(confirming(value))
 
 
 @pytest.mark.parametrize("value", [None, "none", "HS256", "ES384", "RS256", "EdDSA", "", 7, ["ES256"]])
-def test_cnf_must_say_the_algorithm_of_its_key(value: object) -> None:
+def test_wit_7_cnf_must_say_the_algorithm_of_its_key(value: object) -> None:
     """One of the nine, and one that goes with the key."""
     element = {name: member for name, member in (ELEMENT | {"alg": value}).items() if member is not None}
     assert "alg" in refused(confirming({"jwk": element}))
 
 
 @pytest.mark.parametrize("member", ["d", "p", "q", "dp", "dq", "qi", "oth", "k"])
-def test_a_private_key_in_cnf_is_refused(member: str) -> None:
+def test_wit_6_a_private_key_in_cnf_is_refused(member: str) -> None:
     """Whoever reads the token could prove it."""
     assert "private" in refused(confirming({"jwk": ELEMENT | {member: "AA"}}))
 
@@ -169,7 +171,7 @@ def test_a_private_key_in_cnf_is_refused(member: str) -> None:
     ],
     ids=["P-384", "P-521", "RSA"],
 )
-def test_every_algorithm_of_the_table_can_be_confirmed(key: Any, algorithms: tuple[str, ...]) -> None:
+def test_wit_7_every_algorithm_of_the_table_can_be_confirmed(key: Any, algorithms: tuple[str, ...]) -> None:
     """And the usual one is what we write."""
     element = jwk.of_confirmation(key.public_key())
     assert element["alg"] == algorithms[0]
@@ -178,7 +180,7 @@ def test_every_algorithm_of_the_table_can_be_confirmed(key: Any, algorithms: tup
         assert (wit.key, wit.algorithm) == (key.public_key(), algorithm)
 
 
-def test_only_a_wit_authority_of_its_own_trust_domain_signs() -> None:
+def test_wit_20_only_a_wit_authority_of_its_own_trust_domain_signs() -> None:
     """Not a federated one, not the JWT authority, not a stranger under a known `kid`."""
     ours = {"sub": "spiffe://example.org/agent"}
     assert "not signed by the key" in refused(FOREIGN.token(claims=ours))
@@ -190,6 +192,7 @@ def test_only_a_wit_authority_of_its_own_trust_domain_signs() -> None:
     assert "no WIT authority" in refused(ISSUER.token(), without)
 
 
+@pytest.mark.clause("ID-13", "WIT-20", "WL-12")
 def test_a_wit_is_no_jwt_svid_and_a_jwt_svid_no_wit() -> None:
     """Neither by its type nor by the keys."""
     with pytest.raises(Untrusted, match="typ"):

@@ -62,13 +62,13 @@ def test_untrusted_is_a_failed_proof() -> None:
     assert Untrusted.code == "untrusted"
 
 
-def test_x509_2_two_uri_names_are_refused() -> None:
+def test_x509_1_two_uri_names_are_refused() -> None:
     """Even if both are the same."""
     for uris in ([AGENT, "spiffe://example.org/other"], [AGENT, AGENT], [AGENT, "https://example.org"]):
         assert "2 URI names" in refused(odd(Oddities(uris=uris)))
 
 
-def test_x509_2_no_uri_name_is_refused() -> None:
+def test_x509_1_no_uri_name_is_refused() -> None:
     """A DNS name or nothing is no SPIFFE ID."""
     assert "0 URI names" in refused(odd(Oddities(uris=[], dns_names=["example.org"])))
     assert "no subject alternative name" in refused(odd(Oddities(no_names=True)))
@@ -82,17 +82,17 @@ def test_x509_2_other_names_beside_the_id_are_legal() -> None:
 @pytest.mark.parametrize(
     "uri", ["https://example.org/agent", "spiffe://example.org/a/", "spiffe://Example.org/a", "urn:x"]
 )
-def test_x509_5_2_another_scheme_or_a_bad_id_is_refused(uri: str) -> None:
+def test_x509_19_another_scheme_or_a_bad_id_is_refused(uri: str) -> None:
     """The URI name is a SPIFFE ID to the letter."""
     assert "not a SPIFFE ID" in refused(odd(Oddities(uris=[uri])))
 
 
-def test_x509_3_1_a_leaf_without_a_path_is_refused() -> None:
+def test_x509_3_a_leaf_without_a_path_is_refused() -> None:
     """It would be the trust domain itself (the reference library lets a peer pass here)."""
     assert "no path" in refused(odd(Oddities(uris=["spiffe://example.org"])))
 
 
-def test_x509_3_1_names_must_be_critical_without_a_subject() -> None:
+def test_x509_4_names_must_be_critical_without_a_subject() -> None:
     """RFC 5280, 4.1.2.6; with a subject either is fine."""
     assert "not critical" in refused(odd(Oddities(names_critical=False)))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
@@ -100,37 +100,40 @@ def test_x509_3_1_names_must_be_critical_without_a_subject() -> None:
         assert str(seen(odd(Oddities(subject=subject, names_critical=critical))).id) == AGENT
 
 
-def test_x509_4_1_an_authority_is_no_leaf() -> None:
+@pytest.mark.clause("X509-7", "X509-18")
+def test_x509_8_an_authority_is_no_leaf() -> None:
     """A signing certificate must not be used to authenticate, and neither must one that could sign."""
     assert "certificate authority" in refused(odd(Oddities(is_ca=True)))
     assert "no path" in refused([AUTHORITY.issuer])
 
 
-def test_x509_4_1_absent_basic_constraints_mean_no_authority() -> None:
+def test_x509_8_absent_basic_constraints_mean_no_authority() -> None:
     """The default of the extension is cA=FALSE."""
     assert str(seen(odd(Oddities(is_ca=None))).id) == AGENT
 
 
-def test_x509_4_3_key_usage_must_be_there_critical_and_for_signatures() -> None:
+@pytest.mark.clause("X509-12")
+def test_x509_10_key_usage_must_be_there_critical_and_for_signatures() -> None:
     """Each missing part is a reason of its own."""
     assert "no key usage" in refused(odd(Oddities(key_usages=None)))
     assert "not critical" in refused(odd(Oddities(key_usage_critical=False)))
     assert "digitalSignature" in refused(odd(Oddities(key_usages=frozenset({"key_agreement"}))))
 
 
+@pytest.mark.clause("X509-18")
 @pytest.mark.parametrize("usage", ["key_cert_sign", "crl_sign"])
-def test_x509_4_3_a_leaf_that_may_sign_certificates_or_lists_is_refused(usage: str) -> None:
+def test_x509_13_a_leaf_that_may_sign_certificates_or_lists_is_refused(usage: str) -> None:
     """Neither bit may be set, whatever the basic constraints say."""
     assert "keyCertSign" in refused(odd(Oddities(key_usages=frozenset({"digital_signature", usage}))))
 
 
-def test_x509_4_3_other_usages_are_legal() -> None:
+def test_x509_14_other_usages_are_legal() -> None:
     """Key encipherment and key agreement may be set."""
     usages = frozenset({"digital_signature", "key_encipherment", "key_agreement"})
     assert str(seen(odd(Oddities(key_usages=usages))).id) == AGENT
 
 
-def test_x509_4_4_extended_usage_is_both_or_absent() -> None:
+def test_x509_15_extended_usage_is_both_or_absent() -> None:
     """One half of it would let an SVID act at one end only."""
     assert str(seen(odd(Oddities(extended=None))).id) == AGENT
     both = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.SERVER_AUTH)
@@ -139,14 +142,14 @@ def test_x509_4_4_extended_usage_is_both_or_absent() -> None:
         assert "serverAuth and clientAuth" in refused(odd(Oddities(extended=half)))
 
 
-def test_x509_5_1_an_unknown_critical_extension_is_refused() -> None:
+def test_x509_17_an_unknown_critical_extension_is_refused() -> None:
     """RFC 5280: what is critical and not understood means no."""
     unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.65980.99"), b"\x05\x00")
     assert "critical" in refused(odd(Oddities(extra=[(unknown, True)])))
     assert str(seen(odd(Oddities(extra=[(unknown, False)]))).id) == AGENT
 
 
-def test_x509_5_1_a_chain_is_valid_only_in_its_time() -> None:
+def test_x509_17_a_chain_is_valid_only_in_its_time() -> None:
     """From the leaf's first second to its last, and no longer than any issuer."""
     chain = AUTHORITY.leaf(ttl=timedelta(hours=1)).chain
     assert "expired" in refused(chain, now=NOON + timedelta(hours=1, seconds=1))
@@ -157,13 +160,13 @@ def test_x509_5_1_a_chain_is_valid_only_in_its_time() -> None:
     refused(long, now=NOON + timedelta(days=1, seconds=1))
 
 
-def test_x509_5_1_time_zones_do_not_matter() -> None:
+def test_x509_17_time_zones_do_not_matter() -> None:
     """The same instant in another zone is the same instant."""
     there = NOON.astimezone(timezone(timedelta(hours=-11)))
     assert seen(AUTHORITY.leaf().chain, now=there).id == seen(AUTHORITY.leaf().chain, now=NOON.astimezone(UTC)).id
 
 
-def test_x509_5_1_every_link_must_be_shown() -> None:
+def test_x509_17_every_link_must_be_shown() -> None:
     """The issuer can't be guessed; the root need not be shown but may be."""
     chain = AUTHORITY.leaf().chain
     refused(chain[:1])
@@ -171,7 +174,8 @@ def test_x509_5_1_every_link_must_be_shown() -> None:
     seen([chain[0], AUTHORITY.root, chain[1]])
 
 
-def test_x509_5_1_an_issuer_that_is_no_authority_signs_nothing() -> None:
+@pytest.mark.clause("X509-8", "X509-11")
+def test_x509_17_an_issuer_that_is_no_authority_signs_nothing() -> None:
     """A workload can't issue: not with its own SVID, not with a CA without keyCertSign, not past a path length."""
     svid = AUTHORITY.leaf("/evil")
     child = TestAuthority(seed="child", intermediate=False)
@@ -184,20 +188,21 @@ def test_x509_5_1_an_issuer_that_is_no_authority_signs_nothing() -> None:
         refused(fake.chain(fake.certificate("/agent")))
 
 
-def test_x509_5_1_a_path_length_is_kept() -> None:
+@pytest.mark.clause("X509-9")
+def test_x509_17_a_path_length_is_kept() -> None:
     """A root that allows no issuer below it has none."""
     short = TestAuthority(path_length=0)
     refused(short.leaf().chain, BundleSet.of(short.bundle()))
 
 
-def test_x509_5_1_uri_name_constraints_are_refused_not_ignored() -> None:
+def test_x509_17_uri_name_constraints_are_refused_not_ignored() -> None:
     """Traps 1: this verifier can't judge them, so a chain under one leads nowhere; nothing here relies on them."""
     permitted = x509.NameConstraints([x509.UniformResourceIdentifier("example.org")], None)
     constrained = TestAuthority(constraints=permitted)
     assert "constraint" in refused(constrained.leaf().chain, BundleSet.of(constrained.bundle()))
 
 
-def test_x509_5_1_weak_keys_are_refused() -> None:
+def test_x509_17_weak_keys_are_refused() -> None:
     """An issuer with a short RSA key or a curve outside the agreed ones leads nowhere."""
     keys: list[PrivateKey] = [
         rsa.generate_private_key(65537, 1024),
@@ -274,6 +279,7 @@ def test_what_a_certificate_says_can_not_break_a_line_of_the_log() -> None:
     refused(odd(Oddities(uris=["spiffe://example.org/a\nb"])))
 
 
+@pytest.mark.clause("WL-21")
 def test_an_svid_is_read_from_what_the_workload_api_hands_over() -> None:
     """Concatenated DER and PKCS#8; written again it is the same."""
     svid = AUTHORITY.leaf("/agent", instance=INSTANCE, hint="main")
@@ -298,6 +304,7 @@ def test_an_svid_with_another_key_is_malformed(key: bytes) -> None:
         X509Svid.parse(AUTHORITY.leaf().chain_der(), key)
 
 
+@pytest.mark.clause("WL-21")
 def test_an_svid_with_an_encrypted_or_odd_key_is_malformed() -> None:
     """Only unencrypted elliptic curve and RSA keys come out of a Workload API."""
     secret = serialization.BestAvailableEncryption(b"x")
