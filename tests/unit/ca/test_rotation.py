@@ -1,21 +1,17 @@
-"""Authorities over the years: prepared early, told before they sign, kept until what they signed is gone."""
+"""Moves of authorities: prepared early, told before they sign, kept until what they signed is gone."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 
 from ca import store
 from ca.authority import Authority
 from ca.errors import Conflict, NotFound, Stale, Unavailable
-from ca.keys.disk import DiskKeyStore
 from ca.keys.memory import MemoryKeyStore
 from ca.profiles.prepared import Kind
 from ca.rotation import GRACE, INITIAL, TRANSITIONS, Event, Rotation, step
@@ -130,74 +126,6 @@ async def test_after_a_long_sleep_one_tick_is_enough(authority: Authority) -> No
         for kind in KINDS:
             assert authority.ring.signer(kind, now).not_before <= now
         assert authority.issuer(now).not_after > now + 5 * DAY
-
-
-@dataclass
-class Years:
-    """What a simulated run has seen."""
-
-    chains: list[tuple[datetime, tuple[bytes, ...]]] = field(default_factory=list)
-    tokens: list[tuple[datetime, str]] = field(default_factory=list)
-    told: dict[str, datetime] = field(default_factory=dict)
-    numbers: list[tuple[int, bytes]] = field(default_factory=list)
-    first_signed: dict[str, datetime] = field(default_factory=dict)
-
-    def look(self, authority: Authority, now: datetime) -> None:
-        """Everything alive still verifies against today's bundle."""
-        bundle = authority.bundle(now)
-        bundles = BundleSet.of(bundle)
-        wit = b"".join(each.key_id for each in authority.ring.authorities if each.kind is Kind.WIT)
-        self.numbers.append((bundle.sequence or 0, bundle.x509_der() + bundle.jwt_jwks() + wit))
-        members = {*bundle.jwt_authorities, *(_key_id(each) for each in bundle.x509_authorities)}
-        self.told = {member: self.told.get(member, now) for member in members} | self.told
-        self.chains = [(end, chain) for end, chain in self.chains if end > now]
-        self.tokens = [(end, text) for end, text in self.tokens if end > now]
-        for _, chain in self.chains:
-            x509svid.verify(chain, bundles, now)
-        for _, text in self.tokens:
-            jwtsvid.verify(text, "server", bundles, now)
-
-    async def sign(self, authority: Authority, now: datetime) -> None:
-        """One leaf and one token, as long as they may be."""
-        longest = authority.settings.longest_x509_ttl - timedelta(hours=13)  # a tick is every twelve hours
-        prepared, text = leaf(authority, now, ttl=longest), token(authority, now, ttl=longest)
-        self.chains.append((prepared.not_after, await authority.sign_x509(prepared)))
-        self.tokens.append((text.not_after, await authority.sign_jwt(text)))
-        root = authority.ring.get(authority.ring.signer(Kind.ISSUING, now).issuer_key_id or b"")
-        assert root is not None
-        for signer in (text.issuer_key_id.hex(), root.key_id.hex()):
-            self.first_signed.setdefault(signer, now)
-
-
-def _key_id(certificate: x509.Certificate) -> str:
-    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
-
-
-async def test_four_hundred_days(tmp_path: Path) -> None:
-    """A tick each twelve hours and a restart now and then.
-
-    Everything unexpired verifies against the bundle of each day; a key is in the bundle for a sixth of its life before
-    it first signs; the number grows exactly when the bundle changes; nothing piles up.
-    """
-    clock, seen, chosen = ManualClock(BEGIN), Years(), settings(root_ttl=180 * DAY)
-    for _ in range(8):
-        async with opened(tmp_path, DiskKeyStore(tmp_path / "keys", None), clock, chosen) as authority:
-            rotation = Rotation(authority)
-            for _ in range(100):
-                await clock.advance(12 * 3600)
-                await rotation.tick(clock.now())
-                await seen.sign(authority, clock.now())
-                seen.look(authority, clock.now())
-            assert len(authority.ring.authorities) <= 10
-            assert len(await authority.ring.key_store.list()) == len(authority.ring.authorities)
-    assert clock.now() - BEGIN >= 400 * DAY
-    assert len(seen.first_signed) >= 14 + 2
-    for signer, moment in seen.first_signed.items():
-        if moment > BEGIN + DAY:
-            assert moment - seen.told[signer] >= chosen.ca_ttl / 6
-    for (before, old), (after, new) in pairwise(seen.numbers):
-        assert (after > before) is (old != new)
-        assert after >= before
 
 
 async def test_a_new_root_takes_over_by_word(authority: Authority) -> None:
