@@ -62,7 +62,7 @@ async def serve(
     part = readiness.part("node agent")
     part.waiting("the attestor server")
     async with AsyncExitStack() as stack:
-        parts = _assemble(stack, settings, clock, part, metrics=metrics, joining=_joining(settings, join_token))
+        parts = await _assemble(stack, settings, clock, part, metrics=metrics, joining=_joining(settings, join_token))
         await _loops(stack, parts, clock, metrics)
         await _listeners(stack, parts, settings, metrics)
         if settings.health is not None:
@@ -102,7 +102,7 @@ def _joining(settings: NodeAgentSettings, at_hand: Secret | None) -> Joining:
     )
 
 
-def _assemble(
+async def _assemble(
     stack: AsyncExitStack,
     settings: NodeAgentSettings,
     clock: Clock,
@@ -130,7 +130,7 @@ def _assemble(
         report=report,
         part=part,
     )
-    attestor = open_attestor(stack, settings, metrics)
+    attestor = await open_attestor(stack, settings, clock, metrics)
     renewal = Renewal(holdings, attestor, upstream, clock)
     return _Parts(
         connections=connections,

@@ -8,10 +8,12 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from attestor.methods.node.k8s_psat import ProverSettings as PsatProverSettings
+from attestor.methods.workload.k8s import PATIENCE
+from attestor.methods.workload.kubelet import KubeletSettings
 from attestor.methods.workload.unix import HASH_LIMIT
 from attestor.node_agent.sds import Naming
 from attestor.node_agent.workload_api import Profiles
-from ca.runtime.settings import SecretReference, Settings, parsed_by
+from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -61,6 +63,16 @@ class WorkloadApiSettings(Settings):
             bundles_for_anybody=self.bundles_without_identity,
             foreign_claims=frozenset(self.foreign_claims),
         )
+
+
+class KubernetesSourceSettings(Settings):
+    """How the pod of a process is found."""
+
+    kubelet: KubeletSettings = KubeletSettings()
+    patience: Duration = PATIENCE
+    """For how long a container may run before the kubelet knows of it; its first call waits so long."""
+    cgroup_parents: tuple[str, ...] = ()
+    """Names that may stand above the cgroups of pods, where the kubelet was given a `--cgroup-root`."""
 
 
 class Limits(Settings):
@@ -132,6 +144,8 @@ class NodeAgentSettings(Settings):
     workload_api: WorkloadApiSettings = WorkloadApiSettings()
     systemd: bool = False
     """Whether to say which unit of systemd a process belongs to."""
+    kubernetes: KubernetesSourceSettings | None = None
+    """Whether to say which pod and container a process runs in, and whom to ask."""
     limits: Limits = Limits()
     envoy: EnvoySettings = EnvoySettings()
     health: HealthListen | None = None

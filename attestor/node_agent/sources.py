@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from attestor.methods.workload import load
+from attestor.methods.workload.kubelet import Kubelet, fetcher
 from attestor.methods.workload.protocol import WorkloadSource
 from attestor.node_agent.attest import Attestor
-from attestor.node_agent.settings import NodeAgentSettings
+from attestor.node_agent.settings import KubernetesSourceSettings, NodeAgentSettings
+from ca.runtime.clock import Clock
 from ca.runtime.metrics import Metrics
 
 
-def open_attestor(stack: AsyncExitStack, settings: NodeAgentSettings, metrics: Metrics) -> Attestor:
+async def open_attestor(stack: AsyncExitStack, settings: NodeAgentSettings, clock: Clock, metrics: Metrics) -> Attestor:
     """Looks at processes until `stack` is left."""
 
     def count(source: str, outcome: str) -> None:
@@ -22,4 +24,14 @@ def open_attestor(stack: AsyncExitStack, settings: NodeAgentSettings, metrics: M
     sources: list[WorkloadSource] = [unix]
     if settings.systemd:
         sources.append(load("systemd").SystemdSource())
+    if settings.kubernetes is not None:
+        sources.append(await _kubernetes(stack, settings.kubernetes, clock))
     return Attestor(sources, shared_uids=settings.unix.shared_uids, count=count)
+
+
+async def _kubernetes(stack: AsyncExitStack, settings: KubernetesSourceSettings, clock: Clock) -> WorkloadSource:
+    kubelet = Kubelet(settings.kubelet, await stack.enter_async_context(fetcher(settings.kubelet)), clock)
+    source: WorkloadSource = load("k8s").KubernetesSource(
+        kubelet, clock, patience=settings.patience, parents=settings.cgroup_parents
+    )
+    return source

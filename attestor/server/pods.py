@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from attestor.instance import Strength
 from attestor.methods.node import k8s_psat
 from attestor.methods.platform.cluster import Cluster
 from attestor.methods.platform.pods import KIND, Pod, parse_uid, read_pod
@@ -122,14 +123,14 @@ class PodView:
         except Unavailable as problem:
             return problem
         except Problem as problem:
-            return Believed(replace(attestation, selectors=others), str(problem))
+            return Believed(_without_pod(attestation, others), str(problem))
         return Believed(replace(attestation, selectors=others | pod.selectors(container)))
 
     def _without_cluster(self, node: Node, attestation: Attestation, others: Selectors) -> Believed:
         if self._trusting and node.method != k8s_psat.METHOD:
             return Believed(attestation)
         return Believed(
-            replace(attestation, selectors=others),
+            _without_pod(attestation, others),
             "this node proved no machine of a cluster the server knows, so it can't speak of pods",
         )
 
@@ -168,6 +169,12 @@ class PodView:
             if len(self._read) >= MOST_READ:
                 self._read.clear()
         self._read[key] = seen
+
+
+def _without_pod(attestation: Attestation, others: Selectors) -> Attestation:
+    """Nor is it worth a pod: what its user is worth was not said, so the least is taken."""
+    strength = attestation.strength if attestation.strength <= Strength.OWN_UID else Strength.SHARED_UID
+    return replace(attestation, selectors=others, strength=strength)
 
 
 def _readable(found: Mapping[str, object]) -> Pod | None:

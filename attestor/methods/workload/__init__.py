@@ -8,6 +8,7 @@ from types import ModuleType
 WORKLOAD_SOURCES = {
     "unix": "attestor.methods.workload.unix",
     "systemd": "attestor.methods.workload.systemd",
+    "k8s": "attestor.methods.workload.k8s",
 }
 
 

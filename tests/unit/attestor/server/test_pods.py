@@ -6,6 +6,9 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from attestor.instance import Strength
 from attestor.selector import parse_all, texts
 from attestor.server.pods import Believed, PodView
 from attestor.server.store.nodes import Node, NodeState
@@ -119,6 +122,24 @@ async def test_a_trusting_server_believes_nodes_without_a_cluster(tmp_path: Path
         elsewhere = node("k8s_psat", "k8s_psat:cluster:prod", "k8s_psat:agent_node_name:worker-9")
         assert await believed(view, uid, elsewhere) == []
         assert await believed(view, uid, node("k8s_psat", "k8s_psat:cluster:old")) == []
+
+
+@pytest.mark.parametrize(
+    ("claimed", "left"),
+    [
+        (Strength.POD, Strength.SHARED_UID),
+        (Strength.CONTAINER, Strength.SHARED_UID),
+        (Strength.OWN_UID, Strength.OWN_UID),
+        (Strength.WEAK_PEER, Strength.WEAK_PEER),
+    ],
+)
+async def test_without_its_pod_an_attestation_is_not_worth_one(claimed: Strength, left: Strength) -> None:
+    """A rule that asks for the strength `pod` and names a user only must not be met by a node agent's word."""
+    view = PodView({}, ManualClock())
+    (one,) = await view.believe(node(), [attestation("unix:uid:1", *said("u"), strength=claimed)])
+    assert isinstance(one, Believed)
+    assert texts(one.attestation.selectors) == ["unix:uid:1"]
+    assert one.attestation.strength is left
 
 
 async def test_only_pods_are_asked_about(tmp_path: Path) -> None:
