@@ -9,6 +9,7 @@ from attestor.client.source import X509Source
 from ca.runtime.clock import Clock
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import SpiffeId
+from ca.spiffe.revocation_list import RevocationLists
 from ca.spiffe.x509svid import X509Svid
 
 
@@ -37,3 +38,8 @@ class ChosenIdentity:
     def bundles(self) -> BundleSet:
         """The source's."""
         return self.source.bundles
+
+    @property
+    def revocations(self) -> RevocationLists:
+        """The source's."""
+        return self.source.revocations

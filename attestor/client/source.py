@@ -21,11 +21,13 @@ from attestor.client.workload_api import WorkloadApiClient, X509Context
 from ca.errors import Malformed, Problem
 from ca.runtime import log
 from ca.runtime.clock import Clock, SystemClock
+from ca.spiffe import x509svid
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.endpoint import Endpoint
 from ca.spiffe.id import SpiffeId
 from ca.spiffe.jwtsvid import JwtSvid
-from ca.spiffe.x509svid import X509Svid
+from ca.spiffe.revocation_list import RevocationLists
+from ca.spiffe.x509svid import X509Peer, X509Svid
 
 T = TypeVar("T")
 Waiting = Callable[[Problem], object]
@@ -49,6 +51,10 @@ class X509Material(Protocol):
     @property
     def bundles(self) -> BundleSet:
         """Whom to believe."""
+
+    @property
+    def revocations(self) -> RevocationLists:
+        """What their authorities have taken back; empty where the issuer tells of none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -150,6 +156,20 @@ class X509Source:
     def bundles(self) -> BundleSet:
         """Whom to believe, by trust domain."""
         return self._followed.value.bundles
+
+    @property
+    def revocations(self) -> RevocationLists:
+        """What authorities have taken back, as far as the issuer tells it."""
+        return self._followed.value.revocations
+
+    def still_good(self, peer: X509Peer, now: datetime) -> None:
+        """For each request or event of a connection that stays open: `peer` could prove itself now as it did then.
+
+        Raises:
+            Untrusted: its certificate has expired, or its authority is not believed any more.
+            Revoked: it was taken back.
+        """
+        x509svid.check_still(peer, self.bundles, now, self.revocations)
 
     def by_hint(self, hint: str) -> X509Svid:
         """The identity with this hint. Raises NoIdentity when there is none."""

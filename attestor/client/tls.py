@@ -1,6 +1,7 @@
 """TLS contexts that follow a source: the newest SVID in each handshake, and only the peers one wants.
 
-The peer is judged by the bundle of *its own* trust domain (`ca.spiffe.x509svid.verify`), never by a pooled store. A
+The peer is judged by the bundle of *its own* trust domain (`ca.spiffe.x509svid.verify`), never by a pooled store, and
+refused when its own issuer took it back; on a connection that stays open `X509Source.still_good` says so later. A
 host name means nothing. A refusal closes the connection without a reason the other end could read, so it is logged here
 with the reason and what the peer claimed to be (traps 38), and `refused` is told, to be counted.
 """
@@ -122,7 +123,7 @@ def _same(
 
 
 def _peer(source: X509Material, authorize: Authorize | None, chain: Sequence[bytes]) -> X509Peer:
-    peer = x509svid.verify(chain, source.bundles, source.clock.now())
+    peer = x509svid.verify(chain, source.bundles, source.clock.now(), source.revocations)
     wanted = authorize.matches if isinstance(authorize, IdPattern) else authorize
     if wanted is not None and not wanted(peer.id):
         raise PeerUnwanted(f"`{peer.id}` is not who is expected at the other end")

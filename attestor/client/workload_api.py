@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -26,6 +26,7 @@ from ca.spiffe.bundle import Bundle, BundleSet
 from ca.spiffe.endpoint import Endpoint, UnixEndpoint
 from ca.spiffe.id import SpiffeId, TrustDomain
 from ca.spiffe.jwtsvid import JwtSvid
+from ca.spiffe.revocation_list import RevocationLists
 from ca.spiffe.x509svid import X509Svid
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class X509Context:
 
     svids: tuple[X509Svid, ...]
     bundles: BundleSet
+    revocations: RevocationLists = field(default_factory=RevocationLists)
 
 
 def endpoint_of(address: Endpoint | str | None, environment: Mapping[str, str] = os.environ) -> Endpoint:
@@ -82,11 +84,18 @@ class WorkloadApiClient:
         return await _first(self.watch_x509())
 
     async def watch_x509(self) -> AsyncGenerator[X509Context, None]:
-        """Everything X.509, again at each change, until the other end ends it. Raises as the class says."""
-        call = self._stream(wire.FETCH_X509_SVID, pb.X509SVIDRequest(), pb.X509SVIDResponse)
+        """Everything X.509, again at each change, until the other end ends it. Raises as the class says.
+
+        An issuer of ours is asked for revocation lists as well; another does not know the question.
+        """
+        call = self._stream(wire.FETCH_X509_SVID, pb.X509SVIDRequest(), pb.X509SVIDResponse, wire.CRL_HEADER)
+        lists = RevocationLists()
         async with aclosing(call) as messages:
             async for message in messages:
-                yield _x509_context(wire.decode_x509(message))
+                update = wire.decode_x509(message)
+                if {one.der for one in lists} != set(update.crl):
+                    lists = RevocationLists.of(update.crl)
+                yield _x509_context(update, lists)
 
     async def fetch_x509_bundles(self) -> BundleSet:
         """The X.509 bundles alone, once."""
@@ -134,10 +143,12 @@ class WorkloadApiClient:
             raise Malformed("the Workload API answered nothing")
         return message
 
-    async def _stream(self, path: str, request: Any, answer: type[T]) -> AsyncGenerator[T, None]:
+    async def _stream(
+        self, path: str, request: Any, answer: type[T], *headers: tuple[str, str]
+    ) -> AsyncGenerator[T, None]:
         with _answers(self.endpoint):
             call = self._channel.request(
-                path, Cardinality.UNARY_STREAM, type(request), answer, metadata=[wire.SECURITY_HEADER]
+                path, Cardinality.UNARY_STREAM, type(request), answer, metadata=[wire.SECURITY_HEADER, *headers]
             )
             async with call as stream:
                 await stream.send_message(request, end=True)
@@ -168,13 +179,13 @@ async def _first(updates: AsyncGenerator[T, None]) -> T:
     raise Malformed("the Workload API ended the stream without a word")
 
 
-def _x509_context(update: wire.X509Update) -> X509Context:
+def _x509_context(update: wire.X509Update, lists: RevocationLists) -> X509Context:
     svids = tuple(X509Svid.parse(one.chain, one.key, one.hint) for one in update.svids)
     for svid, entry in zip(svids, update.svids, strict=True):
         if svid.id != entry.id:
             raise Malformed(f"the Workload API calls the X.509-SVID of `{svid.id}` another name")
     own = {entry.id.trust_domain: entry.bundle for entry in update.svids}
-    return X509Context(svids=svids, bundles=_x509_bundles({**update.federated, **own}))
+    return X509Context(svids=svids, bundles=_x509_bundles({**update.federated, **own}), revocations=lists)
 
 
 def _x509_bundles(bundles: Mapping[TrustDomain, bytes]) -> BundleSet:

@@ -1,4 +1,4 @@
-"""sojourn svid: this process's X.509-SVIDs, as any workload gets them."""
+"""sojourn svid: this process's X.509-SVIDs, as any workload gets them; and an operator's word that takes some back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attestor.command.options import endpoint_options
+from attestor.command.svid_revoke import revoke
 from ca.runtime.terminal import Console, Style, Styled, command_options
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def svid() -> None:
-    """Fetch, watch or write this process's X.509-SVID.
+    """Fetch, watch or write this process's X.509-SVID; revoke what was given.
 
     The process is this command itself, as the kernel shows it to the node agent: its user decides what it gets.
     """
+
+
+svid.add_command(revoke)
 
 
 @svid.command()
@@ -196,6 +200,7 @@ def _facts(one: X509Svid) -> dict[str, Any]:
         "spiffe_id": str(one.id),
         "hint": one.hint,
         "serial": _serial(one),
+        "issuer": _issuer(one),
         "instance": one.instance,
         "not_before": one.not_before.isoformat(),
         "expires_at": one.not_after.isoformat(),
@@ -204,3 +209,10 @@ def _facts(one: X509Svid) -> dict[str, Any]:
 
 def _serial(one: X509Svid) -> str:
     return f"{one.chain[0].serial_number:x}"
+
+
+def _issuer(one: X509Svid) -> str:
+    """The key id of the authority that signed it, as `sojourn svid revoke --issuer` wants it."""
+    from ca.spiffe import leaf
+
+    return (leaf.read(one.chain[0]).authority_key_id or b"").hex()

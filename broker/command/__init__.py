@@ -36,7 +36,9 @@ COMMANDS: Mapping[str, Entry] = {
     "policy": Entry("broker.command.policy:policy", "Check, test and explain policies."),
     "audit": Entry("broker.command.audit:audit", "Read and verify the audit."),
     "operator": Entry("broker.command.operator:operator", "Bind a certificate to named verbs."),
-    "svid": Entry("attestor.command.svid:svid", "Fetch, watch or write this process's X.509-SVID."),
+    "svid": Entry(
+        "attestor.command.svid:svid", "Fetch, watch or write this process's X.509-SVID; revoke what was given."
+    ),
     "jwt": Entry("attestor.command.jwt:jwt", "Fetch or verify a JWT-SVID."),
     "rule": Entry("attestor.command.rule:rule", "List identity rules, explain who gets what and why."),
     "token": Entry("attestor.command.token:token", "Create a join token for a node."),

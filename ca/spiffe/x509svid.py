@@ -24,7 +24,17 @@ from ca.spiffe.errors import Revoked, Untrusted
 from ca.spiffe.id import SpiffeId
 from ca.spiffe.revocation_list import RevocationLists
 
-__all__ = ["LONGEST_CHAIN", "PrivateKey", "Revoked", "Untrusted", "X509Peer", "X509Svid", "check_not_revoked", "verify"]
+__all__ = [
+    "LONGEST_CHAIN",
+    "PrivateKey",
+    "Revoked",
+    "Untrusted",
+    "X509Peer",
+    "X509Svid",
+    "check_not_revoked",
+    "check_still",
+    "verify",
+]
 
 LONGEST_CHAIN = 8
 """Certificates a peer may show; honest chains have two or three."""
@@ -88,6 +98,21 @@ def check_not_revoked(path: Sequence[x509.Certificate], spiffe_id: SpiffeId, rev
     if found is not None:
         whose = "the certificate" if found is path[0] else "an authority above the certificate"
         raise Revoked(f"{whose} of `{spiffe_id}` is revoked", serial=f"{found.serial_number:x}")
+
+
+def check_still(peer: X509Peer, bundles: BundleSet, now: datetime, revocations: RevocationLists) -> None:
+    """Whether a peer that proved itself could do so again: for each request of a connection that stays open.
+
+    Raises:
+        Untrusted: its certificate has expired since, or its authority is no longer in its trust domain's bundle.
+        Revoked: a list names it, or an authority on its path, by now.
+    """
+    if now > peer.not_after:
+        raise Untrusted(f"the certificate of `{peer.id}` expired at {peer.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    bundle = bundles.get(peer.id.trust_domain)
+    if bundle is None or peer.chain[-1] not in bundle.x509_authorities:
+        raise Untrusted(f"the authority of `{peer.id}` is no longer one of `{peer.id.trust_domain}`")
+    check_not_revoked(peer.chain, peer.id, revocations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from ca.runtime.process import background
 from ca.runtime.secret import Secret
 from ca.runtime.web import application, listen, listen_unix
 from ca.spiffe.bundle import BundleSet
+from ca.spiffe.revocation_list import RevocationLists
 from ca.spiffe.x509svid import X509Svid
 from fakes.pki import TestAuthority
 from fakes.target import FakeEngine, FakeTarget
@@ -55,6 +56,7 @@ class Material:
     svid: X509Svid
     bundles: BundleSet
     clock: Clock = CLOCK
+    revocations: RevocationLists = field(default_factory=RevocationLists)
 
 
 class Database(FakeEngine):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attestor.client.errors import NoIdentity
 from ca.runtime.clock import Clock
 from ca.spiffe.bundle import BundleSet
+from ca.spiffe.revocation_list import RevocationLists
 from ca.spiffe.x509svid import X509Svid
 
 
@@ -17,6 +18,7 @@ class Material:
     current: X509Svid | None
     bundles: BundleSet
     clock: Clock
+    revocations: RevocationLists = field(default_factory=RevocationLists)
 
     @property
     def svid(self) -> X509Svid:

@@ -15,8 +15,11 @@ from attestor.client.source import JwtSource, X509Source
 from attestor.client.workload_api import SOCKET_VARIABLE, WorkloadApiClient, endpoint_of
 from ca.errors import Malformed, Problem, Unavailable
 from ca.spiffe.endpoint import UnixEndpoint
+from ca.spiffe.x509svid import Revoked, Untrusted, verify
 from fakes.clock import ManualClock
 from fakes.issuer import identity
+from fakes.pki import der_chain
+from fakes.revocations import make_list
 from fakes.workload import START, issuer_at, workload_api
 
 
@@ -51,6 +54,42 @@ async def test_a_withdrawn_identity_is_dropped_and_comes_back(tmp_path: Path) ->
         agent.issuer.rules_version = "3"
         await agent.clock.until(lambda: bool(source.svids), step=0.1)
         assert source.svid.id.path == "/back"
+
+
+async def test_what_was_taken_back_comes_with_the_identity(tmp_path: Path) -> None:
+    """An open connection's peer is good until a list names it, and the lists are not read again while they stay."""
+    async with workload_api(tmp_path) as agent, X509Source.open(agent.address, agent.clock) as source:
+        authority = agent.issuer.authority
+        leaf = authority.leaf("/peer", now=agent.clock.now())
+        peer = verify(der_chain(leaf.chain), source.bundles, agent.clock.now())
+        assert len(source.revocations) == 0
+        source.still_good(peer, agent.clock.now())
+        agent.issuer.revocation_lists = (make_list(authority, [peer.serial], now=agent.clock.now()),)
+        await agent.clock.advance(5)
+        await agent.tick()
+        await agent.clock.until(lambda: len(source.revocations) == 1, step=0.1)
+        with pytest.raises(Revoked, match="/peer"):
+            source.still_good(peer, agent.clock.now())
+        source.still_good(verify(der_chain(authority.leaf("/peer").chain), source.bundles, START), START)
+        lists, first = source.revocations, source.svid
+        await agent.clock.advance(31 * 60)
+        await agent.tick()
+        await agent.clock.until(lambda: source.svid is not first, step=0.1)
+        assert source.revocations is lists
+
+
+async def test_a_peer_that_expired_or_lost_its_authority_is_good_no_more(tmp_path: Path) -> None:
+    """Although its connection stays open; nobody is once we have no identity ourselves."""
+    async with workload_api(tmp_path) as agent, X509Source.open(agent.address, agent.clock) as source:
+        leaf = agent.issuer.authority.leaf("/peer", now=agent.clock.now())
+        peer = verify(der_chain(leaf.chain), source.bundles, agent.clock.now())
+        with pytest.raises(Untrusted, match="expired"):
+            source.still_good(peer, peer.not_after + timedelta(seconds=1))
+        agent.issuer.given, agent.issuer.rules_version = (lambda _: ()), "2"
+        await agent.tick()
+        await agent.clock.until(lambda: not source.svids)
+        with pytest.raises(Untrusted, match="no longer"):
+            source.still_good(peer, agent.clock.now())
 
 
 async def test_an_issuer_that_is_away_takes_nothing(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from ca.runtime.clock import SystemClock
 from ca.runtime.web import Call, Route, application, listen
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.match import IdPattern
+from ca.spiffe.revocation_list import RevocationLists
 from ca.spiffe.x509svid import X509Svid
 from fakes.material import Material
 from fakes.pki import Oddities, SelfSigned, TestAuthority, make_key
+from fakes.revocations import make_list
 
 CLOCK = SystemClock()
 AUTHORITY = TestAuthority(now=CLOCK.now())
@@ -189,3 +191,37 @@ async def listen_plain(app: web.Application, context: object) -> AsyncIterator[s
         yield f"https://{host}:{port}/"
     finally:
         await runner.cleanup()
+
+
+async def test_a_peer_its_issuer_took_back_is_refused_on_a_new_connection() -> None:
+    """By a list that came while the server ran; another leaf of the same identity is still let in."""
+    async with serving(source()) as server:
+        client = source("/agent")
+        assert await ask(client, server) == "spiffe://example.org/agent"
+        serial = client.svid.chain[0].serial_number
+        server.source.revocations = RevocationLists.of([make_list(AUTHORITY, [serial], now=CLOCK.now())])
+        with pytest.raises(aiohttp.ClientError):
+            await ask(client, server)
+        assert {one.code for one in server.refused} == {"revoked"}
+        assert await ask(source("/agent"), server) == "spiffe://example.org/agent"
+
+
+async def test_a_server_its_issuer_took_back_gets_no_byte() -> None:
+    """The client looks as well."""
+    async with serving(source()) as server:
+        client = source("/agent")
+        serial = server.source.svid.chain[0].serial_number
+        client.revocations = RevocationLists.of([make_list(AUTHORITY, [serial], now=CLOCK.now())])
+        with pytest.raises(aiohttp.ClientError, match="revoked"):
+            await ask(client, server)
+    assert server.peers == []
+
+
+async def test_the_list_of_another_authority_takes_nothing_back() -> None:
+    """A federated domain that lists our serial, in its own name or in ours (traps 15)."""
+    async with serving(source("/server", AUTHORITY, AUTHORITY, FOREIGN)) as server:
+        client = source("/agent")
+        serial = client.svid.chain[0].serial_number
+        forged = make_list(AUTHORITY, [serial], number=99, now=CLOCK.now(), key=FOREIGN.issuer_key)
+        server.source.revocations = RevocationLists.of([make_list(FOREIGN, [serial], now=CLOCK.now()), forged])
+        assert await ask(client, server) == "spiffe://example.org/agent"
