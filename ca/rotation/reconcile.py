@@ -13,6 +13,7 @@ from ca.authority.establish import establish
 from ca.authority.propagation import may_sign
 from ca.authority.ring import PURPOSES
 from ca.authority.settings import SHARE
+from ca.errors import Stale
 from ca.profiles.prepared import BACKDATE, Kind
 from ca.rotation.table import TRANSITIONS, Event, step
 from ca.rotation.withdrawal import revoking, tainting
@@ -146,7 +147,13 @@ class Rotation:
         if only_if is not None and not await self._ring.database.read(only_if):
             return False
         moves = [step(active, Event.REPLACE)] if active is not None else []
-        await self._ring.move([*moves, step(prepared, Event.ACTIVATE)], now, only_if=only_if)
+        try:
+            await self._ring.move([*moves, step(prepared, Event.ACTIVATE)], now, only_if=only_if)
+        except Stale:
+            if at_once:
+                raise
+            await self._ring.reload(now)  # another server was first: the next tick looks again
+            return False
         return True
 
     async def _retire(self, now: datetime) -> None:

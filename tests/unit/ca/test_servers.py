@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,24 +18,34 @@ from ca.errors import Malformed, Stale, Unavailable
 from ca.keys.memory import MemoryKeyStore
 from ca.profiles.prepared import Kind
 from ca.rotation import ABANDONED, MIGRATIONS, Event, Rotation, open_authority, step
-from ca.runtime.database import Database, Duplicate, migrate
-from ca.runtime.sql import statements
-from ca.runtime.sqlite import open_sqlite
+from ca.runtime.database import Database, Duplicate, Transaction, migrate
 from ca.spiffe import x509svid
 from ca.spiffe.bundle import BundleSet
 from ca.store import LIVE, State
 from fakes.authority import BEGIN, leaf, settings
 from fakes.clock import ManualClock
+from fakes.stores import DRIVERS
 
 SECOND = timedelta(seconds=1)
 WAIT = settings().propagation
 
 
+@pytest.fixture(params=DRIVERS)
+async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sequence[Database]]:
+    """The one store as two servers have it: on PostgreSQL each by connections of its own."""
+    opener = DRIVERS[request.param]
+    async with opener(tmp_path) as one:
+        if request.param == "sqlite":
+            yield one, one
+            return
+        async with opener(tmp_path) as two:
+            yield one, two
+
+
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """The one store."""
-    async with open_sqlite(tmp_path / "ca.db") as database:
-        yield database
+def database(stores: Sequence[Database]) -> Database:
+    """The first server's."""
+    return stores[0]
 
 
 @asynccontextmanager
@@ -52,10 +63,10 @@ def states(authority: Authority) -> set[tuple[Kind, State]]:
     return {(each.kind, each.state) for each in authority.ring.own}
 
 
-async def test_the_first_begins_at_once_and_the_second_waits(database: Database) -> None:
+async def test_the_first_begins_at_once_and_the_second_waits(database: Database, stores: Sequence[Database]) -> None:
     """It is in the bundle of both before it signs, and signs when the first has shown it for long enough."""
     clock = ManualClock(BEGIN)
-    async with server(database, "one") as one, server(database, "two", clock=clock) as two:
+    async with server(database, "one") as one, server(stores[1], "two", clock=clock) as two:
         assert one.signs(BEGIN)
         assert states(two) == {(kind, State.PREPARED) for kind in (Kind.ROOT, Kind.JWT, Kind.WIT)}
         first, second = Rotation(one), Rotation(two)
@@ -72,9 +83,9 @@ async def test_the_first_begins_at_once_and_the_second_waits(database: Database)
         x509svid.verify(chain, BundleSet.of(told), now + WAIT)
 
 
-async def test_one_that_does_not_say_so_is_waited_for(database: Database) -> None:
+async def test_one_that_does_not_say_so_is_waited_for(database: Database, stores: Sequence[Database]) -> None:
     """As long as it may live: up to `patience`, and no longer."""
-    async with server(database, "one"), server(database, "two") as two:
+    async with server(database, "one"), server(stores[1], "two") as two:
         second, patience = Rotation(two), two.settings.patience
         await second.tick(BEGIN + patience - SECOND)
         assert not two.signs(BEGIN + patience - SECOND)
@@ -82,19 +93,19 @@ async def test_one_that_does_not_say_so_is_waited_for(database: Database) -> Non
         assert two.signs(BEGIN + patience)
 
 
-async def test_one_that_fell_silent_is_not_waited_for(database: Database) -> None:
+async def test_one_that_fell_silent_is_not_waited_for(database: Database, stores: Sequence[Database]) -> None:
     """It was heard of once, and not for a minute."""
     async with server(database, "one") as one:
         await database.write(partial(store.heard, server="one", generation=one.ring.generation, now=BEGIN))
         later = BEGIN + LIVE + SECOND
-        async with server(database, "two", later) as two:
+        async with server(stores[1], "two", later) as two:
             await Rotation(two).tick(later + WAIT)
             assert two.signs(later + WAIT)
 
 
-async def test_neither_moves_the_others_authorities(database: Database) -> None:
+async def test_neither_moves_the_others_authorities(database: Database, stores: Sequence[Database]) -> None:
     """A month of one server's ticks leaves the other's where they are, and the keys with them."""
-    async with server(database, "one") as one, server(database, "two") as two:
+    async with server(database, "one") as one, server(stores[1], "two") as two:
         await Rotation(one).tick(BEGIN + SECOND)
         await Rotation(two).tick(BEGIN + SECOND + WAIT)
         before = two.ring.own
@@ -107,9 +118,9 @@ async def test_neither_moves_the_others_authorities(database: Database) -> None:
         assert all(two.ring.has_key(each) for each in before)
 
 
-async def test_an_operators_word_at_one_reaches_the_other(database: Database) -> None:
+async def test_an_operators_word_at_one_reaches_the_other(database: Database, stores: Sequence[Database]) -> None:
     """The other signs nothing from the moment of the commit, and says so after its next look."""
-    async with server(database, "one") as one, server(database, "two") as two:
+    async with server(database, "one") as one, server(stores[1], "two") as two:
         active = one.ring.active(Kind.ISSUING)
         assert active is not None
         prepared = leaf(one, BEGIN)
@@ -125,28 +136,30 @@ async def test_an_operators_word_at_one_reaches_the_other(database: Database) ->
         assert await one.reload(BEGIN) is False
 
 
-async def test_what_a_lost_server_left_is_retired_when_it_has_expired(database: Database) -> None:
+async def test_what_a_lost_server_left_is_retired_when_it_has_expired(
+    database: Database, stores: Sequence[Database]
+) -> None:
     """By another; until then its leaves verify."""
     async with server(database, "one") as one:
         lost = one.ring.own
-    async with server(database, "two") as two:
+    async with server(stores[1], "two") as two:
         last = max(each.not_after for each in lost if each.kind is not Kind.ROOT)
         await Rotation(two).tick(last + ABANDONED)
         kept = {each.key_id for each in two.ring.authorities if each.server == "one"}
         assert kept == {each.key_id for each in lost if each.kind is Kind.ROOT}
 
 
-async def test_a_key_in_the_making_is_its_own_servers(database: Database) -> None:
+async def test_a_key_in_the_making_is_its_own_servers(database: Database, stores: Sequence[Database]) -> None:
     """Another one that starts meanwhile leaves it alone."""
     async with server(database, "one"):
         await database.write(partial(store.intend_key, server="one", key_name="jwt-new"))
-        async with server(database, "two"):
+        async with server(stores[1], "two"):
             assert list(await database.read(partial(store.intended_keys, server="one"))) == ["jwt-new"]
 
 
-async def test_the_store_allows_each_server_one_of_a_kind(database: Database) -> None:
+async def test_the_store_allows_each_server_one_of_a_kind(database: Database, stores: Sequence[Database]) -> None:
     """And no second."""
-    async with server(database, "one") as one, server(database, "two"):
+    async with server(database, "one") as one, server(stores[1], "two"):
         root = one.ring.active(Kind.ROOT)
         assert root is not None
         second = replace(root, key_id=b"\x07" * 20, key_name="root-2")
@@ -167,12 +180,14 @@ async def test_the_tables_of_the_first_version_are_taken_along(database: Databas
     first = min(MIGRATIONS.glob("*.sql"))
     (tmp_path / "first" / first.name).write_bytes(first.read_bytes())
     await migrate(database, "ca", tmp_path / "first")
-    for statement in statements(
-        "INSERT INTO ca_authorities VALUES ('aa', 'root', 'active', 'root-1', NULL, 'k', 'c', 0, 1, 1, 1, NULL);"
-        "INSERT INTO ca_authorities VALUES ('bb', 'issuing', 'active', 'issuing-1', 'aa', 'k', 'c', 0, 1, 1, 1, NULL);"
-        "INSERT INTO ca_key_intents VALUES ('jwt-1');"
-    ):
-        await database.write(lambda tx, sql=statement: tx.execute(sql))  # type: ignore[misc]
+
+    async def fill(tx: Transaction) -> None:
+        rows = "INSERT INTO ca_authorities VALUES ($2, $3, 'active', $4, $5, $1, $1, 0, 1, 1, 1, NULL)"
+        await tx.execute(rows, b"k", "aa", "root", "root-1", None)
+        await tx.execute(rows, b"k", "bb", "issuing", "issuing-1", "aa")
+        await tx.execute("INSERT INTO ca_key_intents VALUES ('jwt-1')")
+
+    await database.write(fill)
     await migrate(database, "ca", MIGRATIONS)
     found = await database.read(store.trusted)
     assert [(each.kind, each.server, each.forced) for each in found] == [
@@ -187,3 +202,36 @@ def test_a_name_that_is_no_name_is_refused(name: str) -> None:
     """It stands in the store and in messages."""
     with pytest.raises(Malformed, match="`server`"):
         settings(server=name)
+
+
+async def test_two_that_begin_at_the_same_time_are_a_first_and_a_second(
+    database: Database, stores: Sequence[Database]
+) -> None:
+    """Whoever commits first begins at once; the other one's keys are told of before they sign."""
+    async with AsyncExitStack() as stack:
+        opening = (
+            stack.enter_async_context(server(each, name)) for each, name in zip(stores, ("one", "two"), strict=True)
+        )
+        both = await asyncio.gather(*opening)
+        assert [each.signs(BEGIN) for each in both].count(True) == 1
+        for each in both:
+            await each.reload(BEGIN)
+        assert len({each.bundle(BEGIN).to_jwks() for each in both}) == 1
+
+
+async def test_words_at_both_at_the_same_time_lose_nothing(database: Database, stores: Sequence[Database]) -> None:
+    """Ten rotations at each: every change is counted once, and both show the same bundle."""
+    async with server(database, "one") as one, server(stores[1], "two") as two:
+        rotations = Rotation(one), Rotation(two)
+
+        async def often(rotation: Rotation) -> None:
+            for _ in range(10):
+                await rotation.replace(Kind.JWT, BEGIN)
+
+        before = (await one.reload(BEGIN), one.generation)[1]
+        await asyncio.gather(*map(often, rotations))
+        for each in (one, two):
+            await each.reload(BEGIN)
+        assert one.bundle(BEGIN).to_jwks() == two.bundle(BEGIN).to_jwks()
+        assert len(one.bundle(BEGIN).jwt_authorities) == 2 + 20 - 1  # the second server's first was still to begin
+        assert one.generation == two.generation == before + 2 * 20 - 1

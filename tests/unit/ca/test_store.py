@@ -17,10 +17,10 @@ from ca.errors import Conflict, Stale
 from ca.profiles.prepared import MAKER, Kind, Prepared
 from ca.rotation import MIGRATIONS
 from ca.runtime.database import Database, Duplicate, Transaction, migrate
-from ca.runtime.sqlite import open_sqlite
 from ca.spiffe.id import TrustDomain
 from ca.store import Move, State, StoredAuthority
 from fakes.authority import BEGIN, DOMAIN, INSTANCE
+from fakes.stores import DRIVERS
 
 ROOT = StoredAuthority(
     server="main",
@@ -40,10 +40,10 @@ ISSUING = replace(ROOT, key_id=b"\x01" * 20, kind=Kind.ISSUING, key_name="issuin
 TOKENS = replace(ROOT, key_id=b"\x02" * 20, kind=Kind.JWT, key_name="jwt-1", certificate=None)
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
+@pytest.fixture(params=DRIVERS)
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """A store that belongs to `example.org` and has no authority."""
-    async with open_sqlite(tmp_path / "ca.db") as database:
+    async with DRIVERS[request.param](tmp_path) as database:
         await migrate(database, "ca", MIGRATIONS)
         await database.write(partial(store.claim, trust_domain=DOMAIN))
         yield database
