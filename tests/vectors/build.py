@@ -2,18 +2,24 @@
 
 A vector is one file whose name says what it is, what must become of it, and why: `x509_refused_two_uri_sans.pem`,
 `jwt_refused_alg_none.txt`, `bundle_accepted_unknown_use.json`. They are judged at `NOON` with the bundles in
-`bundles.json`, tokens for the audience `server`. Keys come from a seed and signatures are deterministic, so building
-again changes no byte; other implementations can be fed the same files.
+`bundles.json`, tokens for the audience `server`, proofs for `https://server.example.org/orders`. Keys come from a seed
+and signatures are deterministic, so building again changes no byte; other implementations can be fed the same files.
+
+    x509    what a peer shows, PEM               chain   the same as the Workload API carries it, DER after DER
+    jwt     a JWT-SVID                           wit     a WIT-SVID, believed to be signed, proven by nobody
+    wpt     a WIT-SVID and its proof, two lines  id      a SPIFFE ID
+    bundle  a SPIFFE bundle of `example.org`     map     a bundle map
+    anchors X.509 authorities, DER after DER     crl     a revocation list, DER; it `revokes` or `spares` the leaf of
+                                                         `x509_accepted_plain.pem`, or is `refused`
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
@@ -23,20 +29,28 @@ from cryptography.hazmat.primitives import serialization  # noqa: E402
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID  # noqa: E402
 
 from ca.spiffe.bundle import BundleSet  # noqa: E402
-from fakes.pki import NOON, Oddities, TestAuthority, base64url, make_key, sign_token  # noqa: E402
+from fakes.pki import NOON, Oddities, TestAuthority, make_key  # noqa: E402
+from vectors.authorities import FOREIGN, FOREIGN_WITS, ID, IMPOSTOR, OWN, WITS  # noqa: E402
+from vectors.bundles import bundles, maps, pretty  # noqa: E402
+from vectors.ders import anchors, chains, lists, swollen  # noqa: E402
+from vectors.tokens import jwts, proofs, wits  # noqa: E402
 
-ID = "spiffe://example.org/agent"
-OWN = TestAuthority("example.org", seed="vectors")
-FOREIGN = TestAuthority("foreign.org", seed="vectors")
-IMPOSTOR = TestAuthority("example.org", seed="impostor")
+PLAIN = OWN.certificate()
 
 
 def build() -> dict[str, bytes]:
     """Every vector by its file name."""
-    made = {"bundles.json": _pretty(json.loads(BundleSet.of(OWN.bundle(), FOREIGN.bundle()).to_json()))}
+    made = {"bundles.json": pretty(json.loads(BundleSet.of(WITS.bundle(), FOREIGN_WITS.bundle()).to_json()))}
     made |= {f"x509_{name}.pem": _pem(chain) for name, chain in _chains()}
-    made |= {f"jwt_{name}.txt": token.encode() + b"\n" for name, token in _tokens()}
-    made |= {f"bundle_{name}.json": data for name, data in _bundles()}
+    made |= {f"x509_{name}.pem": data for name, data in swollen(PLAIN)}
+    made |= {f"chain_{name}.der": data for name, data in chains(PLAIN)}
+    made |= {f"anchors_{name}.der": data for name, data in anchors()}
+    made |= {f"crl_{name}.der": data for name, data in lists(PLAIN)}
+    made |= {f"jwt_{name}.txt": token.encode() + b"\n" for name, token in jwts()}
+    made |= {f"wit_{name}.txt": token.encode() + b"\n" for name, token in wits()}
+    made |= {f"wpt_{name}.txt": b"\n".join([wit.encode(), proof.encode(), b""]) for name, wit, proof in proofs()}
+    made |= {f"bundle_{name}.json": data for name, data in bundles()}
+    made |= {f"map_{name}.json": data for name, data in maps()}
     made |= {f"id_{name}.txt": text.encode() for name, text in _ids().items()}
     return made
 
@@ -71,18 +85,17 @@ def _chains() -> Iterator[tuple[str, tuple[x509.Certificate, ...]]]:
         "refused_unknown_critical_extension": Oddities(extra=[(unknown, True)]),
     }
     for name, odd in leaves.items():
-        yield name, OWN.chain(OWN.certificate(odd=odd))
+        yield name, OWN.chain(PLAIN if odd == Oddities() else OWN.certificate(odd=odd))
     yield from _paths()
 
 
 def _paths() -> Iterator[tuple[str, tuple[x509.Certificate, ...]]]:
-    plain = OWN.certificate()
     yield "accepted_instance", OWN.chain(OWN.certificate(instance="0123456789abcdef" * 2))
-    yield "accepted_root_shown", (*OWN.chain(plain), OWN.root)
+    yield "accepted_root_shown", (*OWN.chain(PLAIN), OWN.root)
     yield "accepted_federated", FOREIGN.chain(FOREIGN.certificate())
     yield "refused_id_of_ours_by_a_federated_authority", FOREIGN.chain(FOREIGN.certificate(odd=Oddities(uris=[ID])))
     yield "refused_same_names_other_keys", IMPOSTOR.chain(IMPOSTOR.certificate())
-    yield "refused_intermediate_missing", (plain,)
+    yield "refused_intermediate_missing", (PLAIN,)
     yield "refused_issuer_as_leaf", (OWN.issuer,)
     yield "refused_expired", OWN.chain(OWN.certificate(now=NOON - timedelta(hours=2)))
     yield "refused_not_yet_valid", OWN.chain(OWN.certificate(now=NOON + timedelta(hours=2)))
@@ -90,73 +103,6 @@ def _paths() -> Iterator[tuple[str, tuple[x509.Certificate, ...]]]:
     child.issuer_key = make_key("a workload that signs")
     child.issuer = OWN.certificate("/evil", odd=Oddities(key=child.issuer_key))
     yield "refused_signed_by_a_workload", (child.certificate(), *OWN.chain(child.issuer))
-
-
-def _tokens() -> Iterator[tuple[str, str]]:
-    head, body, mark = OWN.token().split(".")
-    changes: dict[str, dict[str, Any]] = {
-        "accepted_plain": {},
-        "accepted_no_kid": {"header": {"kid": None}},
-        "accepted_no_typ": {"header": {"typ": None}},
-        "accepted_typ_jose": {"header": {"typ": "JOSE"}},
-        "accepted_two_audiences": {"audience": ["other", "server"]},
-        "accepted_audience_is_a_text": {"claims": {"aud": "server"}},
-        "accepted_more_claims": {"claims": {"jti": "1", "https://example.org/x": {"y": [1, None]}}},
-        "refused_no_sub": {"claims": {"sub": None}},
-        "refused_sub_no_spiffe_id": {"claims": {"sub": "agent"}},
-        "refused_sub_line_break": {"claims": {"sub": ID + "\n"}},
-        "refused_no_aud": {"claims": {"aud": None}},
-        "refused_empty_aud": {"claims": {"aud": []}},
-        "refused_other_aud": {"audience": "other"},
-        "refused_no_exp": {"claims": {"exp": None}},
-        "refused_exp_is_a_text": {"claims": {"exp": "1795435200"}},
-        "refused_expired": {"ttl": timedelta(minutes=-5)},
-        "refused_not_before": {"claims": {"nbf": int((NOON + timedelta(minutes=5)).timestamp())}},
-        "refused_typ_at_jwt": {"header": {"typ": "at+jwt"}},
-        "refused_header_jku": {"header": {"jku": "https://foreign.org/keys"}},
-        "refused_header_crit": {"header": {"crit": ["exp"], "exp": 1}},
-        "refused_unknown_kid": {"header": {"kid": "jwt-9"}},
-        "refused_key_of_the_x509_root": {"key": OWN.root_key},
-        "refused_other_key_same_kid": {"key": make_key("other")},
-    }
-    for name, change in changes.items():
-        yield name, OWN.token(**change)
-    yield "accepted_federated", FOREIGN.token()
-    yield "refused_sub_of_ours_by_a_federated_authority", FOREIGN.token(claims={"sub": ID})
-    for name in ("none", "HS256", "EdDSA"):
-        yield f"refused_alg_{name.lower()}", f"{base64url(json.dumps({'alg': name, 'kid': 'jwt-1'}).encode())}.{body}."
-    yield "refused_json_serialisation", json.dumps({"payload": body, "protected": head, "signature": mark})
-    yield "refused_padding", f"{head}.{body}.{mark}=="
-    yield "refused_two_parts", f"{head}.{body}"
-    twice = json.dumps({"sub": ID, "aud": "server", "exp": 9_999_999_999})[:-1] + ',"sub":"spiffe://example.org/admin"}'
-    yield "refused_duplicate_claim", sign_token({"alg": "ES256", "kid": "jwt-1"}, twice.encode(), OWN.jwt_key)
-
-
-def _bundles() -> Iterator[tuple[str, bytes]]:
-    honest = json.loads(OWN.bundle().to_jwks())
-    x509_key, jwt_key = honest["keys"]
-    yield "accepted_plain", _pretty(honest)
-    yield "accepted_no_keys_left", _pretty({"keys": []})
-    yield "accepted_unknown_members", _pretty(honest | {"later": {"x": 1}})
-    yield "accepted_unknown_use", _pretty(honest | {"keys": [x509_key | {"use": "wit-svid"}, jwt_key]})
-    yield "accepted_missing_use", _pretty(honest | {"keys": [{"kty": "EC"}, x509_key, jwt_key]})
-    yield "accepted_unknown_kty", _pretty(honest | {"keys": [x509_key, jwt_key | {"kty": "PQC"}]})
-    yield "accepted_empty_x5c", _pretty(honest | {"keys": [x509_key | {"x5c": []}, jwt_key]})
-    yield "accepted_second_x5c_ignored", _pretty(honest | {"keys": [x509_key | {"x5c": [*x509_key["x5c"], "!"]}]})
-    yield "accepted_jwt_key_without_kid", _pretty({"keys": [{k: v for k, v in jwt_key.items() if k != "kid"}]})
-    bad: dict[str, Callable[[], object]] = {
-        "refused_keys_missing": lambda: {"spiffe_sequence": 1},
-        "refused_keys_no_array": lambda: {"keys": {}},
-        "refused_sequence_is_a_text": lambda: honest | {"spiffe_sequence": "1"},
-        "refused_sequence_negative": lambda: honest | {"spiffe_sequence": -1},
-        "refused_refresh_hint_is_a_fraction": lambda: honest | {"spiffe_refresh_hint": 1.5},
-        "refused_no_object": lambda: [honest],
-    }
-    for name, value in bad.items():
-        yield name, _pretty(value())
-    yield "refused_duplicate_key", b'{"keys":[],"keys":[]}\n'
-    yield "refused_nan", b'{"keys":[],"x":NaN}\n'
-    yield "refused_cut_off", _pretty(honest)[:-20]
 
 
 def _ids() -> dict[str, str]:
@@ -187,15 +133,11 @@ def _pem(chain: tuple[x509.Certificate, ...]) -> bytes:
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain)
 
 
-def _pretty(value: object) -> bytes:
-    return json.dumps(value, indent=1).encode() + b"\n"
-
-
 def main() -> None:
     """Write what has changed, and take away what no longer belongs."""
     made = build()
     for path in HERE.iterdir():
-        if path.suffix in {".pem", ".txt", ".json"} and path.name not in made:
+        if path.suffix in {".der", ".json", ".pem", ".txt"} and path.name not in made:
             path.unlink()
     for name, data in made.items():
         (HERE / name).write_bytes(data)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
+import base64
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from ca.errors import Malformed
-from ca.spiffe import jwtsvid, x509svid
+from ca.spiffe import der, jwtsvid, proof, witsvid, x509svid
 from ca.spiffe.bundle import Bundle, BundleSet
-from ca.spiffe.errors import Untrusted
+from ca.spiffe.errors import Revoked, Untrusted
 from ca.spiffe.id import SpiffeId, TrustDomain
+from ca.spiffe.replay import ReplayCache
+from ca.spiffe.revocation_list import RevocationLists
 from fakes.pki import NOON
+from fakes.wits import HERE as AUDIENCE
+from vectors import build
 
 HERE = Path(__file__).resolve().parent
 BUNDLES = BundleSet.from_json((HERE / "bundles.json").read_bytes())
@@ -24,17 +26,39 @@ VECTORS = sorted(
 )
 
 
-def judge(path: Path) -> object:
+DOMAIN = TrustDomain.parse("example.org")
+PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+def chain_of(pem: bytes) -> list[bytes]:
+    """The bytes between the lines, whatever they are."""
+    return [base64.b64decode(body) for body in PEM.findall(pem)]
+
+
+def judge(path: Path) -> object:  # one line for each kind
     """Read one vector as what it is."""
     data = path.read_bytes()
     match path.name.partition("_")[0]:
         case "x509":
-            chain = [each.public_bytes(serialization.Encoding.DER) for each in x509.load_pem_x509_certificates(data)]
-            return x509svid.verify(chain, BUNDLES, NOON)
+            return x509svid.verify(chain_of(data), BUNDLES, NOON)
+        case "chain":
+            return x509svid.verify(der.split(data, "the chain", x509svid.LONGEST_CHAIN), BUNDLES, NOON)
         case "jwt":
             return jwtsvid.verify(data.decode().removesuffix("\n"), "server", BUNDLES, NOON)
+        case "wit":
+            return witsvid.check(data.decode().removesuffix("\n"), BUNDLES, NOON)
+        case "wpt":
+            wit, token, _ = data.decode().split("\n")
+            return proof.verify(wit, token, audiences=[AUDIENCE], bundles=BUNDLES, now=NOON, seen=ReplayCache())
         case "bundle":
-            return Bundle.from_jwks(TrustDomain.parse("example.org"), data)
+            return Bundle.from_jwks(DOMAIN, data)
+        case "anchors":
+            return Bundle.from_der(DOMAIN, data)
+        case "map":
+            return BundleSet.from_json(data)
+        case "crl":
+            plain = chain_of((HERE / "x509_accepted_plain.pem").read_bytes())
+            return x509svid.verify(plain, BUNDLES, NOON, RevocationLists.of([data]))
         case "id":
             return SpiffeId.parse(data.decode())
         case other:
@@ -43,29 +67,26 @@ def judge(path: Path) -> object:
 
 @pytest.mark.parametrize("path", VECTORS, ids=[path.name for path in VECTORS])
 def test_a_vector_becomes_what_its_name_says(path: Path) -> None:
-    """Accepted, or refused with a reason."""
+    """Accepted, or refused with a reason; a list spares the leaf or takes it back."""
     verdict = path.name.split("_")[1]
-    assert verdict in {"accepted", "refused"}
-    if verdict == "accepted":
+    assert verdict in {"accepted", "refused", "spares", "revokes"}
+    assert (verdict in {"spares", "revokes"}) <= path.name.startswith("crl_")
+    if verdict in {"accepted", "spares"}:
         judge(path)
         return
-    with pytest.raises((Malformed, Untrusted)):
+    with pytest.raises(Revoked if verdict == "revokes" else (Malformed, Untrusted)) as caught:
         judge(path)
+    assert isinstance(caught.value, Revoked) == (verdict == "revokes")
+
+
+@pytest.mark.parametrize("path", [path for path in VECTORS if path.name.startswith("bundle_accepted_junk_")])
+def test_junk_beside_honest_keys_adds_nothing(path: Path) -> None:
+    """And takes nothing away."""
+    assert judge(path) == Bundle.from_jwks(DOMAIN, (HERE / "bundle_accepted_plain.json").read_bytes())
 
 
 def test_the_vectors_are_what_build_makes() -> None:
     """Building again changes no byte, so nobody edits one by hand."""
-    made = builder().build()
     there = {path.name: path.read_bytes() for path in [*VECTORS, HERE / "bundles.json"]}
-    assert there == made
-    assert len(VECTORS) > 90
-
-
-def builder() -> Any:
-    """The module beside this one."""
-    spec = importlib.util.spec_from_file_location("vectors_build", HERE / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    assert there == build.build()
+    assert len(VECTORS) > 300
