@@ -3,15 +3,18 @@
 Problem                    ca/errors.py
 ├── Malformed
 │   ├── BadRules           a rule file that is refused whole; lists every error
-│   └── BadConversation    the other side of a proof said something that has no meaning here
+│   ├── BadConversation    the other side of a proof said something that has no meaning here
+│   └── BadReference       a reference to a workload that can't be read, or means none
 ├── Unauthenticated
 │   └── NotProven          a node or process could not prove what it claims
 ├── Denied
 │   ├── NotEntitled        no rule gives this identity to this process
+│   ├── NotForBrokers      a workload that is there, and that this broker gets nothing for
 │   ├── Banned             the node was banned or evicted; a new join token is needed
 │   └── LeafRevoked        an operator took this certificate back; what attests anew gets another
 ├── NotFound
-│   └── UnknownNode
+│   ├── UnknownNode
+│   └── UnknownWorkload    a reference to a workload that is not there, or not there any more
 ├── Conflict
 │   ├── InstanceEnded      the instance has ended and will not come back
 │   ├── InstanceElsewhere  the instance id belongs to another node
@@ -43,6 +46,12 @@ class BadConversation(Malformed):
     code = "bad-conversation"
 
 
+class BadReference(Malformed):
+    """A reference to a workload can't be read, or is of a kind that is not known here."""
+
+    code = "bad-reference"
+
+
 class NotProven(Unauthenticated):
     """A node or process could not prove what it claims."""
 
@@ -53,6 +62,12 @@ class NotEntitled(Denied):
     """No rule gives this identity to this process."""
 
     code = "not-entitled"
+
+
+class NotForBrokers(Denied):
+    """The workload is there, and this broker gets nothing for it."""
+
+    code = "not-for-brokers"
 
 
 class Banned(Denied):
@@ -71,6 +86,12 @@ class UnknownNode(NotFound):
     """No node of that name was ever admitted."""
 
     code = "unknown-node"
+
+
+class UnknownWorkload(NotFound):
+    """The workload a reference names is not there, or not there any more."""
+
+    code = "unknown-workload"
 
 
 class InstanceEnded(Conflict):

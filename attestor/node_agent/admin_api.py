@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime
 
 from attestor.instance import Strength, new_id
-from attestor.methods.workload.proc import process_folder
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.held import Held
 from attestor.node_agent.holdings import Holdings
-from attestor.node_agent.peer import Findings, Peer, name_of
+from attestor.node_agent.peer import Findings, peer_by_number
 from attestor.node_agent.upstream import Upstream
 from attestor.selector import texts
 from attestor.wire.admin import IdentityView, UnmatchedView
 from attestor.wire.attestation import Attestation
 from attestor.wire.held import ExplainProcess, HeldIdentity, HeldList, HeldView, NodeHealth, ProcessExplained
-from ca.errors import Denied, NotFound
 from ca.runtime.process import Part
 from ca.runtime.web import Call, Route
 
@@ -52,7 +49,7 @@ class AdminApi:
 
     async def _explain(self, call: Call) -> ProcessExplained:
         request: ExplainProcess = call.body
-        peer = _as_if_connected(request.pid)
+        peer = peer_by_number(request.pid)
         try:
             findings = await self._attestor.attest(peer)
             known = next((one for one in self._holdings if one.name == peer.name and one.counter), None)
@@ -101,30 +98,6 @@ class AdminApi:
             rules_version=self._upstream.rules_version.partition(" ")[0],
             processes=len(self._holdings),
         )
-
-
-def _as_if_connected(pid: int) -> Peer:
-    """The process `pid` as it would look if it connected now. Raises NotFound."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError as error:
-        raise NotFound(f"there is no process `{pid}`") from error
-    try:
-        with process_folder(pid) as folder:
-            status = folder.status()
-        return Peer(
-            name=name_of(pid, pidfd),
-            uid=int(status["Uid"].split()[1]),
-            gid=int(status["Gid"].split()[1]),
-            certain=True,
-            pidfd=pidfd,
-        )
-    except Denied as error:
-        os.close(pidfd)
-        raise NotFound(f"the process `{pid}` has ended") from error
-    except BaseException:
-        os.close(pidfd)
-        raise
 
 
 def _view(held: Held) -> HeldView:

@@ -13,7 +13,7 @@ from attestor.node_agent.held import Leaf
 from attestor.node_agent.upstream import Issuer
 from ca.errors import Malformed
 from ca.runtime import log
-from ca.spiffe.revocation_list import RevocationList
+from ca.spiffe.revocation_list import RevocationList, RevocationLists
 
 QUIET = timedelta(seconds=3)
 """Between two changes of what streams are shown."""
@@ -30,6 +30,7 @@ class Lists:
         self._read: dict[bytes, RevocationList] = {}
         self._named: frozenset[tuple[bytes, int]] = frozenset()
         self._shown_at: datetime | None = None
+        self._verified_by: RevocationLists | None = None
         self.shown: tuple[bytes, ...] = ()
 
     def look(self, now: datetime) -> bool:
@@ -46,11 +47,20 @@ class Lists:
         self._take()
         return (leaf.authority, leaf.serial) in self._named
 
+    @property
+    def revocations(self) -> RevocationLists:
+        """What a verifier on this machine is given."""
+        self._take()
+        if self._verified_by is None:
+            self._verified_by = RevocationLists(self._read.values())
+        return self._verified_by
+
     def _take(self) -> None:
         newest = self._issuer.revocation_lists
         if newest is self._newest:
             return
         self._newest, self._read = newest, {der: one for der in newest if (one := self._parsed(der)) is not None}
+        self._verified_by = None
         self._named = frozenset((one.issuer_key_id, serial) for one in self._read.values() for serial in one.serials)
 
     def _parsed(self, der: bytes) -> RevocationList | None:

@@ -27,7 +27,7 @@ from attestor.instance import Strength
 from attestor.methods.workload.cgroup import Entry
 from attestor.methods.workload.proc import CallerGone, process_folder
 from attestor.selector import Selector
-from ca.errors import Denied
+from ca.errors import Denied, NotFound
 
 SO_PEERPIDFD = 77
 """Linux 6.5; the socket module has no name for it."""
@@ -129,6 +129,34 @@ def peer_of(connection: socket.socket, *, option: int = SO_PEERPIDFD) -> Peer:
         if certain and _number(pidfd) != pid:
             raise CallerGone(f"the process {pid} that opened this connection has ended")
         return Peer(name=name_of(pid, pidfd), uid=uid, gid=gid, certain=certain, pidfd=pidfd)
+
+
+def peer_by_number(pid: int) -> Peer:
+    """The process that has the number `pid` now, as it would look if it connected.
+
+    From here on it is held by a descriptor: whoever gets the number later is not taken for it. Whether it is the one
+    the asker meant is for the asker to know.
+
+    Raises:
+        NotFound: there is none.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        raise NotFound(f"there is no process `{pid}`") from error
+    with _closed_on_error(pidfd):
+        try:
+            with process_folder(pid) as folder:
+                status = folder.status()
+            return Peer(
+                name=name_of(pid, pidfd),
+                uid=int(status["Uid"].split()[1]),
+                gid=int(status["Gid"].split()[1]),
+                certain=True,
+                pidfd=pidfd,
+            )
+        except Denied as error:
+            raise NotFound(f"the process `{pid}` has ended") from error
 
 
 def name_of(pid: int, pidfd: int) -> ProcessName:

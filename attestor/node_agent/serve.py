@@ -17,10 +17,12 @@ from attestor.node_agent.identity import IdentityFile
 from attestor.node_agent.joining import ByMethod, ByToken, Joining
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit, affordable
+from attestor.node_agent.references import References
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.sds import SecretDiscovery
 from attestor.node_agent.settings import NodeAgentSettings
 from attestor.node_agent.sources import open_attestor
+from attestor.node_agent.spiffe_broker_api import SpiffeBrokerApi
 from attestor.node_agent.upstream import Upstream
 from attestor.node_agent.workload_api import WorkloadApi
 from ca.runtime import grpc, log, places, web
@@ -65,6 +67,7 @@ async def serve(
         parts = await _assemble(stack, settings, clock, part, metrics=metrics, joining=_joining(settings, join_token))
         await _loops(stack, parts, clock, metrics)
         await _listeners(stack, parts, settings, metrics)
+        await _broker_listener(stack, parts, settings, clock, metrics)
         if settings.health is not None:
             health = serve_health(readiness, metrics, settings.health.host, settings.health.port)
             await stack.enter_async_context(health)
@@ -168,6 +171,42 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts, settings: NodeAgentSe
     operators = _folder(settings.admin_socket, mode=0o700)
     allowed = {os.geteuid(), *settings.admin_uids}
     await stack.enter_async_context(web.listen_unix(admin, operators, mode=mode, allow_uids=allowed))
+
+
+async def _broker_listener(
+    stack: AsyncExitStack, parts: _Parts, settings: NodeAgentSettings, clock: Clock, metrics: Metrics
+) -> None:
+    """The SPIFFE Broker API, when settings want it."""
+    chosen, upstream = settings.spiffe_broker_api, parts.upstream
+    if chosen is None:
+        return
+    references = References(parts.renewal, parts.holdings, settings.trust_domain)
+    api = SpiffeBrokerApi(
+        renewal=parts.renewal,
+        references=references,
+        issuer=upstream,
+        clock=clock,
+        own=settings.trust_domain,
+        allowed=chosen.allowed(),
+        svid=lambda: upstream.identity.svid if upstream.identity else None,
+    )
+    context = api.context(lambda problem: _log.warning("a broker's handshake was refused", error=problem))
+    options = api.options(grpc.Options(metrics=metrics, drain=DRAIN))
+    if chosen.socket is not None:
+        path = _folder(chosen.socket, mode=0o711)
+        where = str(
+            await stack.enter_async_context(
+                grpc.listen_unix(api.methods(), path, mode=0o666, ssl=context, options=options)
+            )
+        )
+    else:
+        assert chosen.listen is not None
+        host, port = chosen.listen.host, chosen.listen.port
+        bound = await stack.enter_async_context(
+            grpc.listen_tls(api.methods(), host=host, port=port, ssl=context, options=options)
+        )
+        where = f"{bound[0]}:{bound[1]}"
+    _log.info("the SPIFFE Broker API listens", address=where, callers=len(chosen.allow))
 
 
 def _folder(socket: Path, *, mode: int) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,9 +14,11 @@ from attestor.methods.workload.k8s import PATIENCE
 from attestor.methods.workload.kubelet import KubeletSettings
 from attestor.methods.workload.unix import HASH_LIMIT
 from attestor.node_agent.sds import Naming
+from attestor.node_agent.spiffe_broker_api import KINDS
 from attestor.node_agent.workload_api import Profiles
+from attestor.wire.spiffe_broker import Reference
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
-from ca.spiffe.id import TrustDomain
+from ca.spiffe.id import SpiffeId, TrustDomain
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 KeyHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -82,6 +86,20 @@ class Limits(Settings):
     processes: Annotated[int, Field(ge=1)] = 4096
 
 
+class BrokerListen(Settings):
+    """Where the SPIFFE Broker API listens when that is no socket; port 0 lets the system choose."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8082
+
+    def is_local(self) -> bool:
+        """Whether only this machine gets there."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
 class EnvoySettings(Settings):
     """Under which names Envoy asks for its secrets, and how it is to judge peers."""
 
@@ -112,6 +130,39 @@ class EnvoySettings(Settings):
             spiffe_validator=self.spiffe_validator,
             revocation_lists=self.revocation_lists,
         )
+
+
+class AllowedBroker(Settings):
+    """One caller of the SPIFFE Broker API, and the kinds of references it may use."""
+
+    spiffe_id: Annotated[SpiffeId, parsed_by(SpiffeId.parse)]
+    references: Annotated[tuple[Literal["pid", "kubernetes", "task"], ...], Field(min_length=1)]
+
+
+class SpiffeBrokerApiSettings(Settings):
+    """Where the SPIFFE Broker API listens, on a socket or an address, and who may use it."""
+
+    socket: Path | None = None
+    listen: BrokerListen | None = None
+    allow: Annotated[tuple[AllowedBroker, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.socket is None) == (self.listen is None):
+            raise ValueError("expected either `socket` or `listen`")
+        if len({one.spiffe_id for one in self.allow}) < len(self.allow):
+            raise ValueError("`allow` names a SPIFFE ID twice")
+        if (
+            self.listen is not None
+            and not self.listen.is_local()
+            and any("pid" in one.references for one in self.allow)
+        ):
+            raise ValueError("a process number means nothing on another machine: `pid` needs a socket or loopback")
+        return self
+
+    def allowed(self) -> Mapping[SpiffeId, frozenset[type[Reference]]]:
+        """The same for the part that answers."""
+        return {one.spiffe_id: frozenset(KINDS[kind] for kind in one.references) for one in self.allow}
 
 
 class HealthListen(Settings):
@@ -148,6 +199,8 @@ class NodeAgentSettings(Settings):
     """Whether to say which pod and container a process runs in, and whom to ask."""
     limits: Limits = Limits()
     envoy: EnvoySettings = EnvoySettings()
+    spiffe_broker_api: SpiffeBrokerApiSettings | None = None
+    """Absent: not offered."""
     health: HealthListen | None = None
 
     @model_validator(mode="after")

@@ -31,6 +31,8 @@ from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Status
 from grpclib.const import Handler as Row
+from grpclib.encoding.base import StatusDetailsCodecBase
+from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
 from grpclib.server import Handler as Calls
@@ -103,16 +105,25 @@ class Options:
     limit: int = LIMIT
     drain: float = DRAIN
     metrics: Metrics | None = None
+    details: Callable[[Problem], bytes | None] | None = None
+    """What a Problem says in `grpc-status-details-bin`: a google.rpc.Status, as bytes."""
 
 
 @asynccontextmanager
 async def listen_unix(
-    methods: Sequence[Method], path: Path, *, mode: int = 0o600, options: Options | None = None
+    methods: Sequence[Method],
+    path: Path,
+    *,
+    mode: int = 0o600,
+    ssl: tls.SSLContext | None = None,
+    options: Options | None = None,
 ) -> AsyncIterator[Path]:
-    """Answer `methods` on a socket at `path`. Raises AlreadyRunning when another process listens there."""
+    """Answer `methods` on a socket at `path`, with `ssl` over TLS. Raises AlreadyRunning when another listens there."""
     with listening(path, mode=mode) as bound:
         loop, listener = asyncio.get_running_loop(), _Listener(methods, options or Options())
-        server = await loop.create_unix_server(listener.protocol, sock=bound)
+        server = await loop.create_unix_server(
+            listener.protocol, sock=bound, ssl=ssl, ssl_handshake_timeout=None if ssl is None else HANDSHAKE
+        )
         async with listener.serving(server):
             yield path
 
@@ -152,7 +163,7 @@ class _Listener:
         self._waiting: list[asyncio.Event] = []
         self._rows = _Rows({method.path: self._row(method) for method in methods})
         config = Configuration(http2_connection_window_size=_WINDOW, http2_stream_window_size=_WINDOW)
-        self._server = Server([self], config=config)
+        self._server = Server([self], config=config, codec=ProtoCodec(), status_details_codec=_AsTheyAre())
 
     def __mapping__(self) -> dict[str, Row]:
         """How grpclib asks which methods there are."""
@@ -218,7 +229,8 @@ class _Listener:
             raise
         except Problem as problem:
             _log.info("refused", method=method.path, peer=call.peer, error=problem)
-            raise GRPCError(status_of(problem), str(problem)) from None
+            told = self.options.details(problem) if self.options.details is not None else None
+            raise GRPCError(status_of(problem), str(problem), told) from None
         except asyncio.CancelledError:
             own = asyncio.current_task()
             if not self._stopping or own is None:
@@ -249,6 +261,20 @@ class _Listener:
                 metrics.count("sojourn_grpc_calls_total", code=status.name)
                 if streams:
                     metrics.add("sojourn_grpc_streams", -1)
+
+
+class _AsTheyAre(StatusDetailsCodecBase):
+    """Details come as bytes from whoever knows their messages."""
+
+    def encode(self, status: Status, message: str | None, details: bytes) -> bytes:
+        """For a server."""
+        del status, message
+        return details
+
+    def decode(self, status: Status, message: str | None, data: bytes) -> bytes:
+        """For a client."""
+        del status, message
+        return data
 
 
 class _Rows(dict[str, Row]):

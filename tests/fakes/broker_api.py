@@ -1,0 +1,173 @@
+"""A SPIFFE Broker API on a real socket with real TLS, and callers of it.
+
+OpenSSL asks the machine's own clock, so certificates and the test's clock begin at the real time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+from grpclib.client import Channel, Stream
+from grpclib.config import Configuration
+from grpclib.const import Cardinality
+from grpclib.encoding.base import StatusDetailsCodecBase
+from grpclib.encoding.proto import ProtoCodec
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.exceptions import StreamClosedError
+
+from attestor._proto import spiffe_broker_pb2 as pb
+from attestor._proto import workload_pb2
+from attestor.node_agent.references import References
+from attestor.node_agent.spiffe_broker_api import KINDS, SpiffeBrokerApi
+from attestor.wire import spiffe_broker as wire
+from attestor.wire.spiffe_broker import Reference
+from ca.errors import Problem
+from ca.runtime import grpc
+from ca.spiffe.bundle import BundleSet
+from ca.spiffe.x509svid import X509Svid
+from ca.tls import TlsMaterial
+from fakes.clock import ManualClock
+from fakes.issuer import FakeIssuer
+from fakes.pki import TestAuthority
+from fakes.tls_ends import CLOCK, End
+from fakes.workload import Agent, workload_api
+
+HEADERS = [wire.SECURITY_HEADER]
+METHODS = [
+    (wire.SUBSCRIBE_X509_SVID, Cardinality.UNARY_STREAM, pb.SubscribeRequest, workload_pb2.X509SVIDResponse),
+    (wire.SUBSCRIBE_X509_BUNDLES, Cardinality.UNARY_STREAM, pb.SubscribeRequest, workload_pb2.X509BundlesResponse),
+    (wire.FETCH_JWT_SVID, Cardinality.UNARY_UNARY, pb.FetchJWTSVIDRequest, workload_pb2.JWTSVIDResponse),
+    (wire.SUBSCRIBE_JWT_BUNDLES, Cardinality.UNARY_STREAM, pb.SubscribeRequest, workload_pb2.JWTBundlesResponse),
+]
+X509 = METHODS[0]
+JWT = METHODS[2]
+
+
+@dataclass
+class Broker:
+    """What runs: the node agent, and its Broker API."""
+
+    agent: Agent
+    path: Path
+    refusals: list[Problem]
+
+    @property
+    def authority(self) -> TestAuthority:
+        """Signs for everybody here."""
+        return self.agent.issuer.authority
+
+    def caller(self, path: str = "/gateway", svid: X509Svid | None = None) -> End:
+        """Who asks, with a certificate of this domain or with `svid`."""
+        bundles = BundleSet.of(self.authority.bundle())
+        return End(TlsMaterial.of(svid or self.authority.leaf(path), bundles), bundles)
+
+    @asynccontextmanager
+    async def channel(self, caller: End | None = None) -> AsyncIterator[Channel]:
+        """A connection, by default of the one who may everything."""
+        context = (caller or self.caller()).client(alpn=["h2"])
+        async with Channel(
+            path=str(self.path),
+            ssl=context,
+            config=Configuration(ssl_target_name_override="node-agent"),
+            codec=ProtoCodec(),
+            status_details_codec=_Bytes(),
+        ) as one:
+            yield one
+
+    @asynccontextmanager
+    async def call(
+        self, method: Any, request: Message | Reference, caller: End | None = None, headers: Any = None
+    ) -> AsyncIterator[Stream[Any, Any]]:
+        """A call on a connection of its own, its request sent."""
+        sent = request if isinstance(request, Message) else request_for(method, request)
+        async with self.channel(caller) as channel, opened(channel, method, sent, headers) as stream:
+            yield stream
+
+
+@asynccontextmanager
+async def broker_api(folder: Path) -> AsyncIterator[Broker]:
+    """`/gateway` may use every kind of reference, `/pods` only pods."""
+    clock = ManualClock(CLOCK.now())
+    issuer = FakeIssuer(TestAuthority(now=CLOCK.now()), clock)
+    async with workload_api(folder, issuer=issuer, clock=clock) as agent:
+        own = issuer.authority
+        allowed = {own.id("/gateway"): frozenset(KINDS.values()), own.id("/pods"): frozenset({KINDS["kubernetes"]})}
+        node, refusals = own.leaf("/sojourn/node/web-1"), list[Problem]()
+        api = SpiffeBrokerApi(
+            renewal=agent.renewal,
+            references=References(agent.renewal, agent.holdings, own.trust_domain),
+            issuer=issuer,
+            clock=clock,
+            own=own.trust_domain,
+            allowed=allowed,
+            svid=lambda: node,
+        )
+        options = api.options(grpc.Options(drain=0.0))
+        path, context = folder / "broker.sock", api.context(refusals.append)
+        async with grpc.listen_unix(api.methods(), path, ssl=context, options=options):
+            yield Broker(agent, path, refusals)
+
+
+def request_for(method: Any, reference: Reference | None, **more: Any) -> Message:
+    """The request of a method, with an audience where it needs one."""
+    _, _, kind, _ = method
+    if kind is pb.FetchJWTSVIDRequest:
+        more = {"audience": ["server"], **more}
+    if reference is not None:
+        more["reference"] = wire.encode_reference(reference)
+    found: Message = kind(**more)
+    return found
+
+
+@asynccontextmanager
+async def opened(
+    channel: Channel, method: Any, request: Message, headers: list[tuple[str, str]] | None = None
+) -> AsyncIterator[Stream[Any, Any]]:
+    """A call whose request was sent."""
+    path, shape, kind, reply = method
+    stream = channel.request(path, shape, kind, reply, metadata=HEADERS if headers is None else headers)
+    await stream.__aenter__()
+    try:
+        await stream.send_message(request, end=True)
+        yield stream
+    finally:  # a test that was refused has heard so
+        with suppress(StreamTerminatedError, GRPCError, ProtocolError, StreamClosedError):
+            await stream.cancel()
+            await stream.__aexit__(None, None, None)
+
+
+async def heard(stream: Stream[Any, Any]) -> Any:
+    """The next message; how it was refused is raised."""
+    message = await stream.recv_message()
+    if message is None:
+        stream._maybe_raise()
+        raise AssertionError("the call ended without a word")
+    return message
+
+
+def reason(error: GRPCError) -> str | None:
+    """The reason in the details of a refusal, which must be of the standard's domain."""
+    if error.details is None:
+        return None
+    found = wire.decode_error_details(error.details)
+    assert found is not None
+    assert found[0] == "spiffe.io"
+    return found[1]
+
+
+def with_hint(identity: Any, hint: str) -> Any:
+    """The same identity with another hint."""
+    return replace(identity, hint=hint)
+
+
+class _Bytes(StatusDetailsCodecBase):
+    def encode(self, status: Any, message: str | None, details: Any) -> bytes:
+        raise NotImplementedError
+
+    def decode(self, status: Any, message: str | None, data: bytes) -> bytes:
+        return data
