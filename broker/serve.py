@@ -151,7 +151,13 @@ async def _observer(
         return Unobserving(), None
     watched = await database.read(tasks.live_instances)
     link = await stack.enter_async_context(
-        TaskLink.open(source, settings.attestor.host, settings.attestor.port, watched=watched)
+        TaskLink.open(
+            source,
+            settings.attestor.host,
+            settings.attestor.port,
+            others=[(other.host, other.port) for other in settings.attestor.others],
+            watched=watched,
+        )
     )
     since = clock.now() - _ENDED_SINCE
     observer = LinkObserver(link, await database.read(lambda tx: tasks.ended_instances(tx, since)))

@@ -44,11 +44,18 @@ class ListenSettings(Settings):
     port: int = Field(ge=0, lt=65536)
 
 
-class AttestorSettings(Settings):
-    """The attestor server's gRPC address: for process ends. Without it tasks live by heartbeat and deadline."""
+class AttestorAddress(Settings):
+    """Where an attestor server answers gRPC."""
 
     host: str
     port: int = Field(gt=0, lt=65536)
+
+
+class AttestorSettings(AttestorAddress):
+    """The attestor server: for process ends. Without it tasks live by heartbeat and deadline."""
+
+    others: tuple[AttestorAddress, ...] = ()
+    """Further servers over the same store."""
 
 
 class TaskSettings(Settings):

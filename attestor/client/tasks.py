@@ -41,13 +41,21 @@ _log = log.get(__name__)
 
 
 class TaskLink:
-    """The link to one attestor server; made by `open`."""
+    """The link to the attestor server, or to one of several over one store; made by `open`."""
 
-    def __init__(self, source: X509Material, host: str, port: int, *, refused: Refused | None = None) -> None:
+    def __init__(
+        self,
+        source: X509Material,
+        host: str,
+        port: int,
+        *,
+        others: Iterable[tuple[str, int]] = (),
+        refused: Refused | None = None,
+    ) -> None:
         server = IdPattern.exactly(source.svid.id.trust_domain.member(SERVER_PATH))
         self._contexts = ClientContexts(source, server, refused=refused, alpn=("h2",))
         self._clock: Clock = source.clock
-        self._where = (host, port)
+        self._places, self._at = ((host, port), *others), 0
         self._watched: set[str] = set()
         self._changes: asyncio.Queue[InstanceChange] = asyncio.Queue()
         self._states: dict[str, State] = {}
@@ -64,13 +72,17 @@ class TaskLink:
         host: str,
         port: int,
         *,
+        others: Iterable[tuple[str, int]] = (),
         watched: Iterable[str] = (),
         refused: Refused | None = None,
         silence: float = SILENCE,
         patience: float = PATIENCE,
     ) -> AsyncIterator[TaskLink]:
-        """Follow the server at `host`:`port` as to the instances `watched`; it need not answer yet."""
-        link = cls(source, host, port, refused=refused)
+        """Follow the server at `host`:`port` as to the instances `watched`; it need not answer yet.
+
+        `others` are further servers over the same store: when one does not answer the next is asked.
+        """
+        link = cls(source, host, port, others=others, refused=refused)
         link._silence, link._patience = silence, patience
         link._watched.update(watched)
         async with beside(link._follow()):
@@ -133,6 +145,7 @@ class TaskLink:
                         await self._hold(self._link, backoff)
             except Problem as error:
                 _log.warning("the link to the attestor server is down", error=error)
+                self._at = (self._at + 1) % len(self._places)
             self._link = None
             if self._fresh:
                 self._fresh = False
@@ -193,5 +206,5 @@ class TaskLink:
             self._changes.put_nowait(change)
 
     def _channel(self) -> Channel:
-        host, port = self._where
+        host, port = self._places[self._at]
         return Channel(host=host, port=port, ssl=self._contexts.newest())

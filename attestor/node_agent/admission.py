@@ -41,10 +41,35 @@ _log = log.get(__name__)
 
 
 class Address:
-    """Where the server listens."""
+    """Where the server listens; of several servers, where the one that is spoken to does.
 
-    def __init__(self, host: str, port: int, trust_domain: TrustDomain) -> None:
-        self.host, self.port, self.trust_domain = host, port, trust_domain
+    Several servers over one store are one server to a node: each knows it, and each has authorities of its own that the
+    bundle of the trust domain vouches for.
+    """
+
+    def __init__(self, host: str, port: int, trust_domain: TrustDomain, others: Sequence[tuple[str, int]] = ()) -> None:
+        self.trust_domain = trust_domain
+        self._places, self._at, self._since = ((host, port), *others), 0, 0
+
+    @property
+    def host(self) -> str:
+        """Its name or address."""
+        return self._places[self._at][0]
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self._places[self._at][1]
+
+    def turn(self) -> bool:
+        """Speak to the next one from now on; True when each was tried since `holds` was last called."""
+        self._at = (self._at + 1) % len(self._places)
+        self._since = (self._since + 1) % len(self._places)
+        return self._since == 0
+
+    def holds(self) -> None:
+        """This one answers."""
+        self._since = 0
 
     def known_by(self, identity: NodeIdentity, now: Callable[[], datetime]) -> Channel:
         """A connection that shows `identity` and accepts the server its bundle vouches for."""

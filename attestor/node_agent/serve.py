@@ -124,7 +124,7 @@ async def _assemble(
     stack.callback(holdings.close)
     holdings.restore()
     upstream = Upstream(
-        Address(settings.server.host, settings.server.port, settings.trust_domain),
+        Address(*settings.addresses()[0], settings.trust_domain, settings.addresses()[1:]),
         identity_file=IdentityFile(state / "identity.json", settings.trust_domain),
         joining=joining,
         holdings=holdings,

@@ -177,6 +177,8 @@ class NodeAgentSettings(Settings):
 
     trust_domain: Annotated[TrustDomain, parsed_by(TrustDomain.parse)]
     server: ServerAddress = ServerAddress()
+    servers: tuple[ServerAddress, ...] = ()
+    """Instead of `server`: several over one store. One that does not answer is left for the next."""
     state: Path
     """The folder of its identity and of the journal of instances; survives restarts."""
     workload_socket: Path
@@ -212,4 +214,10 @@ class NodeAgentSettings(Settings):
             )
         if self.attest is not None and self.join_token is not None:
             raise ValueError("`attest` and `join_token` are two ways to join: expected one")
+        if self.servers and "server" in self.model_fields_set:
+            raise ValueError("`server` and `servers` both say where the server is: expected one")
         return self
+
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Of the servers, in the order in which they are tried."""
+        return tuple((one.host, one.port) for one in self.servers or (self.server,))

@@ -4,6 +4,8 @@ One connection carries the held stream and the calls beside it. The stream is le
 its whole state on every change, we say the complete live set, and both beat. When it breaks, what is held stays as it
 is and the connection is tried again, a little later each time; nothing is given meanwhile that needs a signature.
 
+Where there are several servers, the next one is tried whenever one does not answer, and kept as long as it does.
+
 When the server says that this node was sent away, nothing is held any more: every stream ends, the node's key is
 forgotten, and it has to prove itself anew: by a new join token, or by a proof that can be repeated.
 """
@@ -44,6 +46,8 @@ M = TypeVar("M", bound=Message)
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 PATIENCE = 30.0
 """Seconds a call may take."""
+CONNECTED_WITHIN = 10.0
+"""Seconds a connection may take; then the next server is tried."""
 QUICKEST_BEAT = 0.5
 MISSED_BEATS = 6
 """So many beats of silence, and the server is taken for gone."""
@@ -107,6 +111,7 @@ class Upstream:
         self._channel: Channel | None = None
         self._report = report
         self._pause = FIRST_PAUSE
+        self._returns = False
         self._resolve = Batch(self._ask_resolve, wire.MOST_ITEMS)
         self._sign = Batch(self._ask_sign, wire.MOST_ITEMS)
         self.bundles = BundleSet.of()
@@ -136,8 +141,17 @@ class Upstream:
             except Problem as problem:
                 self._part.waiting(f"the attestor server: {problem}")
                 _log.warning("no link to the attestor server", error=problem)
+            everybody_was_asked = self._turn()
             await self._clock.sleep(self._pause * (0.5 + secrets.randbelow(1000) / 1000))
-            self._pause = min(LONGEST_PAUSE, self._pause * 2)
+            if everybody_was_asked:
+                self._pause = min(LONGEST_PAUSE, self._pause * 2)
+
+    def _turn(self) -> bool:
+        """Go on to the next server, unless it was we who broke the connection."""
+        if self._returns:
+            self._returns = False
+            return False
+        return self._address.turn()
 
     async def tick(self, now: datetime) -> None:
         """Replace the node's own SVID when it is past half its life or its authority is withdrawn; keep what changed.
@@ -150,6 +164,7 @@ class Upstream:
         if due and channel is not None:
             self._identity = await admission.renew(channel, self._address.trust_domain)
             _log.info("the node's identity was renewed", until=self._identity.svid.not_after)
+            self._returns = True
             channel.close()  # the stream ends, and the next connection shows the new one
         await self._keep()
 
@@ -222,13 +237,18 @@ class Upstream:
     async def _follow(self, channel: Channel) -> None:
         call = channel.request(wire.FOLLOW, Cardinality.STREAM_STREAM, pb.FollowRequest, pb.FollowResponse)
         async with call as stream:
-            await stream.send_request()
+            try:
+                async with asyncio.timeout(CONNECTED_WITHIN):
+                    await stream.send_request()
+            except TimeoutError as error:
+                raise Unreachable("the attestor server does not answer") from error
             first = await self._next(stream, PATIENCE)
             if not isinstance(first, Update):
                 raise Malformed("the attestor server's first message was not its state")
             self._holdings.count_from(first.live_counter)
             self._apply(first)
             self._pause = FIRST_PAUSE
+            self._address.holds()
             self._part.ready()
             await self._converse(stream, first)
 

@@ -2,6 +2,9 @@
 
 What changed is not said here. Whoever wakes looks at the present state and sends the difference: a wake too many does
 no harm, two in a row are one, and none can be lost.
+
+What this server committed may concern streams that other servers over the same store hold: they are told by a bell,
+and would find it with their next beat otherwise.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from ca.runtime.bell import Ring
 from ca.runtime.process import Wake
 
 
@@ -18,6 +22,8 @@ class Changes:
 
     def __init__(self) -> None:
         self._wakes: set[Wake] = set()
+        self.ring: Ring = lambda: None
+        """Tells the other servers."""
 
     @contextmanager
     def following(self) -> Iterator[Wake]:
@@ -32,12 +38,17 @@ class Changes:
 
     def notify(self) -> None:
         """Something changed; call it after the commit."""
+        self.wake()
+        self.ring()
+
+    def wake(self) -> None:
+        """Another server changed something."""
         for wake in self._wakes:
             wake.set()
 
     async def beat(self, now: datetime) -> None:  # noqa: ARG002 -- the signature of a tick
         """Time to be heard."""
-        self.notify()
+        self.wake()
 
     @property
     def followers(self) -> int:

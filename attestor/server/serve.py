@@ -39,6 +39,7 @@ from ca.keys.protocol import KeyStore, Place
 from ca.revocation import Lists
 from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
+from ca.runtime.bell import open_bell
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.document import BadSettings
@@ -209,12 +210,13 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
     """Everything that is due by itself."""
     woken, clock = Wake(), parts.clock
     parts.authority.subscribe(woken.set)
+    reload = await _bells(stack, parts)
 
     async def gauges(now: datetime) -> None:
         await _gauges(parts, now)
 
     for name, tick, every, wake in (
-        ("rotation", parts.rotation.tick, 2.0, None),
+        ("rotation", parts.rotation.tick, 2.0, reload),
         ("own svid", parts.own.tick, 5.0, woken),
         ("revocation lists", parts.lists.tick, 1.0, parts.lists.due),
         ("rules", parts.rules.tick, 1.0, None),
@@ -223,6 +225,21 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         ("gauges", gauges, 5.0, None),
     ):
         await stack.enter_async_context(background(name, tick, every=every, clock=clock, wake=wake))
+
+
+async def _bells(stack: AsyncExitStack, parts: _Parts) -> Wake:
+    """Hear other servers over this store, and be heard; what is answered is set when an authority may have changed."""
+    reload = Wake()
+
+    def changed() -> None:
+        parts.lists.due.set()
+        parts.changes.wake()
+
+    parts.changes.ring = await stack.enter_async_context(open_bell(parts.database, "changes", changed, parts.clock))
+    parts.authority.subscribe(
+        await stack.enter_async_context(open_bell(parts.database, "authorities", reload.set, parts.clock))
+    )
+    return reload
 
 
 async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:

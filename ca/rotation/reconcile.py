@@ -17,6 +17,7 @@ from ca.errors import Stale
 from ca.profiles.prepared import BACKDATE, Kind
 from ca.rotation.table import TRANSITIONS, Event, step
 from ca.rotation.withdrawal import revoking, tainting
+from ca.runtime import log
 from ca.runtime.database import Transaction
 from ca.store import Move, State, StoredAuthority
 
@@ -26,6 +27,9 @@ GRACE = timedelta(minutes=10)
 
 ABANDONED = timedelta(days=1)
 """How long after its end an authority that its own server did not retire is retired by another."""
+
+
+_log = log.get(__name__)
 
 
 class Rotation:
@@ -38,13 +42,19 @@ class Rotation:
     async def tick(self, now: datetime) -> None:
         """Do what is due: hear of other servers, give up lost keys, prepare, activate, retire, destroy."""
         async with self._lock:
-            await self._ring.reload(now)
-            lost = [each for each in self._ring.own if self._signs(each) and not self._ring.has_key(each)]
-            await self._move(lost, Event.GIVE_UP, now)
-            for kind in PURPOSES:
-                await self._advance(kind, now)
-            await self._retire(now)
-            await self._ring.destroy_keys(now)
+            try:
+                await self._do_what_is_due(now)
+            except Stale as error:  # another server was faster: the next tick looks anew
+                _log.info("another server changed the authorities meanwhile", error=error)
+
+    async def _do_what_is_due(self, now: datetime) -> None:
+        await self._ring.reload(now)
+        lost = [each for each in self._ring.own if self._signs(each) and not self._ring.has_key(each)]
+        await self._move(lost, Event.GIVE_UP, now)
+        for kind in PURPOSES:
+            await self._advance(kind, now)
+        await self._retire(now)
+        await self._ring.destroy_keys(now)
 
     async def rotate(self, kind: Kind, now: datetime) -> None:
         """Have a new authority in the place of the active one as soon as peers were told; a restart forgets nothing.

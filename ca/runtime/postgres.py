@@ -22,15 +22,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
 from ca.errors import Problem, Unavailable
 from ca.runtime import log
+from ca.runtime.bell import Ring
 from ca.runtime.clock import Clock, SystemClock
 from ca.runtime.database import Database, Unit
 from ca.runtime.metrics import Metrics
 from ca.runtime.postgres_address import parse
+from ca.runtime.postgres_bell import ringing
 from ca.runtime.postgres_group import INSIDE, Job, Reader, Worker, Writer, fail
 from ca.runtime.postgres_session import Door, Incarnation
 from ca.runtime.process import fatal
@@ -104,6 +106,10 @@ class PostgresDatabase:
             Unavailable: nothing of it is durable. Undecided, one of its kind: that is not known.
         """
         return await self._hand_over(self._writes, unit)
+
+    def bell(self, name: str, heard: Callable[[], object], clock: Clock) -> AbstractAsyncContextManager[Ring]:
+        """Hear other processes over this store, and be heard by them (`ca.runtime.bell`)."""
+        return ringing(self.door, name, heard, clock)
 
     async def close(self) -> None:
         """Refuse new units, finish those handed over, hang up."""

@@ -108,6 +108,19 @@ async def test_the_end_of_a_bound_process_is_heard(tmp_path: Path) -> None:
         assert (await link.bind(one.instance)).state is State.ENDED
 
 
+async def test_the_next_of_several_servers_is_asked_when_one_does_not_answer(tmp_path: Path) -> None:
+    """The first is not there at all; what is known comes from the second."""
+    async with (
+        both(tmp_path, parts=(BROKER,)) as (one, two),
+        X509Source.open(address(two), CLOCK) as source,
+        TaskLink.open(source, "127.0.0.1", 1, others=[one.address]) as link,
+        asyncio.timeout(60),
+    ):
+        while not link.connected:
+            await CLOCK.sleep(0.01)
+        assert (await link.bind(new_id())).state is State.UNKNOWN
+
+
 async def test_an_instance_nobody_knows_is_unknown(tmp_path: Path) -> None:
     """It is never taken for a live one."""
     async with linked(tmp_path) as (_, _, link):
