@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from attestor.methods.node import k8s_psat
+from attestor.methods.node import k8s_psat, oidc
 from attestor.node_agent.admin_api import AdminApi
 from attestor.node_agent.admission import Address
 from attestor.node_agent.attest import Attestor
@@ -99,7 +99,7 @@ def _joining(settings: NodeAgentSettings, at_hand: Secret | None) -> Joining:
     chosen = settings.attest
     return ByMethod(
         chosen.method,
-        lambda _: k8s_psat.Prover(chosen),
+        lambda _: k8s_psat.Prover(chosen) if chosen.method == "k8s_psat" else oidc.Prover(chosen),
         trust_bundle=settings.trust_bundle,
         root_key_hash=settings.root_key_hash,
     )

@@ -130,4 +130,4 @@ def _apply(rule: Rule, facts: Facts) -> SpiffeId | str:
 
 def _elsewhere(rule: Rule, facts: Facts) -> str:
     unmet = rule.nodes.unmet(facts.node) if rule.nodes is not None else None
-    return f"the node does not have {said(unmet)}" if unmet else "it names no node"
+    return f"the node does not have {said(unmet)}" if unmet else "it does not name direct attestation"

@@ -20,6 +20,8 @@ from ca.spiffe.id import TrustDomain
 
 ANY_NODE = Selector("node", "*")
 """How a rule says in so many words that it holds on every admitted node."""
+DIRECT = Selector("node", "direct")
+"""What stands in a node's place where a pod or job attests by itself, without a node agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,9 @@ class Rule:
 
     def holds_on(self, node: Selectors) -> bool:
         """Whether it is meant for a node with the verified selectors `node`."""
-        return self.nodes is None or self.nodes.unmet(node) is None
+        if self.nodes is None:
+            return DIRECT not in node  # any node is a node: what comes without one must be named
+        return self.nodes.unmet(node) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,11 @@ from attestor.methods.node.protocol import Attested, Occasion, Verifier, parse_n
 from attestor.server.changes import Changes
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves, read_csr, spki
+from attestor.server.risks import Risks
 from attestor.server.store import nodes, tokens
 from attestor.server.store.nodes import Node, NodeState
 from attestor.server.store.tokens import StoredToken
+from attestor.server.token_keys import TokenKeys
 from attestor.wire.node import NODE_PATH, BundleDocument
 from attestor.wire.node import Admission as Admitted
 from ca.errors import Malformed, Problem, Unauthenticated
@@ -66,6 +68,7 @@ class Admission:
         node_ttl: timedelta,
         verifiers: Mapping[str, MakeVerifier] = MappingProxyType({}),
     ) -> None:
+        self._token_keys = TokenKeys(database, Risks(database, metrics))
         self._database, self._leaves = database, leaves
         self._instances, self._changes, self._metrics = instances, changes, metrics
         self._node_ttl = node_ttl
@@ -98,6 +101,7 @@ class Admission:
             key = read_csr(csr)
             verifier = self._verifier(method)(Occasion(now=now, public_key=spki(key)))
             attested = await verifier.verify(conversation)
+            await self._bind(attested, key, now)
             admitted = await self._admit(attested, method, key, now)
         except Problem as problem:
             self._metrics.count("sojourn_attestations_total", kind="node", outcome="refused")
@@ -157,6 +161,12 @@ class Admission:
         _log.info("node sent away", node=name, state=str(result[0]), instances_ended=result[1])
         self._instances.tell()
         return result
+
+    async def _bind(self, attested: Attested, key: LeafKey, now: datetime) -> None:
+        """A proof that could be copied is good for one key."""
+        if attested.token_id:
+            subject, expires = f"node {attested.node}", now + LONGEST_TOKEN_LIFE
+            await self._token_keys.bind(attested.token_id, subject, spki(key), frozenset(), expires, now)
 
     def _verifier(self, method: str) -> MakeVerifier:
         found = self._verifiers.get(method)

@@ -149,6 +149,10 @@ class Instances:
         """Inside a unit, at its end: these end, and no leaf of theirs lives on, bound or not."""
         await self._move(tx, found, State.ENDED, reason, now, every_leaf=True)
 
+    async def over(self, tx: Transaction, found: Sequence[Instance], reason: str, now: datetime) -> None:
+        """Inside a unit, at its end: these have ended by themselves."""
+        await self._move(tx, found, State.ENDED, reason, now)
+
     async def end_all(self, tx: Transaction, node: str, reason: str, now: datetime) -> int:
         """Inside a unit, at its end: every instance of a node ends."""
         found = await store.of_node(tx, node)

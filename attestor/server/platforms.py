@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from attestor.methods.node import k8s_psat
+from attestor.methods.node import oidc as node_oidc
+from attestor.methods.platform import k8s_token, oidc
 from attestor.methods.platform.cluster import Cluster
+from attestor.methods.platform.keyset import LARGEST, KeySet
+from attestor.methods.platform.oidc import IssuerSettings
+from attestor.methods.platform.protocol import Platform
 from attestor.server.admission import MakeVerifier
 from attestor.server.pods import PodView
 from attestor.server.settings import ServerSettings
 from ca.runtime.clock import Clock
+from ca.runtime.fetch import Fetcher, Trust
 from ca.runtime.kubernetes import Kubernetes
 from ca.runtime.process import background
 
@@ -27,6 +33,7 @@ class Platforms:
     clusters: Mapping[str, Cluster]
     verifiers: Mapping[str, MakeVerifier]
     pods: PodView
+    direct: Mapping[tuple[str, str], Platform]
 
 
 @asynccontextmanager
@@ -41,12 +48,32 @@ async def open_platforms(settings: ServerSettings, clock: Clock) -> AsyncIterato
             if one.settings.watch:
                 follow = background(f"pods of {one.name}", partial(pods.follow, one), every=RETRY, clock=clock)
                 await stack.enter_async_context(follow)
-        yield Platforms(clusters=clusters, verifiers=_verifiers(settings, clusters), pods=pods)
+        issuers = {one.name: await stack.enter_async_context(_issuer(one, clock)) for one in settings.issuers}
+        direct: dict[tuple[str, str], Platform] = {(oidc.METHOD, name): one for name, one in issuers.items()}
+        direct |= {(k8s_token.METHOD, name): k8s_token.Platform(one, pods.missing) for name, one in clusters.items()}
+        yield Platforms(
+            clusters=clusters,
+            verifiers=_verifiers(settings, clusters, issuers),
+            pods=pods,
+            direct=direct if settings.direct else {},
+        )
 
 
-def _verifiers(settings: ServerSettings, clusters: Mapping[str, Cluster]) -> dict[str, MakeVerifier]:
+@asynccontextmanager
+async def _issuer(settings: IssuerSettings, clock: Clock) -> AsyncIterator[oidc.Platform]:
+    """An issuer's keys are fetched when they are first needed."""
+    trust = Trust(ca_file=settings.ca_file)
+    async with Fetcher(trust, limit=LARGEST, redirects=2, public_only=not settings.private) as fetcher:
+        yield oidc.Platform(settings, KeySet(settings.issuer, fetcher, clock))
+
+
+def _verifiers(
+    settings: ServerSettings, clusters: Mapping[str, Cluster], issuers: Mapping[str, oidc.Platform]
+) -> dict[str, MakeVerifier]:
     """One for each method of the settings; join tokens are always there."""
     methods, made = settings.node_methods, dict[str, MakeVerifier]()
     if methods.k8s_psat is not None:
         made[k8s_psat.METHOD] = partial(k8s_psat.Verifier, methods.k8s_psat, clusters)
+    if methods.oidc is not None:
+        made[oidc.METHOD] = partial(node_oidc.Verifier, methods.oidc, issuers)
     return made

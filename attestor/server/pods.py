@@ -90,6 +90,13 @@ class PodView:
         """Whether the view of `cluster` is as new as the API's last word."""
         return cluster in self._watched
 
+    def missing(self, cluster: str, uid: str) -> bool:
+        """Whether a watch is in force and does not show that pod alive; one just made may not have come yet."""
+        pods = self._watched.get(cluster)
+        if pods is None:
+            return False
+        return uid not in pods or pods[uid].ending
+
     async def look_up(self, cluster: Cluster, namespace: str, name: str, uid: str) -> Pod | None:
         """The pod with that uid. Raises Malformed, Unavailable."""
         pod = self._watched.get(cluster.name, {}).get(uid)

@@ -20,6 +20,8 @@ from attestor.methods.node.join_token import JoinToken
 from attestor.server.admin_api import AdminApi
 from attestor.server.admission import Admission
 from attestor.server.changes import Changes
+from attestor.server.direct import Direct
+from attestor.server.direct_api import DirectApi
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.own import OwnSvid
@@ -27,10 +29,12 @@ from attestor.server.issuance.workloads import Workloads
 from attestor.server.node_api import NodeApi
 from attestor.server.platforms import Platforms, open_platforms
 from attestor.server.public_api import PublicApi
+from attestor.server.risks import Risks
 from attestor.server.rule_source import RuleSource
 from attestor.server.settings import ServerSettings
 from attestor.server.store import MIGRATIONS, nodes
 from attestor.server.task_api import TaskApi
+from attestor.server.token_keys import TokenKeys
 from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
 from ca.errors import Problem
@@ -95,6 +99,7 @@ class _Parts:
     workloads: Workloads
     admission: Admission
     own: OwnSvid
+    direct: Direct
 
 
 @asynccontextmanager
@@ -194,6 +199,16 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
             node_ttl=settings.lives.node,
             verifiers=platforms.verifiers,
         ),
+        direct=Direct(
+            database=database,
+            leaves=leaves,
+            rules=rules,
+            instances=instances,
+            platforms=platforms.direct,
+            token_keys=TokenKeys(database, Risks(database, metrics)),
+            metrics=metrics,
+            started=clock.now(),
+        ),
         own=OwnSvid(leaves, settings.lives.node, lambda: lists.revocations),
     )
 
@@ -221,6 +236,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         ("revocation lists", parts.lists.tick, 1.0, parts.lists.due),
         ("rules", parts.rules.tick, 1.0, None),
         ("instances", parts.instances.tick, 1.0, None),
+        ("direct", parts.direct.tick, 2.0, None),
         ("beat", parts.changes.beat, parts.settings.beat.total_seconds(), None),
         ("gauges", gauges, 5.0, None),
     ):
@@ -269,7 +285,10 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
     )
     public = None
     if settings.public is not None:
-        app = web.application(PublicApi(parts.authority, parts.lists, clock).routes(), metrics=parts.metrics)
+        routes = PublicApi(parts.authority, parts.lists, clock).routes()
+        if settings.direct:
+            routes += DirectApi(parts.direct, clock).routes()
+        app = web.application(routes, metrics=parts.metrics)
         where = settings.public
         public = await stack.enter_async_context(
             web.listen(app, host=where.host, port=where.port, ssl=_tls(parts, "http/1.1"))

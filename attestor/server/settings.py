@@ -10,7 +10,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from attestor.methods.node.k8s_psat import VerifierSettings as PsatVerifierSettings
+from attestor.methods.node.oidc import VerifierSettings as OidcVerifierSettings
 from attestor.methods.platform.cluster import ClusterSettings
+from attestor.methods.platform.oidc import IssuerSettings
 from attestor.rules.model import ANY_NODE, Condition, Rule
 from attestor.rules.owner import Owner, parse_name
 from attestor.rules.owner import Path as OwnerPath
@@ -72,6 +74,7 @@ class NodeMethods(Settings):
     """How nodes may prove themselves besides join tokens; a method that is left out is refused."""
 
     k8s_psat: PsatVerifierSettings | None = None
+    oidc: OidcVerifierSettings | None = None
 
 
 class RevocationSettings(Settings):
@@ -135,7 +138,11 @@ class ServerSettings(Settings):
     parts: tuple[OwnPart, ...] = ()
     clusters: tuple[ClusterSettings, ...] = ()
     """Kubernetes clusters that are asked about tokens, pods and nodes."""
+    issuers: tuple[IssuerSettings, ...] = ()
+    """CI systems whose jobs' tokens are taken."""
     node_methods: NodeMethods = NodeMethods()
+    direct: bool = False
+    """Whether pods of `clusters` and jobs of `issuers` may attest without a node agent, at `public`."""
     trust_node_agents: bool = False
     """Whether a node that proved no machine of `clusters` is believed what it says of pods."""
     beat: Duration = timedelta(seconds=1)
@@ -154,10 +161,7 @@ class ServerSettings(Settings):
         names = [one.name for one in self.rule_owners]
         if len(set(names)) != len(names):
             raise ValueError("two of `rule_owners` have the same name")
-        if len({one.name for one in self.clusters}) != len(self.clusters):
-            raise ValueError("two `clusters` have one name")
-        if self.node_methods.k8s_psat is not None and not any(one.node_agents for one in self.clusters):
-            raise ValueError("`node_methods.k8s_psat` needs one of `clusters` to name `node_agents`")
+        self._check_platforms()
         try:
             self.authority()
         except Malformed as error:
@@ -170,6 +174,21 @@ class ServerSettings(Settings):
     def server_name(self) -> str:
         """What this server is called in the store: `name`, else the host's name; alone over SQLite always the same."""
         return MAIN_SERVER if self.database.startswith("sqlite:") else self.name or socket.gethostname().lower()
+
+    def _check_platforms(self) -> None:
+        for name, named in (
+            ("clusters", [one.name for one in self.clusters]),
+            ("issuers", [one.name for one in self.issuers]),
+        ):
+            if len(set(named)) != len(named):
+                raise ValueError(f"two of `{name}` have one name")
+        methods = self.node_methods
+        if methods.k8s_psat is not None and not any(one.node_agents for one in self.clusters):
+            raise ValueError("`node_methods.k8s_psat` needs one of `clusters` to name `node_agents`")
+        if methods.oidc is not None and not set(methods.oidc.issuers) <= {one.name for one in self.issuers}:
+            raise ValueError("`node_methods.oidc.issuers` names one that is not among `issuers`")
+        if self.direct and (self.public is None or not (self.clusters or self.issuers)):
+            raise ValueError("`direct` needs `public`, and one of `clusters` or `issuers`")
 
     def authority(self) -> AuthoritySettings:
         """What the authority is told. Raises Malformed."""

@@ -20,10 +20,14 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attested:
-    """A machine as verified: the last segment of its SPIFFE ID, and its selectors."""
+    """A machine as verified: the last segment of its SPIFFE ID, and its selectors.
+
+    A proof that could be copied and used again has a `token_id`: it is then good for one key and no other.
+    """
 
     node: str
     selectors: Selectors
+    token_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

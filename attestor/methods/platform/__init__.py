@@ -8,6 +8,7 @@ from types import MappingProxyType
 PLATFORMS: Mapping[str, str] = MappingProxyType(
     {
         "k8s_token": "attestor.methods.platform.k8s_token",
+        "oidc": "attestor.methods.platform.oidc",
     }
 )
 """The methods of direct attestation; each module has a `Platform`."""

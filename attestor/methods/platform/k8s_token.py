@@ -6,7 +6,7 @@ Every container that can read the token is the pod: the strength is `pod`, and w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from joserfc.util import urlsafe_b64decode
@@ -26,8 +26,9 @@ _YEAR_9999 = 253_402_300_799
 class Platform:
     """Tokens of the pods of one cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, missing: Callable[[str, str], bool]) -> None:
+        """`missing(cluster, uid)` says whether a watch of its pods no longer shows that one."""
+        self._cluster, self._missing = cluster, missing
 
     async def verify(self, token: str, now: datetime) -> Proven:
         """The pod it was made for. Raises NotProven, Unavailable."""
@@ -46,6 +47,10 @@ class Platform:
             strength=Strength.POD,
             parts=frozenset(one.part for one in pod.containers if one.part),
         )
+
+    def seems_gone(self, subject: str) -> bool:
+        """Whether the watch no longer shows it."""
+        return self._missing(self._cluster.name, subject.rpartition("/")[2])
 
     async def is_gone(self, subject: str) -> bool:
         """Whether the API shows another pod of that name, or none, or one that is over. Raises Unavailable."""

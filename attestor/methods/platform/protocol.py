@@ -41,6 +41,9 @@ class Platform(Protocol):
     async def verify(self, token: str, now: datetime) -> Proven:
         """Whom it speaks for. Raises NotProven, Malformed, Unavailable."""
 
+    def seems_gone(self, subject: str) -> bool:
+        """Whether it is worth asking `is_gone`: a watch no longer shows `subject`. Cheap, and proves nothing."""
+
     async def is_gone(self, subject: str) -> bool:
         """Whether the platform itself says that `subject` has ended. Raises Unavailable."""
 

@@ -53,7 +53,9 @@ class Nodes:
 
         found, counts = await self.database.read(unit)
         now = self.clock.now()
-        return wire.NodeList(nodes=[self._node(one, counts.get(one.id, 0), now) for one in found])
+        return wire.NodeList(
+            nodes=[self._node(one, counts.get(one.id, 0), now) for one in found if not one.is_stand_in]
+        )
 
     async def evict(self, call: Call) -> wire.NodeAnswer:
         """`POST /v1/nodes/{id}/evict`."""

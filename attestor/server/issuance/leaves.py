@@ -83,20 +83,36 @@ class Leaves:
 
 
 def read_csr(der: bytes) -> x509.LeafKey:
-    """The public key of a PKCS#10 request, whose sender has shown to hold the private one. Raises Malformed."""
+    """The public key of a PKCS#10 request, whose sender has shown to hold the private one. Raises Malformed.
+
+    Names in it are not looked at: the server decides what a certificate says.
+    """
+    return read_request(der)[0]
+
+
+def read_request(der: bytes) -> tuple[x509.LeafKey, frozenset[str]]:
+    """The same, and the alternative names it asks for. Raises Malformed."""
     if not 0 < len(der) <= LONGEST_CSR:
         raise Malformed(f"a certificate request must be given, and not be longer than {LONGEST_CSR} bytes")
     try:
         request = certificates.load_der_x509_csr(der)
         proven = request.is_signature_valid
-        key = request.public_key()
+        key, names = request.public_key(), _names(request)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise Malformed("this is not a DER certificate request we can read") from error
     if not proven:
         raise Malformed("the certificate request's signature does not hold: its sender does not have the key")
     if not isinstance(key, x509.LeafKey):
         raise Malformed("a certificate request's key must be of EC, RSA or Ed25519")
-    return key
+    return key, names
+
+
+def _names(request: certificates.CertificateSigningRequest) -> frozenset[str]:
+    try:
+        found = request.extensions.get_extension_for_class(certificates.SubjectAlternativeName).value
+    except certificates.ExtensionNotFound:
+        return frozenset()
+    return frozenset(str(getattr(one, "value", one)) for one in found)
 
 
 def spki(key: x509.LeafKey) -> bytes:

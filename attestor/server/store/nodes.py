@@ -16,6 +16,10 @@ from ca.runtime.database import Row, Transaction
 _COLUMNS = "id, state, admission, method, selectors, admitted_at, seen_at, live_counter"
 
 
+DIRECT = "direct"
+"""The method of what is no node, and stands for one: see `stand_in`."""
+
+
 class NodeState(StrEnum):
     """`evicted` may come back with a new token, `banned` may not."""
 
@@ -37,6 +41,11 @@ class Node:
     seen_at: datetime
     live_counter: int
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether there is no node agent behind it."""
+        return self.method == DIRECT
+
 
 async def get(tx: Transaction, node_id: str) -> Node | None:
     """The node of that id."""
@@ -49,9 +58,26 @@ async def everything(tx: Transaction) -> Sequence[Node]:
     return [_node(row) for row in await tx.fetch(f"SELECT {_COLUMNS} FROM nodes ORDER BY id")]
 
 
+async def stand_in(tx: Transaction, place: tuple[str, str], selectors: Selectors, now: datetime) -> Node:
+    """What stands for a node where there is no node agent: one for each platform, under a name no node can have."""
+    name = "~" + "/".join(place)
+    await tx.execute(
+        "INSERT INTO nodes (id, state, admission, method, selectors, admitted_at, seen_at, live_counter)"
+        " VALUES ($1, 'admitted', 'none', $2, $3, $4, $4, 0)"
+        " ON CONFLICT (id) DO UPDATE SET selectors = $3, seen_at = $4",
+        name,
+        DIRECT,
+        json.dumps(selector.texts(selectors)),
+        micros(now),
+    )
+    found = await get(tx, name)
+    assert found is not None, "it was just put there"
+    return found
+
+
 async def admitted(tx: Transaction) -> Sequence[Node]:
     """Those that may speak."""
-    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM nodes WHERE state = 'admitted' ORDER BY id")
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM nodes WHERE state = 'admitted' AND method <> $1 ORDER BY id", DIRECT)
     return [_node(row) for row in rows]
 
 
