@@ -279,7 +279,7 @@ async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, so
     outside = application(
         ROUTES,
         identify=by_certificate,
-        recheck=still(world.clock, world.observer, operators),
+        recheck=still(world.clock, world.observer, operators, lambda: source.revocations),
         metrics=door.gate.metrics,
     )
     inside = application(ROUTES, identify=by_socket, metrics=door.gate.metrics)

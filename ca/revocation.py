@@ -19,7 +19,7 @@ from functools import partial
 from ca import store
 from ca.authority import Authority
 from ca.profiles import crl
-from ca.profiles.prepared import BACKDATE
+from ca.profiles.prepared import BACKDATE, Kind
 from ca.runtime import log
 from ca.runtime.clock import micros
 from ca.runtime.database import Transaction
@@ -51,6 +51,15 @@ class Lists:
     def ders(self) -> tuple[bytes, ...]:
         """The newest list of every authority that is still believed, of all servers."""
         return tuple(one.der for one in self.current)
+
+    def newest(self, kind: Kind) -> StoredList | None:
+        """The list of this server's active authority of that kind."""
+        active = self._authority.ring.active(kind)
+        return next((one for one in self.current if active is not None and one.issuer_key_id == active.key_id), None)
+
+    async def named(self) -> int:
+        """How many leaves are taken back and have not expired for everybody."""
+        return await self._authority.ring.database.read(store.count_revoked)
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         """Call `callback` whenever there is another list."""

@@ -40,6 +40,7 @@ from ca.authority import Authority
 from ca.errors import Problem
 from ca.keys import open_key_store
 from ca.keys.protocol import KeyStore, Place
+from ca.profiles.prepared import Kind
 from ca.revocation import Lists
 from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
@@ -349,5 +350,13 @@ async def _gauges(parts: _Parts, now: datetime) -> None:
     metrics.set("sojourn_bundle_authorities", len(bundle.x509_authorities), kind="x509")
     metrics.set("sojourn_bundle_authorities", len(bundle.jwt_authorities), kind="jwt")
     metrics.set("sojourn_bundle_authorities", len(bundle.wit_authorities), kind="wit")
+    metrics.set("sojourn_leaves_revoked", await parts.lists.named())
+    for kind in (Kind.ROOT, Kind.ISSUING):
+        newest = parts.lists.newest(kind)
+        if newest is not None:
+            metrics.set("sojourn_revocation_list_number", newest.number, kind=kind)
+            metrics.set("sojourn_revocation_list_bytes", len(newest.der), kind=kind)
+            until = newest.next_update.timestamp()
+            metrics.set("sojourn_revocation_list_next_update_timestamp_seconds", until, kind=kind)
     expiry = parts.authority.issuer(now).not_after.timestamp()
     metrics.set("sojourn_ca_authority_expiry_timestamp_seconds", expiry, kind="x509")

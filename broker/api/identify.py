@@ -13,7 +13,8 @@ from broker.service.operators import KnownOperators
 from ca.errors import Unauthenticated
 from ca.runtime.clock import Clock
 from ca.runtime.web import peer_uid
-from ca.spiffe.x509svid import X509Peer
+from ca.spiffe.revocation_list import RevocationLists
+from ca.spiffe.x509svid import X509Peer, check_not_revoked
 from ca.tls import peer_of
 
 
@@ -26,7 +27,7 @@ async def by_certificate(request: web.Request) -> Caller:
     if not isinstance(peer, X509Peer):
         raise Unauthenticated("this needs a client certificate: an X.509-SVID")
     instance = parse_instance(peer.instance) if peer.instance is not None else None
-    return Workload(id=peer.id, instance=instance, not_after=peer.not_after)
+    return Workload(id=peer.id, instance=instance, not_after=peer.not_after, peer=peer)
 
 
 async def by_socket(request: web.Request) -> Caller:
@@ -34,7 +35,12 @@ async def by_socket(request: web.Request) -> Caller:
     return Operator(name=f"uid {peer_uid(request)}", verbs=ALL_VERBS)
 
 
-def still(clock: Clock, observer: Observer, operators: KnownOperators) -> Callable[[Caller], Awaitable[None]]:
+def still(
+    clock: Clock,
+    observer: Observer,
+    operators: KnownOperators,
+    revocations: Callable[[], RevocationLists] = RevocationLists,
+) -> Callable[[Caller], Awaitable[None]]:
     """The question asked on every request and every write of a stream: is the caller still who it was (traps 35)?"""
 
     async def recheck(caller: Caller) -> None:
@@ -46,5 +52,7 @@ def still(clock: Clock, observer: Observer, operators: KnownOperators) -> Callab
             raise Unauthenticated("the certificate of this connection has expired, connect again with a newer one")
         if caller.instance is not None and observer.observed(caller.instance).state is Observation.ENDED:
             raise Unauthenticated("the process this certificate was issued to has ended")
+        if caller.peer is not None:
+            check_not_revoked(caller.peer.chain, caller.id, revocations())
 
     return recheck

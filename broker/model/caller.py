@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from broker.model.ids import InstanceId
 from ca.spiffe.id import SpiffeId
+from ca.spiffe.x509svid import X509Peer
 
 
 class Verb(StrEnum):
@@ -33,12 +34,14 @@ class Workload:
     """A peer that showed an X.509-SVID.
 
     `instance` is None when the SVID came from an issuer that doesn't name instances (an existing SPIRE): its tasks live
-    by heartbeat and deadline. `not_after` is the leaf's end: a connection doesn't outlive it (traps 35).
+    by heartbeat and deadline. `not_after` is the leaf's end: a connection doesn't outlive it (traps 35). `peer` is how
+    it proved itself, to be held against newer revocation lists.
     """
 
     id: SpiffeId
     instance: InstanceId | None
     not_after: datetime
+    peer: X509Peer | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return str(self.id)

@@ -69,7 +69,10 @@ _GRPC = (
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
     "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
-_REFUSED = ("untrusted", "expired", "not-yet-valid", "malformed", "wrong-peer", "no-certificate", "protocol", "other")
+_REFUSED = (
+    "untrusted", "revoked", "expired", "not-yet-valid", "malformed", "wrong-peer", "no-certificate", "protocol",
+    "other",
+)  # fmt: skip
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LONG = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 
@@ -81,6 +84,13 @@ TABLE: tuple[Metric, ...] = (
     Metric("sojourn_bundle_sequence", _G, "Sequence number of this trust domain's bundle", "number"),
     Metric("sojourn_bundle_authorities", _G, "Authorities in this trust domain's bundle", "authorities",
            {"kind": ("x509", "jwt", "wit")}),
+    Metric("sojourn_leaves_revoked", _G, "Leaves that were taken back and have not expired for everybody", "leaves"),
+    Metric("sojourn_revocation_list_number", _G, "Number of the active authority's newest revocation list", "number",
+           {"kind": ("root", "issuing")}),
+    Metric("sojourn_revocation_list_bytes", _G, "Size of the active authority's newest revocation list", "bytes",
+           {"kind": ("root", "issuing")}),
+    Metric("sojourn_revocation_list_next_update_timestamp_seconds", _G, "Until when that list is valid", "seconds",
+           {"kind": ("root", "issuing")}),
     Metric("sojourn_nodes", _G, "Node agents by whether they are heard of", "nodes",
            {"state": ("connected", "silent")}),
     Metric("sojourn_attestations_total", _C, "Attestations by what was proven and how it ended", "attestations",

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from broker.api.identify import still
-from broker.model.caller import ALL_VERBS, Operator, Verb
+from broker.model.caller import ALL_VERBS, Operator, Verb, Workload
 from broker.service import operators
 from broker.service.operators import KnownOperators
 from broker.service.proofs import Asked, Shown
 from ca.errors import Denied, Malformed, Unauthenticated
+from ca.spiffe.bundle import BundleSet
+from ca.spiffe.revocation_list import RevocationLists
+from ca.spiffe.x509svid import Revoked, verify
 from fakes.front import OPERATOR, Front, front
-from fakes.pki import SelfSigned, TestAuthority
+from fakes.pki import SelfSigned, TestAuthority, der_chain
+from fakes.revocations import make_list
 
 
 def pem(name: str, house: Front, hours: int = 1) -> str:
@@ -44,6 +48,21 @@ async def test_an_operator_is_one_until_its_certificate_ends_or_it_is_removed(tm
         await operators.remove(house.gate, by(house), "eve", known)
         with pytest.raises(Unauthenticated):
             await recheck(eve)
+
+
+async def test_a_workload_its_issuer_took_back_is_one_no_more(tmp_path: Path) -> None:
+    """As soon as a list says so, on the connection it has."""
+    async with front(tmp_path) as house:
+        authority = TestAuthority(now=house.clock.now())
+        chain = der_chain(authority.leaf("/agents/billing").chain)
+        peer = verify(chain, BundleSet.of(authority.bundle()), house.clock.now())
+        lists = [RevocationLists()]
+        recheck = still(house.clock, house.house.observer, KnownOperators(), lambda: lists[0])
+        caller = Workload(id=peer.id, instance=None, not_after=peer.not_after, peer=peer)
+        await recheck(caller)
+        lists[0] = RevocationLists.of([make_list(authority, [peer.serial], now=house.clock.now())])
+        with pytest.raises(Revoked):
+            await recheck(caller)
 
 
 async def test_nobody_gives_a_verb_it_has_not(tmp_path: Path) -> None:
