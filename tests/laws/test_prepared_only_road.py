@@ -65,19 +65,24 @@ def relative(files: Iterator[Path]) -> set[str]:
 
 def test_only_profiles_make_a_prepared() -> None:
     """Its maker's key and its constructor are used nowhere else."""
-    profiles = {f"ca/profiles/{name}.py" for name in ("prepared", "x509", "jwt", "crl", "ca_certificate")}
+    profiles = {f"ca/profiles/{name}.py" for name in ("prepared", "x509", "jwt", "wit", "crl", "ca_certificate")}
     assert relative(file for file in SOURCES if uses(file, "MAKER")) == profiles
     assert relative(file for file in SOURCES if calls(file, "Prepared")) == profiles - {"ca/profiles/prepared.py"}
 
 
 def test_only_the_authority_uses_an_identity_key() -> None:
-    """In `ca`, `sign` is called where keys live, where the authority signs, and for the builder's draft."""
+    """In `ca`, `sign` is called where keys live, where the authority signs, and for the builder's draft.
+
+    Besides these a workload proves by its own key that a WIT-SVID is its own.
+    """
     assert relative(file for file in SOURCES if file.is_relative_to(ROOT / "ca") and calls(file, "sign")) == {
         "ca/keys/memory.py",
         "ca/keys/pkcs11.py",
         "ca/authority/signing.py",
         "ca/authority/establish.py",
         "ca/profiles/ca_certificate.py",
+        "ca/spiffe/jose.py",
+        "ca/spiffe/proof.py",
     }
 
 
