@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from ca.runtime.bell import Ring
+from ca.runtime.bell import Pull
 from ca.runtime.process import Wake
 
 
@@ -22,7 +22,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._wakes: set[Wake] = set()
-        self.ring: Ring = lambda: None
+        self.tell_others: Pull = lambda: None
         """Tells the other servers."""
 
     @contextmanager
@@ -39,7 +39,7 @@ class Changes:
     def notify(self) -> None:
         """Something changed; call it after the commit."""
         self.wake()
-        self.ring()
+        self.tell_others()
 
     def wake(self) -> None:
         """Another server changed something."""

@@ -252,7 +252,9 @@ async def _bells(stack: AsyncExitStack, parts: _Parts) -> Wake:
         parts.lists.due.set()
         parts.changes.wake()
 
-    parts.changes.ring = await stack.enter_async_context(open_bell(parts.database, "changes", changed, parts.clock))
+    parts.changes.tell_others = await stack.enter_async_context(
+        open_bell(parts.database, "changes", changed, parts.clock)
+    )
     parts.authority.subscribe(
         await stack.enter_async_context(open_bell(parts.database, "authorities", reload.set, parts.clock))
     )
