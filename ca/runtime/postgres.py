@@ -27,7 +27,7 @@ from typing import TypeVar
 
 from ca.errors import Problem, Unavailable
 from ca.runtime import log
-from ca.runtime.bell import Ring
+from ca.runtime.bell import Pull
 from ca.runtime.clock import Clock, SystemClock
 from ca.runtime.database import Database, Unit
 from ca.runtime.metrics import Metrics
@@ -107,7 +107,7 @@ class PostgresDatabase:
         """
         return await self._hand_over(self._writes, unit)
 
-    def bell(self, name: str, heard: Callable[[], object], clock: Clock) -> AbstractAsyncContextManager[Ring]:
+    def bell(self, name: str, heard: Callable[[], object], clock: Clock) -> AbstractAsyncContextManager[Pull]:
         """Hear other processes over this store, and be heard by them (`ca.runtime.bell`)."""
         return ringing(self.door, name, heard, clock)
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from ca.errors import Problem
 from ca.runtime import log
-from ca.runtime.bell import PAUSE, Ring
+from ca.runtime.bell import PAUSE, Pull
 from ca.runtime.clock import Clock
 from ca.runtime.postgres_session import Door
 from ca.runtime.postgres_unit import FAILURES, Connection
@@ -31,7 +31,7 @@ _log = log.get(__name__)
 
 
 @asynccontextmanager
-async def ringing(door: Door, name: str, heard: Callable[[], object], clock: Clock) -> AsyncIterator[Ring]:
+async def ringing(door: Door, name: str, heard: Callable[[], object], clock: Clock) -> AsyncIterator[Pull]:
     """Carry words on the channel `sojourn_<name>` while the block runs."""
     assert _NAME.fullmatch(name), "an identifier of ours"
     bell = _Bell(door, f"sojourn_{name}", heard, clock)
