@@ -1,4 +1,4 @@
-"""Instances: one attested process, container or pod (traps 3).
+"""Instances: one attested process, container, pod or unit (traps 3).
 
 A leaf is replaced many times while its process runs, and a serial is unique only per issuer; so what a task is bound to
 is the *instance*: 128 random bits made by the node agent before the first leaf, carried in every leaf of that process,
@@ -75,6 +75,7 @@ class Binding(StrEnum):
     PROCESS = "process"
     CONTAINER = "container"
     POD = "pod"
+    UNIT = "unit"
 
     @classmethod
     def parse(cls, text: str) -> Binding:

@@ -85,7 +85,7 @@ class AdminApi:
             selectors=findings.selectors,
             strength=findings.strength,
             counter=known.counter if known else 0,
-            ancestors=self._holdings.lineage(findings.lineage),
+            ancestors=self._holdings.lineage(findings),
         )
 
     async def _health(self, _: Call) -> NodeHealth:

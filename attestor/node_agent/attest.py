@@ -17,10 +17,12 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 
-from attestor.instance import Strength
-from attestor.methods.workload.cgroup import Entry, cgroups_of
+from attestor.instance import Binding, Strength
+from attestor.methods.workload.cgroup import Cgroup, Entry, cgroups_of, sees_the_machine
+from attestor.methods.workload.container import locate
 from attestor.methods.workload.proc import CallerGone, ProcessFolder, process_folder
 from attestor.methods.workload.protocol import Boundary, CantSay, Subject, WorkloadSource
+from attestor.methods.workload.systemd import unit_of
 from attestor.node_agent.peer import Findings, Peer
 from attestor.selector import Selector
 from ca.errors import Unavailable
@@ -35,7 +37,8 @@ class Attestor:
     """Looks at peers.
 
     `shared_uids` are the users under which the node agent itself and its neighbours run: an agent under one of them
-    can read their memory and they its own, so its attestation says little (traps 9).
+    can read their memory and they its own, so its attestation says little (traps 9). `parents` are names that may stand
+    above the cgroups of pods.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class Attestor:
         sources: Sequence[WorkloadSource],
         *,
         shared_uids: Collection[int] = (),
+        parents: Collection[str] = (),
         count: Count = lambda _source, _outcome: None,
     ) -> None:
         self._sources = tuple(sources)
+        self._parents = frozenset(parents)
         self._count = count
         self._shared = frozenset({os.geteuid(), *shared_uids})
 
@@ -81,7 +86,7 @@ class Attestor:
             strength=self._strength(peer, found),
             lineage=lineage,
             look=before,
-            cgroups=_lasting(cgroups),
+            within=tuple(_within(cgroups, self._parents)),
             unsaid=tuple(unsaid),
         )
 
@@ -124,9 +129,18 @@ class Attestor:
         return max([by_user, *(one for one in others if one is not None)], key=lambda one: one.rank)
 
 
-def _lasting(cgroups: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Those it can be told apart by: the root is everybody's."""
-    return tuple(one for one in cgroups if one.segments)
+def _within(cgroups: Sequence[Entry], parents: Collection[str]) -> Iterator[tuple[Binding, Cgroup]]:
+    """The cgroups that may be an instance in its place; none where they contradict each other."""
+    with contextlib.suppress(CantSay):
+        located = locate(cgroups, parents=parents)
+        if located is not None:
+            yield Binding.CONTAINER, located.container_cgroup
+        if located is not None and located.pod_cgroup is not None:
+            yield Binding.POD, located.pod_cgroup
+    with contextlib.suppress(CantSay):
+        unit = unit_of(cgroups) if sees_the_machine() else None
+        if unit is not None and unit.name:
+            yield Binding.UNIT, unit.cgroup
 
 
 def _look(folder: ProcessFolder) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from attestor.methods.workload.proc import CallerGone
 from attestor.node_agent.change import Change
+from attestor.node_agent.enclosures import Enclosure
 from attestor.node_agent.peer import Findings, ProcessName, exited
 from attestor.wire.attestation import Attestation, Identity
 from ca.spiffe.id import SpiffeId
@@ -56,17 +57,20 @@ class Wit:
 class Held:
     """One process and what it holds.
 
-    `counter` is that of the first live set that names it: 0 until it is journalled. `users` are the calls it has open,
-    `wit_users` those that wait for WIT-SVIDs and `list_users` those that want revocation lists. `barred` is the
-    server's word that this instance gets nothing more; while it is `pending` its identities changed and their
+    Its instance is its `own`, or that of the `enclosure` its identities are bound to: a container, pod or unit.
+    `counter` is that of the first live set that names the instance: 0 until it is journalled. `users` are the calls it
+    has open, `wit_users` those that wait for WIT-SVIDs and `list_users` those that want revocation lists. `barred` is
+    the server's word that this instance gets nothing more; while it is `pending` its identities changed and their
     certificates are on the way. `version` names what its identities were resolved by. `findings` is None after a
     restart until the process calls again.
     """
 
-    instance: str
+    own: str
     name: ProcessName
     pidfd: int = field(repr=False)
-    counter: int = 0
+    own_counter: int = 0
+    own_barred: bool = False
+    enclosure: Enclosure | None = None
     uid: int | None = None
     findings: Findings | None = None
     identities: tuple[Identity, ...] = ()
@@ -78,10 +82,24 @@ class Held:
     users: int = 0
     wit_users: int = 0
     list_users: int = 0
-    barred: bool = False
     pending: bool = False
     change: Change = field(default_factory=Change, repr=False)
     admitting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    @property
+    def instance(self) -> str:
+        """In whose name its leaves are."""
+        return self.enclosure.instance if self.enclosure else self.own
+
+    @property
+    def counter(self) -> int:
+        """Of the first live set that names the instance."""
+        return self.enclosure.counter if self.enclosure else self.own_counter
+
+    @property
+    def barred(self) -> bool:
+        """Whether the instance gets nothing more."""
+        return self.enclosure.barred if self.enclosure else self.own_barred
 
     def is_alive(self) -> bool:
         """Whether its process still runs."""
@@ -110,6 +128,12 @@ class Held:
         """
         self.identities, self.pending = (), True
         self.strip()
+
+    def leave(self) -> None:
+        """Its enclosure has ended, and it goes on elsewhere: it is nobody until it is looked at again."""
+        self.forget()
+        self.enclosure, self.findings, self.pending = None, None, False
+        self.change.announce()
 
     def strip(self) -> None:
         """Drop every credential."""

@@ -1,22 +1,32 @@
 """All that the node agent holds: an instance for each attested process, from its first leaf to its end.
 
-One process, one instance, one pidfd, however many connections it opens. An instance is journalled before anything is
-handed over and reported in the live set from then on, until its process is gone; there is no other way out of the set.
+One process, one pidfd, however many connections it opens; one instance for it, or for the container, pod or unit its
+identities are bound to. An instance is journalled before anything is handed over and reported in the live set from
+then on, until its process or cgroup is gone; there is no other way out of the set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from attestor.instance import new_id
+from attestor.instance import Binding, new_id
+from attestor.methods.workload.proc import CallerGone
+from attestor.node_agent.cgroups import CgroupName
+from attestor.node_agent.enclosures import Enclosure, Enclosures
 from attestor.node_agent.held import Held
-from attestor.node_agent.journal import Journal
-from attestor.node_agent.peer import Peer, ProcessName, reopen
+from attestor.node_agent.journal import Journal, Name
+from attestor.node_agent.peer import Findings, Peer, ProcessName, reopen
 from attestor.wire.node import LiveSet
 from ca.errors import Exhausted
+from ca.runtime import log
+
+_CGROUPS = (Binding.CONTAINER, Binding.UNIT, Binding.POD)
+_NARROWEST_FIRST = (Binding.PROCESS, *_CGROUPS)
+
+_log = log.get(__name__)
 
 
 class Holdings:
@@ -27,24 +37,30 @@ class Holdings:
         self._most = most
         self._ended = ended
         self._held: dict[ProcessName, Held] = {}
-        self._by_instance: dict[str, Held] = {}
+        self._enclosures = Enclosures(most=most, ended=self._on_empty)
         self._counter = 0
 
     def restore(self) -> None:
         """Take up again what the journal names and still runs; the rest is reported as gone by its absence."""
         for instance, name in self._journal.live.items():
-            pidfd = reopen(name)
-            if pidfd is None:
+            if not self._restored(instance, name):
                 self._journal.end(instance)
-            else:
-                self._insert(Held(instance=instance, name=name, pidfd=pidfd, counter=1))
+
+    def _restored(self, instance: str, name: Name) -> bool:
+        if isinstance(name, CgroupName):
+            enclosure = self._enclosures.restore(instance, name)
+            if enclosure is not None:
+                enclosure.counter = 1
+            return enclosure is not None
+        pidfd = reopen(name)
+        if pidfd is not None:
+            self._insert(Held(own=instance, name=name, pidfd=pidfd, own_counter=1))
+        return pidfd is not None
 
     def count_from(self, counter: int) -> None:
         """Go on above the newest live set the server has applied."""
         if self._counter <= counter:
             self._counter = counter + 1
-            for held in self._settled():
-                held.counter = max(held.counter, 1)
 
     @contextmanager
     def holding(self, peer: Peer) -> Iterator[Held]:
@@ -65,33 +81,83 @@ class Holdings:
                 self._remove(held)
 
     async def settle(self, held: Held) -> None:
-        """Journal `held` and put it into the live set, once. Raises Unavailable: then nothing may be handed over."""
-        if held.counter == 0:
-            await self._journal.begin(held.instance, held.name)
+        """Journal `held` and put it into the live set, once.
+
+        Raises:
+            CallerGone: it ended meanwhile.
+            Unavailable: the journal can't be written; then nothing may be handed over.
+        """
+        if held.enclosure is not None:
+            await self._settle_enclosure(held.enclosure)
+        elif held.own_counter == 0:
+            await self._journal.begin(held.own, held.name)
             if held.pidfd < 0:  # it ended meanwhile and was forgotten; so must the line be
-                self._journal.end(held.instance)
+                self._journal.end(held.own)
                 held.check()
             self._counter += 1
-            held.counter = self._counter
+            held.own_counter = self._counter
+
+    async def _settle_enclosure(self, enclosure: Enclosure) -> None:
+        async with enclosure.settling:
+            if enclosure.counter:
+                return
+            await self._journal.begin(enclosure.instance, enclosure.name)
+            if enclosure.folder < 0:
+                self._journal.end(enclosure.instance)
+                raise CallerGone("the container, pod or unit of the calling process has ended")
+            self._counter += 1
+            enclosure.counter = self._counter
+
+    def bind(self, held: Held) -> bool:
+        """Let the instance of `held` be what its identities are bound to; whether it is another one now.
+
+        The narrowest binding counts, so that no identity outlives what it is bound to. A cgroup that can't be watched
+        from here is no instance: then the process is, which ends no later.
+        """
+        bound = {one.bind for one in held.identities if one.ends_at is None}
+        wanted = next((one for one in _NARROWEST_FIRST if one in bound), None)
+        cgroup = dict(held.findings.within).get(wanted) if held.findings and wanted else None
+        enclosure = self._enclosures.of(cgroup) if cgroup else None
+        if wanted in _CGROUPS and enclosure is None:
+            _log.warning("bound to the process: its cgroup can't be watched", pid=held.name.pid, bind=wanted)
+        if enclosure is held.enclosure:
+            return False
+        held.strip()
+        held.enclosure, held.pending = enclosure, True
+        return True
+
+    def look(self) -> None:
+        """What no kernel tells of: cgroups of version 1 that nobody is left in."""
+        self._enclosures.tick()
 
     def live(self) -> LiveSet:
         """The complete live set."""
-        return LiveSet(counter=self._counter, instances=frozenset(one.instance for one in self._settled()))
+        processes = (held.own for held in self._held.values() if held.own_counter)
+        enclosures = (one.instance for one in self._enclosures if one.counter)
+        return LiveSet(counter=self._counter, instances=frozenset([*processes, *enclosures]))
 
     def bar(self, instances: frozenset[str]) -> None:
         """The server gives these nothing more: whoever waits for them is told."""
-        for instance in instances:
-            held = self._by_instance.get(instance)
-            if held is not None and not held.barred:
-                held.barred = True
-                held.strip()
-                held.change.announce()
+        if not instances:
+            return
+        served = [held for held in self if held.instance in instances and not held.barred]
+        for held in self:
+            held.own_barred = held.own_barred or held.own in instances
+        for enclosure in self._enclosures:
+            enclosure.barred = enclosure.barred or enclosure.instance in instances
+        for held in served:
+            held.strip()
+            held.change.announce()
 
     def drop_all(self) -> None:
         """This node was sent away and its instances ended: nobody keeps anything, and who calls again begins anew."""
+        for enclosure in self._enclosures:
+            enclosure.barred = True
+            self._journal.end(enclosure.instance)
+            self._enclosures.remove(enclosure)
         for held in self:
-            held.barred = True
-            self._journal.end(held.instance)
+            held.own_barred = True
+            self._journal.end(held.own)
             self._remove(held)
             held.change.announce()
 
@@ -105,10 +171,16 @@ class Holdings:
         for held in self:
             held.tokens.clear()
 
-    def lineage(self, pairs: Iterable[tuple[int, int]]) -> tuple[str, ...]:
-        """The instances among these processes, each by number and start time."""
-        known = {(one.name.pid, one.name.start_time): one.instance for one in self._settled()}
-        return tuple(known[pair] for pair in pairs if pair in known)
+    def ancestors(self, findings: Findings) -> tuple[Held, ...]:
+        """Who is held among the parents of a process, the nearest first; in its own enclosure nobody descends."""
+        known = {(one.name.pid, one.name.start_time): one for one in self._held.values() if one.counter}
+        own = {id(self._enclosures.known(cgroup)) for _, cgroup in findings.within}
+        found = [known[pair] for pair in findings.lineage if pair in known]
+        return tuple(one for one in found if one.enclosure is None or id(one.enclosure) not in own)
+
+    def lineage(self, findings: Findings) -> tuple[str, ...]:
+        """The instances of `ancestors`."""
+        return tuple(dict.fromkeys(one.instance for one in self.ancestors(findings)))
 
     def __iter__(self) -> Iterator[Held]:
         return iter(tuple(self._held.values()))
@@ -118,6 +190,7 @@ class Holdings:
 
     def close(self) -> None:
         """Let go of every process; the journal still names them."""
+        self._enclosures.close()
         for held in self:
             self._let_go(held)
             held.change.announce()
@@ -132,30 +205,34 @@ class Holdings:
             raise Exhausted(f"this node agent holds identities for {self._most} processes and takes no more")
         if sum(held.uid == peer.uid for held in self._held.values()) >= max(1, self._most // 2):
             raise Exhausted(f"the user {peer.uid} has half of the {self._most} processes held here and gets no more")
-        held = Held(instance=new_id(), name=peer.name, uid=peer.uid, pidfd=peer.release())
+        held = Held(own=new_id(), name=peer.name, uid=peer.uid, pidfd=peer.release())
         self._insert(held)
         return held
 
-    def _settled(self) -> Iterator[Held]:
-        return (held for held in self._held.values() if held.counter)
-
     def _insert(self, held: Held) -> None:
         self._held[held.name] = held
-        self._by_instance[held.instance] = held
         asyncio.get_running_loop().add_reader(held.pidfd, self._on_exit, held)
 
     def _on_exit(self, held: Held) -> None:
-        settled = held.counter > 0
         self._remove(held)
         held.change.announce()
-        if settled:
-            self._counter += 1
-            self._journal.end(held.instance)
-            self._ended()
+        if held.own_counter:
+            self._has_ended(held.own)
+
+    def _on_empty(self, enclosure: Enclosure) -> None:
+        for held in self:
+            if held.enclosure is enclosure:
+                held.leave()
+        if enclosure.counter:
+            self._has_ended(enclosure.instance)
+
+    def _has_ended(self, instance: str) -> None:
+        self._counter += 1
+        self._journal.end(instance)
+        self._ended()
 
     def _remove(self, held: Held) -> None:
         del self._held[held.name]
-        del self._by_instance[held.instance]
         self._let_go(held)
 
     def _let_go(self, held: Held) -> None:

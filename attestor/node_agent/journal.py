@@ -1,8 +1,8 @@
-"""Which process is which instance, written down before the first leaf is handed over.
+"""Which process or cgroup is which instance, written down before the first leaf is handed over.
 
 Without it every restart of the node agent would either end all tasks or miss every death (traps 3). A line is one fact
-in JSON: an instance began as this process, or it ended. Beginnings are waited for until they are on the disk; ends are
-not: an end that was lost is found again, because its process no longer exists.
+in JSON: an instance began as this process or cgroup, or it ended. Beginnings are waited for until they are on the disk;
+ends are not: an end that was lost is found again, because what it was is no more.
 
 Lines that arrive together share one write and one sync. When the write fails (a full disk) the file is cut back to
 where it was and that hand-over is refused; when the *sync* fails nobody knows what is on the disk any more, and
@@ -21,11 +21,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
+from attestor.node_agent.cgroups import CgroupName
 from attestor.node_agent.peer import ProcessName
 from ca.errors import Conflict, Unavailable
 from ca.runtime import failpoint
 
+Name = ProcessName | CgroupName
+"""What an instance is on this machine."""
 COMPACT_AT = 1024 * 1024
 """Bytes below which old lines are not worth removing."""
 
@@ -48,18 +52,18 @@ class Journal:
         except OSError as error:
             os.close(self._locked)
             raise Unavailable(f"can't open the journal `{path}`: {error.strerror}") from error
-        self._pending: list[tuple[bytes, str, ProcessName | None, Future[None]]] = []
+        self._pending: list[tuple[bytes, str, Name | None, Future[None]]] = []
         self._guard = Lock()
         self._broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     @property
-    def live(self) -> Mapping[str, ProcessName]:
+    def live(self) -> Mapping[str, Name]:
         """The instances that began and have not ended, as written."""
         return dict(self._live)
 
-    async def begin(self, instance: str, name: ProcessName) -> None:
-        """Return once it is on the disk that `instance` is the process `name`.
+    async def begin(self, instance: str, name: Name) -> None:
+        """Return once it is on the disk that `instance` is the process or cgroup `name`.
 
         Raises:
             Unavailable: it could not be written; nothing may be handed over.
@@ -79,7 +83,7 @@ class Journal:
         os.close(self._file)
         os.close(self._locked)
 
-    def _append(self, instance: str, name: ProcessName | None) -> Future[None]:
+    def _append(self, instance: str, name: Name | None) -> Future[None]:
         written: Future[None] = Future()
         with self._guard:
             self._pending.append((_line(instance, name), instance, name, written))
@@ -169,29 +173,32 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _line(instance: str, name: ProcessName | None) -> bytes:
+def _line(instance: str, name: Name | None) -> bytes:
     fact = {"ended": instance} if name is None else {"instance": instance, **asdict(name)}
     # The break comes first: what was torn off before stays alone on its line.
     return b"\n" + json.dumps(fact, separators=(",", ":")).encode()
 
 
-def _read(path: Path) -> dict[str, ProcessName]:
-    live: dict[str, ProcessName] = {}
+def _read(path: Path) -> dict[str, Name]:
+    live: dict[str, Name] = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
             fact = json.loads(line)
             if "ended" in fact:
                 live.pop(fact["ended"], None)
             else:
-                live[str(fact["instance"])] = ProcessName(
-                    pid=int(fact["pid"]),
-                    start_time=int(fact["start_time"]),
-                    boot_id=str(fact["boot_id"]),
-                    inode=int(fact["inode"]),
-                )
+                live[str(fact["instance"])] = _name(fact)
         except (ValueError, TypeError, KeyError):
             continue
     return live
+
+
+def _name(fact: Mapping[str, Any]) -> Name:
+    boot, inode = str(fact["boot_id"]), int(fact["inode"])
+    if "path" in fact:
+        controllers = tuple(str(one) for one in fact["controllers"])
+        return CgroupName(controllers=controllers, path=str(fact["path"]), inode=inode, boot_id=boot)
+    return ProcessName(pid=int(fact["pid"]), start_time=int(fact["start_time"]), boot_id=boot, inode=inode)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from attestor.instance import Strength
-from attestor.methods.workload.cgroup import Entry
+from attestor.instance import Binding, Strength
+from attestor.methods.workload.cgroup import Cgroup
 from attestor.methods.workload.proc import CallerGone, process_folder
 from attestor.selector import Selector
 from ca.errors import Denied, NotFound
@@ -97,19 +97,20 @@ class Findings:
     """What a process was found to be, and how much that is worth.
 
     `lineage` are its parents by number and start time; `look` is what of it can be seen again at little cost
-    (`Attestor.look_again`); `unsaid` are the sources that saw nothing, and why.
+    (`Attestor.look_again`); `within` the cgroups of its container, pod and unit; `unsaid` the sources that saw nothing,
+    and why.
     """
 
     selectors: frozenset[Selector]
     strength: Strength
     lineage: tuple[tuple[int, int], ...] = ()
     look: tuple[object, ...] = ()
-    cgroups: tuple[Entry, ...] = ()
+    within: tuple[tuple[Binding, Cgroup], ...] = ()
     unsaid: tuple[tuple[str, str], ...] = ()
 
     def same_as(self, other: Findings) -> bool:
-        """Whether it is still the program and the user it was; its parents may have gone."""
-        return (self.selectors, self.strength) == (other.selectors, other.strength)
+        """Whether it is still the program and the user it was, and where it was; its parents may have gone."""
+        return (self.selectors, self.strength, self.within) == (other.selectors, other.strength, other.within)
 
 
 def peer_of(connection: socket.socket, *, option: int = SO_PEERPIDFD) -> Peer:

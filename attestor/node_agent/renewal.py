@@ -72,7 +72,7 @@ class Renewal:
             with self._holdings.holding(peer) as held:
                 async with held.admitting:
                     held.check()
-                    lineage = self._holdings.lineage(findings.lineage)
+                    lineage = self._holdings.lineage(findings)
                     if (held.findings, held.ancestors) != (findings, lineage):
                         if held.findings is None or not held.findings.same_as(findings):
                             held.forget()
@@ -88,6 +88,7 @@ class Renewal:
 
     async def tick(self, now: datetime) -> None:
         """Drop what has run out, then ask the server for what is due. Raises Unavailable when it doesn't answer."""
+        self._holdings.look()
         listed = self.lists.look(now)
         used = [held for held in self._holdings if held.users and held.counter and held.findings]
         for held in used:
@@ -97,6 +98,8 @@ class Renewal:
         changed = [held for held in used if held.version != self._entitlements.version(held.instance)]
         try:
             await self._entitle(changed)
+            for held in changed:
+                await self._settled_again(held)
             for first in range(0, len(used), MOST_ITEMS):  # in pieces: keys are made here, on the loop's own time
                 await self._sign(used[first : first + MOST_ITEMS], now)
         finally:
@@ -133,7 +136,8 @@ class Renewal:
             await self._entitle(changed)
             if not held.identities:
                 raise NotEntitled("no identity rule of this node matches the calling process")
-            await self._holdings.settle(held)
+            await self._settle(held)
+            held.check()
             await self._sign([held], now)
         except Problem as problem:
             if not (problem.retryable and held.leaves):
@@ -158,11 +162,30 @@ class Renewal:
             held.tokens.clear()
             held.pending = True
 
+    async def _settle(self, held: Held) -> None:
+        """Journal what its identities are bound to; who is another instance by that is asked about again."""
+        if self._holdings.bind(held):
+            await self._entitle([held])
+        if not held.identities:
+            raise NotEntitled("no identity rule of this node matches the calling process")
+        await self._holdings.settle(held)
+        if held.findings is None:
+            raise CallerGone("the container, pod or unit of the calling process has ended")
+
+    async def _settled_again(self, held: Held) -> None:
+        """The same for one that stays: what goes wrong with it is its own affair and is tried again."""
+        try:
+            if held.identities and held.findings is not None and not held.barred:
+                await self._settle(held)
+        except Problem as problem:
+            held.version = ""
+            _log.warning("a process can't be bound anew", instance=held.instance, error=problem)
+
     async def _sign(self, helds: Iterable[Held], now: datetime) -> None:
         wanted = [
             (held, identity.id, ec.generate_private_key(ec.SECP256R1()))
             for held in helds
-            if not held.barred
+            if not held.barred and held.counter and held.findings
             for identity in held.identities
             if self._is_due(held.leaves.get(identity.id), now)
         ]
@@ -170,7 +193,10 @@ class Renewal:
             SignItem(attestation=held.attestation(), id=spiffe_id, public_key=_spki(key))
             for held, spiffe_id, key in wanted
         ]
-        for (held, spiffe_id, key), result in zip(wanted, await self._issuer.sign(items), strict=True):
+        answers = zip(wanted, items, await self._issuer.sign(items), strict=True)
+        for (held, spiffe_id, key), item, result in answers:
+            if item.attestation.instance != held.instance:
+                continue  # it was signed for what it was
             if isinstance(result, Refusal):
                 self._refused(held, spiffe_id, result)
             elif held.is_alive() and (identity := held.entitled(spiffe_id)) is not None:

@@ -26,7 +26,8 @@ async def open_attestor(stack: AsyncExitStack, settings: NodeAgentSettings, cloc
         sources.append(load("systemd").SystemdSource())
     if settings.kubernetes is not None:
         sources.append(await _kubernetes(stack, settings.kubernetes, clock))
-    return Attestor(sources, shared_uids=settings.unix.shared_uids, count=count)
+    parents = settings.kubernetes.cgroup_parents if settings.kubernetes else ()
+    return Attestor(sources, shared_uids=settings.unix.shared_uids, parents=parents, count=count)
 
 
 async def _kubernetes(stack: AsyncExitStack, settings: KubernetesSourceSettings, clock: Clock) -> WorkloadSource:
