@@ -162,7 +162,12 @@ class Upstream:
         identity, channel = self._identity, self._channel
         due = identity is not None and (now >= identity.half_life or identity.authority in self.withdrawn)
         if due and channel is not None:
-            self._identity = await admission.renew(channel, self._address.trust_domain)
+            try:
+                self._identity = await admission.renew(channel, self._address.trust_domain)
+            except (Denied, NotFound) as problem:  # what follows from it is the business of the next connection
+                _log.warning("the node's identity is not renewed", error=problem)
+                channel.close()
+                return
             _log.info("the node's identity was renewed", until=self._identity.svid.not_after)
             self._returns = True
             channel.close()  # the stream ends, and the next connection shows the new one

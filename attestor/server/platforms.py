@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from attestor.methods.node import k8s_psat
@@ -15,8 +16,10 @@ from attestor.methods.platform.keyset import LARGEST, KeySet
 from attestor.methods.platform.oidc import IssuerSettings
 from attestor.methods.platform.protocol import Platform
 from attestor.server.admission import MakeVerifier
+from attestor.server.node_checks import Check
 from attestor.server.pods import PodView
 from attestor.server.settings import ServerSettings
+from attestor.server.store.nodes import Node
 from ca.runtime.clock import Clock
 from ca.runtime.fetch import Fetcher, Trust
 from ca.runtime.kubernetes import Kubernetes
@@ -34,6 +37,7 @@ class Platforms:
     verifiers: Mapping[str, MakeVerifier]
     pods: PodView
     direct: Mapping[tuple[str, str], Platform]
+    checks: Mapping[str, Check]
 
 
 @asynccontextmanager
@@ -56,6 +60,7 @@ async def open_platforms(settings: ServerSettings, clock: Clock) -> AsyncIterato
             verifiers=_verifiers(settings, clusters, issuers),
             pods=pods,
             direct=direct if settings.direct else {},
+            checks=_checks(settings, clusters),
         )
 
 
@@ -65,6 +70,21 @@ async def _issuer(settings: IssuerSettings, clock: Clock) -> AsyncIterator[oidc.
     trust = Trust(ca_file=settings.ca_file)
     async with Fetcher(trust, limit=LARGEST, redirects=2, public_only=not settings.private) as fetcher:
         yield oidc.Platform(settings, KeySet(settings.issuer, fetcher, clock))
+
+
+def _checks(settings: ServerSettings, clusters: Mapping[str, Cluster]) -> dict[str, Check]:
+    """Whether nodes are still what they proved, where somebody can be asked or a time is set."""
+    methods = settings.node_methods
+
+    async def machine(node: Node, now: datetime) -> str:  # noqa: ARG001 - the signature of a check
+        return await k8s_psat.departed(clusters, node.selectors)
+
+    async def job(node: Node, now: datetime) -> str:
+        assert methods.oidc is not None
+        return "its job began too long ago" if now - node.admitted_at > methods.oidc.longest else ""
+
+    found: dict[str, Check] = {k8s_psat.METHOD: machine}
+    return found | ({oidc.METHOD: job} if methods.oidc is not None else {})
 
 
 def _verifiers(

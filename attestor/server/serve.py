@@ -27,6 +27,7 @@ from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.own import OwnSvid
 from attestor.server.issuance.workloads import Workloads
 from attestor.server.node_api import NodeApi
+from attestor.server.node_checks import NodeChecks
 from attestor.server.platforms import Platforms, open_platforms
 from attestor.server.public_api import PublicApi
 from attestor.server.risks import Risks
@@ -101,6 +102,7 @@ class _Parts:
     admission: Admission
     own: OwnSvid
     direct: Direct
+    node_checks: NodeChecks
 
 
 @asynccontextmanager
@@ -175,9 +177,11 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         let_expire=settings.revocation.let_expire,
         revoked=lists.due.set,
     )
-    rules.subscribe(changes.notify)
-    authority.subscribe(changes.notify)
-    lists.subscribe(changes.notify)
+    admission = Admission(
+        database, leaves, instances, changes, metrics, node_ttl=settings.lives.node, verifiers=platforms.verifiers
+    )
+    for source in (rules, authority, lists):
+        source.subscribe(changes.notify)
     return _Parts(
         settings=settings,
         clock=clock,
@@ -191,15 +195,8 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         leaves=leaves,
         lists=lists,
         workloads=Workloads(database, leaves, rules, instances, metrics, platforms.pods),
-        admission=Admission(
-            database,
-            leaves,
-            instances,
-            changes,
-            metrics,
-            node_ttl=settings.lives.node,
-            verifiers=platforms.verifiers,
-        ),
+        admission=admission,
+        node_checks=NodeChecks(database, admission, platforms.checks),
         direct=Direct(
             database=database,
             leaves=leaves,
@@ -238,6 +235,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         ("rules", parts.rules.tick, 1.0, None),
         ("instances", parts.instances.tick, 1.0, None),
         ("direct", parts.direct.tick, 2.0, None),
+        ("node checks", parts.node_checks.tick, 10.0, None),
         ("beat", parts.changes.beat, parts.settings.beat.total_seconds(), None),
         ("gauges", gauges, 5.0, None),
     ):

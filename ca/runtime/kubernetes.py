@@ -196,11 +196,22 @@ def _server(settings: KubernetesSettings) -> str:
 
 
 def _object(answer: Fetched) -> Object:
+    if answer.status == 404 and not _says_not_found(answer):
+        raise Unavailable("what answers with status 404 is not the Kubernetes API")
     _check(answer.status)
     found = answer.json()
     if not isinstance(found, dict):
         raise Unavailable("the Kubernetes API answers something that is no object")
     return found
+
+
+def _says_not_found(answer: Fetched) -> bool:
+    """Whether the API itself says so: what a proxy in between does not find proves nothing about an object."""
+    try:
+        found = answer.json()
+    except Unavailable:
+        return False
+    return isinstance(found, dict) and found.get("kind") == "Status" and found.get("reason") == "NotFound"
 
 
 def _check(status: int) -> None:

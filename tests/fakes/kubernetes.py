@@ -168,7 +168,7 @@ class FakeCluster:
         if request.headers.get("Authorization") != f"Bearer {self.accepted_token}":
             return _failure(401)
         if self.status is not None:
-            return _failure(self.status)
+            return _failure(self.status) if self.status != 404 else web.Response(text="no such page", status=404)
         response: web.StreamResponse = await handler(request)
         return response
 
@@ -286,4 +286,5 @@ def _status(container: str, now: datetime, restarts: int = 0) -> dict[str, Any]:
 
 
 def _failure(status: int) -> web.Response:
-    return web.json_response({"kind": "Status", "status": "Failure", "code": status}, status=status)
+    reason = "NotFound" if status == 404 else "Other"
+    return web.json_response({"kind": "Status", "status": "Failure", "reason": reason, "code": status}, status=status)

@@ -18,7 +18,7 @@ from attestor.methods.node.protocol import Attested, Occasion, parse_node_name
 from attestor.methods.platform.cluster import Cluster
 from attestor.methods.platform.pods import ClusterNode, Pod
 from attestor.methods.platform.protocol import short
-from attestor.selector import Selector
+from attestor.selector import Selector, Selectors
 from ca.errors import Malformed
 from ca.runtime import log
 from ca.runtime.settings import Settings, parsed_by
@@ -107,6 +107,21 @@ class Verifier:
         ]
         about = {Selector("node", f"name:{name}"), Selector("node", f"method:{METHOD}")}
         return Attested(node=name, selectors=frozenset(about | {Selector.parse(f"{METHOD}:{one}") for one in facts}))
+
+
+async def departed(clusters: Mapping[str, Cluster], selectors: Selectors) -> str:
+    """Why a node admitted with `selectors` is no longer what it proved; empty when it is. Raises Unavailable."""
+    facts = {name: value for one in selectors if one.type == METHOD for name, _, value in [one.value.partition(":")]}
+    cluster = clusters.get(facts.get("cluster", ""))
+    if cluster is None:
+        return "its cluster is no longer known here"
+    if f"{facts.get('agent_ns')}/{facts.get('agent_sa')}" not in cluster.settings.node_agents:
+        return "its service account may no longer speak for a node"
+    try:
+        node = await cluster.node(facts.get("agent_node_name", ""))
+    except NotProven:
+        return "its cluster has no such machine any more"
+    return "" if node.uid == facts.get("agent_node_uid") else "its cluster has another machine of that name"
 
 
 def _read(message: bytes) -> tuple[str, str]:

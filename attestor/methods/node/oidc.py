@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from attestor.methods.platform.oidc import METHOD, Platform
 from attestor.methods.platform.protocol import short, token_id
 from attestor.selector import Selector
 from ca.errors import Malformed
-from ca.runtime.settings import Settings
+from ca.runtime.settings import Duration, Settings
 
 
 class VerifierSettings(Settings):
@@ -30,6 +31,8 @@ class VerifierSettings(Settings):
 
     issuers: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of those whose jobs may be nodes."""
+    longest: Duration = timedelta(hours=6)
+    """After which a job must prove itself anew, by a newer token: nobody tells us when one is over."""
 
 
 class ProverSettings(Settings):

@@ -132,8 +132,12 @@ class Cluster:
     async def node(self, name: str) -> ClusterNode:
         """A machine. Raises NotProven, Unavailable."""
         try:
-            return read_node(await self.api.get(f"/api/v1/nodes/{segment(name)}"))
-        except (NotFound, Malformed) as error:
+            path = f"/api/v1/nodes/{segment(name)}"
+        except Malformed as error:
+            raise NotProven("the node this pod runs on has no name of a node") from error
+        try:
+            return read_node(await self.api.get(path))
+        except NotFound as error:
             raise NotProven("the node this pod runs on is not known to its cluster") from error
 
 

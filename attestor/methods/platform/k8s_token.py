@@ -17,7 +17,6 @@ from attestor.methods.platform.cluster import Cluster
 from attestor.methods.platform.pods import Pod
 from attestor.methods.platform.protocol import Proven, token_id
 from attestor.selector import Selector
-from ca.errors import Malformed
 
 METHOD = "k8s_token"
 _YEAR_9999 = 253_402_300_799
@@ -55,10 +54,7 @@ class Platform:
     async def is_gone(self, subject: str) -> bool:
         """Whether the API shows another pod of that name, or none, or one that is over. Raises Unavailable."""
         _, _, namespace, name, uid = subject.split("/")
-        try:
-            pod = await self._cluster.pod(namespace, name)
-        except Malformed:
-            return True
+        pod = await self._cluster.pod(namespace, name)
         return pod is None or pod.uid != uid or pod.ending
 
 

@@ -57,6 +57,8 @@ class Pod:
     labels: Mapping[str, str]
     owners: tuple[tuple[str, str, str], ...]  # kind, name, uid
     containers: tuple[Container, ...]
+    open_to_host: bool
+    """It sees the processes of its machine, or holds a container that may do anything there."""
     ending: bool
     """Told to end, or over: it gets nothing new."""
 
@@ -78,6 +80,7 @@ class Pod:
         yield "pod-name", self.name
         yield "pod-uid", self.uid
         yield "node-name", self.node
+        yield "pod-open-to-host", "true" if self.open_to_host else ""
         for key, value in self.labels.items():
             yield "pod-label", f"{key}:{value}"
         for kind, name, uid in self.owners:
@@ -112,6 +115,7 @@ def read_pod(found: Mapping[str, Any]) -> Pod:
                 (_text(one["kind"]), _text(one["name"]), _text(one["uid"])) for one in meta.get("ownerReferences") or ()
             ),
             containers=tuple(_container(one) for name in _STATUSES for one in status.get(name) or ()),
+            open_to_host=_open_to_host(spec),
             ending="deletionTimestamp" in meta or status.get("phase") in {"Succeeded", "Failed"},
         )
         pod.selectors()
@@ -142,6 +146,12 @@ def service_account(username: object) -> tuple[str, str]:
     if len(parts) != 4 or parts[:2] != ["system", "serviceaccount"] or not all(parts):
         raise NotProven("the token is not one of a Kubernetes service account")
     return parts[2], parts[3]
+
+
+def _open_to_host(spec: Mapping[str, Any]) -> bool:
+    kinds = ("containers", "initContainers", "ephemeralContainers")
+    containers = [one for kind in kinds for one in spec.get(kind) or ()]
+    return bool(spec.get("hostPID")) or any((one.get("securityContext") or {}).get("privileged") for one in containers)
 
 
 def _container(found: Mapping[str, Any]) -> Container:

@@ -35,7 +35,8 @@ async def test_one_object_and_one_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "problem"), [(403, Denied), (422, Malformed), (429, Unavailable), (500, Unavailable), (302, Unavailable)]
+    ("status", "problem"),
+    [(403, Denied), (422, Malformed), (429, Unavailable), (500, Unavailable), (302, Unavailable), (404, Unavailable)],
 )
 async def test_a_refusal_says_what_the_caller_can_do(tmp_path: Path, status: int, problem: type[Problem]) -> None:
     """Whatever the API answers."""
