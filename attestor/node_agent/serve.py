@@ -31,6 +31,7 @@ from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
 from ca.runtime.process import Part, Readiness, Wake, background, task
 from ca.runtime.secret import Secret
+from ca.spiffe.endpoint import UnixEndpoint
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at what is due."""
@@ -192,16 +193,15 @@ async def _broker_listener(
     )
     context = api.context(lambda problem: _log.warning("a broker's handshake was refused", error=problem))
     options = api.options(grpc.Options(metrics=metrics, drain=DRAIN))
-    if chosen.socket is not None:
-        path = _folder(chosen.socket, mode=0o711)
+    if isinstance(chosen.endpoint, UnixEndpoint):
+        path = _folder(Path(chosen.endpoint.path), mode=0o711)
         where = str(
             await stack.enter_async_context(
                 grpc.listen_unix(api.methods(), path, mode=0o666, ssl=context, options=options)
             )
         )
     else:
-        assert chosen.listen is not None
-        host, port = chosen.listen.host, chosen.listen.port
+        host, port = chosen.endpoint.host, chosen.endpoint.port
         bound = await stack.enter_async_context(
             grpc.listen_tls(api.methods(), host=host, port=port, ssl=context, options=options)
         )

@@ -19,6 +19,8 @@ from attestor.node_agent.spiffe_broker_api import KINDS
 from attestor.node_agent.workload_api import Profiles
 from attestor.wire.spiffe_broker import Reference
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
+from ca.spiffe import endpoint
+from ca.spiffe.endpoint import Endpoint, UnixEndpoint
 from ca.spiffe.id import SpiffeId, TrustDomain
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -87,20 +89,6 @@ class Limits(Settings):
     processes: Annotated[int, Field(ge=1)] = 4096
 
 
-class BrokerListen(Settings):
-    """Where the SPIFFE Broker API listens when that is no socket; port 0 lets the system choose."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8082
-
-    def is_local(self) -> bool:
-        """Whether only this machine gets there."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-
 class EnvoySettings(Settings):
     """Under which names Envoy asks for its secrets, and how it is to judge peers."""
 
@@ -141,25 +129,28 @@ class AllowedBroker(Settings):
 
 
 class SpiffeBrokerApiSettings(Settings):
-    """Where the SPIFFE Broker API listens, on a socket or an address, and who may use it."""
+    """Where the SPIFFE Broker API listens, and who may use it."""
 
-    socket: Path | None = None
-    listen: BrokerListen | None = None
+    endpoint: Annotated[Endpoint, parsed_by(endpoint.parse_broker)]
+    """As in SPIFFE_BROKER_SOCKET: `unix:///path` or `tcp://host:port`."""
     allow: Annotated[tuple[AllowedBroker, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.socket is None) == (self.listen is None):
-            raise ValueError("expected either `socket` or `listen`")
+    def _each_makes_sense(self) -> Self:
         if len({one.spiffe_id for one in self.allow}) < len(self.allow):
             raise ValueError("`allow` names a SPIFFE ID twice")
-        if (
-            self.listen is not None
-            and not self.listen.is_local()
-            and any("pid" in one.references for one in self.allow)
-        ):
+        if not self._is_local() and any("pid" in one.references for one in self.allow):
             raise ValueError("a process number means nothing on another machine: `pid` needs a socket or loopback")
         return self
+
+    def _is_local(self) -> bool:
+        """Whether only this machine gets there."""
+        if isinstance(self.endpoint, UnixEndpoint):
+            return True
+        try:
+            return ip_address(self.endpoint.host).is_loopback
+        except ValueError:  # where a name leads to is not ours to say
+            return False
 
     def allowed(self) -> Mapping[SpiffeId, frozenset[type[Reference]]]:
         """The same for the part that answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -10,6 +11,10 @@ from ca.errors import Malformed
 
 LONGEST_SOCKET_PATH = 107
 """What Linux holds in a `sockaddr_un`, without the closing zero byte."""
+
+_LONGEST_NAME = 253
+_DNS_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.IGNORECASE)
+_ONLY_DIGITS = re.compile(r"[0-9.]+")
 
 _EXPECTED = "expected `unix:///path/to/socket` or `tcp://<ip address>:<port>`"
 
@@ -26,7 +31,7 @@ class UnixEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpoint:
-    """An address, never a name: nobody may redirect a workload by DNS."""
+    """An address; a name only where `parse_broker` read it: nobody may redirect a workload by DNS."""
 
     host: str
     port: int
@@ -55,6 +60,22 @@ def parse(text: str) -> Endpoint:
     if scheme == "tcp" and rest.startswith("//"):
         return _tcp(rest[2:], text)
     raise Malformed(f"`{_short(text)}` is not a SPIFFE endpoint: {_EXPECTED}")
+
+
+def parse_broker(text: str) -> Endpoint:
+    """Read the address as it stands in `SPIFFE_BROKER_SOCKET` (SPIFFE_Broker_Endpoint.md section 4).
+
+    As `parse`, but `tcp` may have a DNS name: both ends prove who they are, so nobody gains by another address.
+
+    Raises:
+        Malformed: any other form.
+    """
+    host, colon, port = text.removeprefix("tcp://").rpartition(":")
+    if not text.startswith("tcp://") or not colon or len(host) > _LONGEST_NAME or not _DNS_NAME.fullmatch(host):
+        return parse(text)
+    if _ONLY_DIGITS.fullmatch(host):
+        return parse(text)  # it can only be meant as an address
+    return TcpEndpoint(host, parse(f"tcp://127.0.0.1:{port}").port)  # type: ignore[union-attr]  # it is one of those
 
 
 def _unix(rest: str, text: str) -> UnixEndpoint:

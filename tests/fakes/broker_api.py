@@ -5,16 +5,20 @@ OpenSSL asks the machine's own clock, so certificates and the test's clock begin
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf.message import Message
 from grpclib.client import Channel, Stream
 from grpclib.config import Configuration
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Status
 from grpclib.encoding.base import StatusDetailsCodecBase
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
@@ -22,6 +26,7 @@ from h2.exceptions import StreamClosedError
 
 from attestor._proto import spiffe_broker_pb2 as pb
 from attestor._proto import workload_pb2
+from attestor.methods.workload.protocol import WorkloadSource
 from attestor.node_agent.references import References
 from attestor.node_agent.spiffe_broker_api import KINDS, SpiffeBrokerApi
 from attestor.wire import spiffe_broker as wire
@@ -90,11 +95,11 @@ class Broker:
 
 
 @asynccontextmanager
-async def broker_api(folder: Path) -> AsyncIterator[Broker]:
+async def broker_api(folder: Path, *sources: WorkloadSource) -> AsyncIterator[Broker]:
     """`/gateway` may use every kind of reference, `/pods` only pods."""
     clock = ManualClock(CLOCK.now())
     issuer = FakeIssuer(TestAuthority(now=CLOCK.now()), clock)
-    async with workload_api(folder, issuer=issuer, clock=clock) as agent:
+    async with workload_api(folder, issuer=issuer, clock=clock, sources=sources) as agent:
         own = issuer.authority
         allowed = {own.id("/gateway"): frozenset(KINDS.values()), own.id("/pods"): frozenset({KINDS["kubernetes"]})}
         node, refusals = own.leaf("/sojourn/node/web-1"), list[Problem]()
@@ -160,9 +165,35 @@ def reason(error: GRPCError) -> str | None:
     return found[1]
 
 
-def with_hint(identity: Any, hint: str) -> Any:
-    """The same identity with another hint."""
-    return replace(identity, hint=hint)
+async def outcome(
+    broker: Broker, method: Any, asked: Message | Reference, caller: End | None = None, headers: Any = None
+) -> tuple[Status, str | None]:
+    """How a call ends, and the reason in its details."""
+    async with broker.call(method, asked, caller, headers) as stream:
+        try:
+            await heard(stream)
+        except GRPCError as error:
+            return error.status, reason(error)
+    return Status.OK, None
+
+
+async def ends(stream: Stream[Any, Any]) -> tuple[Status, str | None]:
+    """How a stream ends now."""
+    with pytest.raises(GRPCError) as caught:
+        async with asyncio.timeout(60):
+            await heard(stream)
+    return caught.value.status, reason(caught.value)
+
+
+@contextmanager
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that never calls anybody."""
+    one = subprocess.Popen([sys.executable, "-c", "import os; os.read(0, 1)"], stdin=subprocess.PIPE)
+    try:
+        yield one
+    finally:
+        one.kill()
+        one.communicate()
 
 
 class _Bytes(StatusDetailsCodecBase):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from attestor.methods.workload.protocol import WorkloadSource
 from attestor.methods.workload.unix import UnixSource
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.holdings import Holdings
@@ -58,6 +59,7 @@ async def workload_api(
     connections: int = 64,
     profiles: Profiles | None = None,
     naming: Naming | None = None,
+    sources: Sequence[WorkloadSource] = (),
 ) -> AsyncIterator[Agent]:
     """Listen in `folder` until left."""
     folder.chmod(0o755)
@@ -72,7 +74,7 @@ async def workload_api(
         holdings.count_from(0)
         source = UnixSource()
         stack.callback(source.close)
-        renewal = Renewal(holdings, Attestor([source]), issuer, clock)
+        renewal = Renewal(holdings, Attestor([source, *sources]), issuer, clock)
         limit = ConnectionLimit(connections)
         options = grpc.Options(accept=limit.accept, release=limit.release, drain=0.0)
         own = issuer.authority.trust_domain

@@ -336,15 +336,6 @@ async def test_a_child_does_not_speak_for_a_dead_parent(agent: Agent) -> None:
     assert out.strip() == b"PERMISSION_DENIED"
 
 
-def test_names_that_collide_are_refused() -> None:
-    """In settings; a validation context must never be taken for a certificate."""
-    from attestor.node_agent.settings import EnvoySettings
-
-    for wrong in ({"default_svid_name": "ALL"}, {"default_bundle_name": "spiffe://example.org"}):
-        with pytest.raises(ValueError, match="must differ"):
-            EnvoySettings.model_validate(wrong)
-
-
 def test_a_response_of_another_type_is_no_secret() -> None:
     """For the client's side of the wire."""
     with pytest.raises(Malformed):

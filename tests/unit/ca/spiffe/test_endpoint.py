@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ca.errors import Malformed
-from ca.spiffe.endpoint import LONGEST_SOCKET_PATH, TcpEndpoint, UnixEndpoint, parse
+from ca.spiffe.endpoint import LONGEST_SOCKET_PATH, TcpEndpoint, UnixEndpoint, parse, parse_broker
 
 
 @pytest.mark.parametrize("text", ["unix:///run/s.sock", "unix:/run/s.sock"])
@@ -86,3 +86,43 @@ def test_any_text_is_an_endpoint_or_malformed(text: str) -> None:
     except Malformed:
         return
     assert parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("unix:///run/broker.sock", UnixEndpoint("/run/broker.sock")),
+        ("tcp://127.0.0.1:8082", TcpEndpoint("127.0.0.1", 8082)),
+        ("tcp://[::1]:8082", TcpEndpoint("::1", 8082)),
+        ("tcp://node-agent.example.org:8082", TcpEndpoint("node-agent.example.org", 8082)),
+        ("tcp://localhost:1", TcpEndpoint("localhost", 1)),
+    ],
+)
+def test_br_4_a_broker_endpoint_may_have_a_name(text: str, read: object) -> None:
+    """An address or a DNS name, and a port."""
+    assert parse_broker(text) == read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp://node-agent:0",
+        "tcp://node-agent",
+        "tcp://node-agent:8082/path",
+        "tcp://node-agent:8082?q",
+        "tcp://user@node-agent:8082",
+        "tcp://-node:8082",
+        "tcp://node..agent:8082",
+        "tcp://1.2.3:8082",
+        "tcp://999.1.1.1:8082",
+        f"tcp://{'a' * 64}:8082",
+        "tcp:node-agent:8082",
+        "https://node-agent:8082",
+        "unix://relative.sock",
+        "",
+    ],
+)
+def test_br_4_anything_else_is_no_broker_endpoint(text: str) -> None:
+    """Nothing but scheme, host and port; nothing that only looks like an address."""
+    with pytest.raises(Malformed):
+        parse_broker(text)
