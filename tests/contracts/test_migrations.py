@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import pytest
 
 from ca.runtime.database import Database, Transaction, WrongSchema, migrate
 from fakes.stores import DRIVERS
+
+REAL = [(package, files(package) / "migrations") for package in ("ca", "attestor.server", "broker")]
 
 
 @pytest.fixture(params=sorted(DRIVERS))
@@ -74,3 +78,10 @@ async def test_a_gap_in_the_numbers_is_our_own_mistake(
     """Numbers begin at 1 and go on by 1."""
     with pytest.raises(RuntimeError, match="is not the next migration"):
         await migrate(database, "p", _folder(tmp_path / "m", **dict.fromkeys(names, "SELECT 1")))
+
+
+@pytest.mark.parametrize(("package", "folder"), REAL)
+async def test_our_own_tables_can_be_made_on_every_store(database: Database, package: str, folder: Traversable) -> None:
+    """One text for both; twice, as at every start."""
+    for _ in range(2):
+        await migrate(database, package, folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import resources
@@ -186,7 +186,7 @@ async def living(
     clock: Clock | None = None,
     engine: Engine | None = None,
     the_role: Role | None = None,
-    database: Database | None = None,
+    store: AbstractAsyncContextManager[Database] | None = None,
     wrap: Any = None,
     deadline: timedelta = timedelta(seconds=10),
     **facts: Any,
@@ -196,14 +196,14 @@ async def living(
     engine = engine or FakeEngine(FakeTarget(clock))
     the_role = the_role or role()
     async with (
-        open_sqlite(folder / "broker.db") as store,
+        store or open_sqlite(folder / "broker.db") as database,
         open_target(the_role.target, clock, deadline=deadline) as calls,
     ):
-        await settle(store)
-        settled = await store.write(lambda tx: installation.settle(tx, clock.now()))
+        await settle(database)
+        settled = await database.write(lambda tx: installation.settle(tx, clock.now()))
         observer = Watching()
         async with open_world(
-            database=wrap(store) if wrap else store,
+            database=wrap(database) if wrap else database,
             engines={the_role.target: engine},
             targets={the_role.target: calls},
             roles={the_role.full_name: the_role},
