@@ -37,12 +37,12 @@ from ca.revocation import Lists
 from ca.rotation import open_authority
 from ca.runtime.database import Database, migrate
 from ca.runtime.metrics import Metrics
-from ca.runtime.sqlite import open_sqlite
 from ca.spiffe import der
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import SpiffeId, TrustDomain
 from ca.spiffe.x509svid import X509Peer, verify
 from fakes.clock import ManualClock
+from fakes.stores import chosen
 
 DOMAIN = TrustDomain.parse("example.org")
 GRACE = timedelta(seconds=15)
@@ -122,7 +122,7 @@ async def parts(
     settings = AuthoritySettings(trust_domain=DOMAIN, server=name)
     (folder / "rules.yaml").write_text(rules)
     async with (
-        store or open_sqlite(folder / "server.db") as database,
+        store or chosen(folder / "server.db") as database,
         open_authority(settings, database, MemoryKeyStore(), clock) as authority,
     ):
         await migrate(database, "attestor.server", MIGRATIONS)

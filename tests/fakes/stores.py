@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from ca.runtime.database import Database, Transaction, Unit, open_database
 from ca.runtime.sqlite import open_sqlite
@@ -28,6 +30,23 @@ DRIVERS: dict[str, Callable[[Path], AbstractAsyncContextManager[Database]]] = {
     "postgres": _on_postgres,
     "sqlite": lambda folder: open_sqlite(folder / "store.db"),
 }
+CHOSEN = ["sqlite"]
+"""What a fake opens when it is told nothing: changed by `on_every_store` for the length of a test."""
+
+
+def chosen(path: Path) -> AbstractAsyncContextManager[Database]:
+    """The store at `path`, or the one that belongs to it elsewhere, in the kind that is chosen."""
+    return open_sqlite(path) if CHOSEN[-1] == "sqlite" else DRIVERS[CHOSEN[-1]](path)
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def on_every_store(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For whole files of tests: `pytestmark = pytest.mark.usefixtures("on_every_store")`."""
+    CHOSEN.append(request.param)
+    yield
+    CHOSEN.pop()
+
+
 Opener = Callable[[], AbstractAsyncContextManager[Database]]
 
 

@@ -42,9 +42,9 @@ from broker.store import events, installation, leases, receipts, tasks
 from broker.targets.target import open_target
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database, migrate
-from ca.runtime.sqlite import open_sqlite
 from ca.spiffe.id import SpiffeId
 from fakes.clock import ManualClock
+from fakes.stores import chosen
 from fakes.target import FakeEngine, FakeTarget
 
 POLICY = "policy-1"
@@ -196,7 +196,7 @@ async def living(
     engine = engine or FakeEngine(FakeTarget(clock))
     the_role = the_role or role()
     async with (
-        store or open_sqlite(folder / "broker.db") as database,
+        store or chosen(folder / "broker.db") as database,
         open_target(the_role.target, clock, deadline=deadline) as calls,
     ):
         await settle(database)

@@ -11,6 +11,9 @@ from attestor.instance import State, new_id
 from attestor.server.store.nodes import Node, NodeState
 from attestor.wire.node import LiveSet, Refusal, Signed
 from fakes.attestor_parts import Parts, attestation, parts, wants
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 RULES = """\
 rules:

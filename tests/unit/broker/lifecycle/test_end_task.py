@@ -14,7 +14,10 @@ from broker.model.receipt import ReceiptKind
 from broker.model.task import EndReason, TaskEvent, TaskState
 from broker.store.outbox import Message
 from ca.errors import NotFound, Unavailable
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import living
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def test_state_receipt_event_and_outbox_are_one(tmp_path: Path) -> None:

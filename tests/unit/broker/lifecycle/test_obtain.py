@@ -15,7 +15,10 @@ from broker.model.receipt import ReceiptKind
 from broker.model.scope import Budget, Scope, Sensitivity, patterns
 from broker.model.task import TaskState
 from ca.errors import Conflict, Exhausted, Stale, Unavailable
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import living, role
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def test_what_is_handed_over_opens_the_target_and_is_recorded_before(tmp_path: Path) -> None:

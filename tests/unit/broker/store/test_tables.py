@@ -20,7 +20,10 @@ from broker.model.scope import Budget, Scope, Sensitivity, patterns
 from broker.model.task import TaskState
 from broker.store import installation, leases, operators, receipts, tasks
 from ca.errors import Conflict, NotFound, Stale
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import AGENT, living
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def test_a_task_comes_back_as_it_was_written(tmp_path: Path) -> None:
