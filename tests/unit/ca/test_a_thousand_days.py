@@ -124,6 +124,7 @@ async def live(folder: Path, names: Sequence[str]) -> Seen:
     return seen
 
 
+@pytest.mark.clause("TB-2", "FED-1", "FED-2")
 @pytest.mark.parametrize("names", [("main",), ("one", "two")], ids=["alone", "two"])
 async def test_a_thousand_days(tmp_path: Path, names: tuple[str, ...]) -> None:
     """Prepared at half, signing with a sixth left, told long before; the number rises exactly with the bundle."""

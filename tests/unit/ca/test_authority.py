@@ -178,6 +178,7 @@ async def test_what_may_not_be_signed_is_refused(tmp_path: Path, changes: dict[s
         assert not await authority.issued_to(INSTANCE, BEGIN)
 
 
+@pytest.mark.clause("ID-13")
 async def test_a_token_is_no_leaf_and_a_leaf_no_token(tmp_path: Path) -> None:
     """Each road takes its own kind; a mix-up is our own mistake."""
     async with opened(tmp_path, MemoryKeyStore(), ManualClock(BEGIN)) as authority:
@@ -304,6 +305,7 @@ async def test_a_key_whose_authority_was_never_finished_is_destroyed(tmp_path: P
         assert list(await DiskKeyStore(folder, None).list()) == sorted([*kept, "somebody-elses"])
 
 
+@pytest.mark.clause("TB-2")
 async def test_subscribers_hear_of_every_change(tmp_path: Path) -> None:
     """After the change, until they end it."""
     async with opened(tmp_path, MemoryKeyStore(), ManualClock(BEGIN)) as authority:

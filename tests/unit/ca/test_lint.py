@@ -320,6 +320,10 @@ def test_what_the_profiles_make_passes(prepared: Prepared, issuer: Issuer) -> No
     lint.check(prepared, issuer)
 
 
+@pytest.mark.clause(
+    "ID-14", "X509-1", "X509-3", "X509-4", "X509-5", "X509-8", "X509-10", "X509-11", "X509-12", "X509-13"
+)
+@pytest.mark.clause("X509-15", "X509-16", "JWT-2", "JWT-3", "JWT-4", "JWT-5", "JWT-6", "JWT-7")
 @pytest.mark.parametrize("name", BAD)
 def test_what_a_rule_is_there_for_is_refused(name: str) -> None:
     """By exactly that rule, in its own words."""

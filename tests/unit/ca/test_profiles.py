@@ -201,6 +201,7 @@ def test_a_trust_domain_of_255_bytes_can_have_an_authority() -> None:
     assert ca_certificate.prepare_root(SIGNER.public_key(), own).subject.trust_domain.name == "a" * 255
 
 
+@pytest.mark.clause("JWT-3", "JWT-4", "JWT-5", "JWT-6", "JWT-7")
 def test_a_token_says_what_was_asked_and_nothing_else() -> None:
     """Header of three, claims of six, `aud` a list."""
     request = jwt.JwtRequest(id=DOMAIN.member("/a"), audience=("x", "y"), instance=INSTANCE, ttl=timedelta(minutes=5))

@@ -102,6 +102,7 @@ async def test_the_successor_is_prepared_at_half_and_signs_at_a_sixth(authority:
     assert the(authority, Kind.JWT, State.ACTIVE).key_id == following.key_id
 
 
+@pytest.mark.clause("FED-2")
 async def test_an_old_key_stays_until_its_last_token_has_expired(authority: Authority) -> None:
     """And goes soon after; its private half is destroyed with it."""
     rotation, keys = Rotation(authority), authority.ring.key_store

@@ -63,6 +63,7 @@ def states(authority: Authority) -> set[tuple[Kind, State]]:
     return {(each.kind, each.state) for each in authority.ring.own}
 
 
+@pytest.mark.clause("FED-1")
 async def test_the_first_begins_at_once_and_the_second_waits(database: Database, stores: Sequence[Database]) -> None:
     """It is in the bundle of both before it signs, and signs when the first has shown it for long enough."""
     clock = ManualClock(BEGIN)
