@@ -20,7 +20,7 @@ from ca import store
 from ca.authority import Authority
 from ca.profiles import crl
 from ca.profiles.prepared import BACKDATE, Kind
-from ca.runtime import log
+from ca.runtime import failpoint, log
 from ca.runtime.clock import micros
 from ca.runtime.database import Transaction
 from ca.runtime.process import Wake
@@ -98,6 +98,7 @@ class Lists:
 
     async def _sign(self, authority: StoredAuthority, above: int, now: datetime) -> bool:
         ring, number = self._authority.ring, max(above + 1, micros(now) // 1_000_000)
+        failpoint.reach("revocation.claim.before")
         # It tells of what was taken back, so it goes on with a full disk.
         entries = await ring.database.write(
             partial(
@@ -126,6 +127,7 @@ class Lists:
             next_update=prepared.not_after,
             der=await self._authority.sign_list(prepared),
         )
+        failpoint.reach("revocation.keep.before")
         kept = await ring.database.write(partial(store.keep, one=signed), ending=True)
         _log.info("revocation list signed", kind=authority.kind, number=number, entries=len(entries), kept=kept)
         return kept
