@@ -18,8 +18,10 @@ from grpclib.const import Cardinality
 
 from attestor._proto import workload_pb2 as pb
 from attestor.client.errors import NoIdentity
+from attestor.wire import wit
 from attestor.wire import workload as wire
 from attestor.wire.answers import answers_from
+from attestor.wire.wit import WitEntry
 from ca.errors import Denied, Malformed
 from ca.spiffe import endpoint, jwtsvid
 from ca.spiffe.bundle import Bundle, BundleSet
@@ -27,6 +29,7 @@ from ca.spiffe.endpoint import Endpoint, UnixEndpoint
 from ca.spiffe.id import SpiffeId, TrustDomain
 from ca.spiffe.jwtsvid import JwtSvid
 from ca.spiffe.revocation_list import RevocationLists
+from ca.spiffe.witsvid import WitSvid
 from ca.spiffe.x509svid import X509Svid
 
 T = TypeVar("T")
@@ -126,6 +129,29 @@ class WorkloadApiClient:
                 bundles = wire.decode_jwt_bundles(message)
                 yield BundleSet.of(*(Bundle.from_jwks(domain, jwks) for domain, jwks in bundles.items()))
 
+    async def fetch_wit(self, spiffe_id: SpiffeId | None = None) -> tuple[WitSvid, ...]:
+        """A WIT-SVID of each of our identities with its key, or only of `spiffe_id`."""
+        return await _first(self.watch_wit(spiffe_id))
+
+    async def watch_wit(self, spiffe_id: SpiffeId | None = None) -> AsyncGenerator[tuple[WitSvid, ...], None]:
+        """The same, again at each change."""
+        call = self._stream(wit.FETCH_WIT_SVID, wit.encode_request(spiffe_id), pb.WITSVIDResponse)
+        async with aclosing(call) as messages:
+            async for message in messages:
+                yield tuple(_wit(entry) for entry in wit.decode(message))
+
+    async def fetch_wit_bundles(self) -> BundleSet:
+        """The WIT bundles, once."""
+        return await _first(self.watch_wit_bundles())
+
+    async def watch_wit_bundles(self) -> AsyncGenerator[BundleSet, None]:
+        """The WIT bundles, again at each change."""
+        call = self._stream(wit.FETCH_WIT_BUNDLES, pb.WITBundlesRequest(), pb.WITBundlesResponse)
+        async with aclosing(call) as messages:
+            async for message in messages:
+                bundles = wit.decode_bundles(message)
+                yield BundleSet.of(*(Bundle.from_jwks(domain, jwks) for domain, jwks in bundles.items()))
+
     async def validate_jwt(self, token: str, audience: str) -> wire.Validated:
         """Have the Workload API judge `token`."""
         request = wire.encode_validate(token, audience)
@@ -190,6 +216,13 @@ def _x509_context(update: wire.X509Update, lists: RevocationLists) -> X509Contex
 
 def _x509_bundles(bundles: Mapping[TrustDomain, bytes]) -> BundleSet:
     return BundleSet.of(*(Bundle.from_der(domain, content) for domain, content in bundles.items()))
+
+
+def _wit(entry: WitEntry) -> WitSvid:
+    svid = WitSvid.parse(entry.token, entry.key, entry.hint)
+    if svid.id != entry.id:
+        raise Malformed(f"the Workload API calls the WIT-SVID of `{svid.id}` another name")
+    return svid
 
 
 def _token(entry: wire.JwtEntry) -> JwtSvid:

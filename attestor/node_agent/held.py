@@ -6,6 +6,7 @@ Keys are made here and never leave but to the process they were made for.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -156,3 +157,11 @@ class Held:
     def entitled(self, id: SpiffeId) -> Identity | None:  # noqa: A002 - the word of the standard
         """The identity `id`, if it is one of its own."""
         return next((one for one in self.identities if one.id == id), None)
+
+
+def hinted(identities: Sequence[Identity]) -> Iterator[tuple[Identity, str]]:
+    """Each identity with its hint; the second of the same one goes without (WL-10)."""
+    told: set[str] = set()
+    for identity in identities:
+        yield identity, "" if identity.hint in told else identity.hint
+        told.add(identity.hint)

@@ -93,7 +93,7 @@ class Renewal:
         used = [held for held in self._holdings if held.users and held.counter and held.findings]
         for held in used:
             self._drop_expired(held, now)
-            if listed and held.list_users:
+            if (listed and held.list_users) or (held.wit_users and self.tokens.wits_due(held, now)):
                 held.change.announce()
         changed = [held for held in used if held.version != self._entitlements.version(held.instance)]
         try:

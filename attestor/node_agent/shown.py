@@ -6,13 +6,12 @@ answer no hint stands twice, and the first entry is the default identity (WL-10,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 from google.protobuf.message import Message
 
-from attestor.node_agent.held import Held
+from attestor.node_agent.held import Held, hinted
 from attestor.wire import workload as wire
-from attestor.wire.attestation import Identity
 from attestor.wire.workload import X509Entry, X509Update
 from ca.spiffe.bundle import Bundle, BundleSet
 from ca.spiffe.id import TrustDomain
@@ -21,14 +20,6 @@ EVERY_DOMAIN = "*"
 """How an identity says that it federates with every domain there is a bundle of."""
 
 _REGISTERED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
-
-
-def hinted(identities: Sequence[Identity]) -> Iterator[tuple[Identity, str]]:
-    """Each identity with its hint; the second of the same one goes without."""
-    told: set[str] = set()
-    for identity in identities:
-        yield identity, "" if identity.hint in told else identity.hint
-        told.add(identity.hint)
 
 
 def bundles_of(held: Held, bundles: BundleSet, own: TrustDomain) -> BundleSet:
@@ -62,6 +53,11 @@ def x509_bundles(bundles: BundleSet) -> Mapping[TrustDomain, bytes]:
 def jwt_bundles(bundles: BundleSet) -> Mapping[TrustDomain, bytes]:
     """As JWK Sets of JWT keys (WL-15)."""
     return {one.trust_domain: one.jwt_jwks() for one in bundles}
+
+
+def wit_bundles(bundles: BundleSet) -> Mapping[TrustDomain, bytes]:
+    """As JWK Sets of WIT keys (WL-12)."""
+    return {one.trust_domain: one.wit_jwks() for one in bundles}
 
 
 def claims(found: Mapping[str, object], allowed: frozenset[str] | None) -> dict[str, object]:

@@ -1,23 +1,29 @@
-"""Tokens for the processes of this machine: JWT-SVIDs, kept for the same question asked again.
+"""Tokens for the processes of this machine: JWT- and WIT-SVIDs, kept for the same question asked again.
 
-A token has no serial and nobody can take it back, so one of an identity that has an end is short (traps 34): what is
-bound to a task is checked here to live no longer than `TASK_TOKEN`, and is kept for the process it was made for.
+The key of a WIT-SVID is made here, a new one with each token. A JWT-SVID has no serial and nobody can take it back, so
+one of an identity that has an end is short (traps 34): what is bound to a task is checked here to live no longer than
+`TASK_TOKEN`, and is kept for the process it was made for.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestor.errors import NotEntitled
-from attestor.node_agent.held import Held, Token
+from attestor.node_agent.held import Held, Token, Wit, hinted
 from attestor.node_agent.upstream import Issuer
 from attestor.wire.attestation import Identity
-from attestor.wire.node import JwtItem
-from ca.errors import Malformed
+from attestor.wire.node import JwtItem, WitItem
+from attestor.wire.wit import WitEntry
+from ca.errors import Malformed, Problem
 from ca.runtime.clock import Clock
-from ca.spiffe import jwtsvid
+from ca.spiffe import jose, jwtsvid
 from ca.spiffe.id import SpiffeId
 from ca.spiffe.jwtsvid import JwtSvid
+from ca.spiffe.witsvid import WitSvid
 
 MOST_TOKENS = 64
 """JWT-SVIDs kept per process."""
@@ -55,6 +61,68 @@ class Tokens:
             del held.tokens[next(iter(held.tokens))]
         held.tokens[key] = Token(text=text, half_life=now + (svid.expires_at - now) / 2)
         return text
+
+    async def wits(self, held: Held, wanted: SpiffeId | None) -> tuple[WitEntry, ...]:
+        """A WIT-SVID of each identity of `held`, or only of `wanted`; a new one when it is past half its life.
+
+        Raises:
+            NotEntitled: `wanted` is not one of its identities, or the server gives it none.
+            Unsupported: the server doesn't sign WIT-SVIDs.
+            Unavailable: the server does not answer, and nothing that is held is valid any more.
+        """
+        trouble: Problem | None = None
+        async with held.admitting:
+            for identity in held.identities:
+                if wanted in {None, identity.id} and self._is_due(held.wits.get(identity.id), self._clock.now()):
+                    try:
+                        await self._sign_wit(held, identity)
+                    except Problem as problem:
+                        trouble = problem
+        entries = tuple(
+            WitEntry(id=identity.id, token=wit.text, key=wit.key, hint=hint)
+            for identity, hint in hinted(held.identities)
+            if wanted in {None, identity.id} and (wit := self._valid(held, identity.id)) is not None
+        )
+        if not entries:
+            raise trouble or NotEntitled("the calling process has no such identity")
+        return entries
+
+    def wits_due(self, held: Held, now: datetime) -> bool:
+        """Whether one that was handed over is to be replaced."""
+        return any(self._is_due(wit, now) for wit in held.wits.values())
+
+    def _is_due(self, wit: Wit | None, now: datetime) -> bool:
+        return wit is None or now >= wit.half_life or self._is_withdrawn(wit)
+
+    def _is_withdrawn(self, wit: Wit) -> bool:
+        return wit.authority in {key_id.hex() for key_id in self._issuer.withdrawn}
+
+    def _valid(self, held: Held, spiffe_id: SpiffeId) -> Wit | None:
+        wit = held.wits.get(spiffe_id)
+        return wit if wit is not None and self._clock.now() < wit.not_after else None
+
+    async def _sign_wit(self, held: Held, identity: Identity) -> None:
+        """Make a key, have it named, and keep both."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        spki = key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        item = WitItem(attestation=held.attestation(), id=identity.id, public_key=spki)
+        token = await self._issuer.sign_wit(item)
+        now, svid = self._clock.now(), WitSvid.of(token, key)
+        header, claims = jose.take_apart(token, "a WIT-SVID")
+        if svid.id != identity.id or jose.instance_of(claims) != held.instance:
+            raise Malformed("the attestor server signed another token than the one asked for")
+        if identity.ends_at is not None and svid.expires_at > identity.ends_at:
+            raise Malformed(f"the attestor server signed a token for `{svid.id}` that outlives it")
+        if held.is_alive() and not held.barred and held.entitled(identity.id) is not None:
+            held.wits[identity.id] = Wit(
+                text=token,
+                key=svid.key_jwk(),
+                authority=str(header["kid"]),
+                half_life=now + (svid.expires_at - now) / 2,
+                not_after=svid.expires_at,
+            )
 
 
 def _check(svid: JwtSvid, identity: Identity, audience: tuple[str, ...]) -> None:

@@ -87,6 +87,7 @@ class NodeApi:
             grpc.unary(wire.RESOLVE, self.resolve, pb.ResolveRequest, pb.ResolveResponse),
             grpc.unary(wire.SIGN, self.sign, pb.SignRequest, pb.SignResponse),
             grpc.unary(wire.SIGN_JWT, self.sign_jwt, pb.SignJwtRequest, pb.SignJwtResponse),
+            grpc.unary(wire.SIGN_WIT, self.sign_wit, pb.SignWitRequest, pb.SignWitResponse),
         )
 
     async def attest(self, call: GrpcCall) -> pb.AttestResponse:
@@ -126,6 +127,12 @@ class NodeApi:
         node = await self._node(call)
         item = wire.decode_sign_jwt(await call.recv())
         return pb.SignJwtResponse(token=await self.workloads.sign_jwt(node, item, self.clock.now()))
+
+    async def sign_wit(self, call: GrpcCall) -> pb.SignWitResponse:
+        """A token for an instance and the key it names."""
+        node = await self._node(call)
+        item = wire.decode_sign_wit(await call.recv())
+        return pb.SignWitResponse(token=await self.workloads.sign_wit(node, item, self.clock.now()))
 
     async def follow(self, call: GrpcCall) -> None:
         """Hear live sets and tell changes until either side leaves."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestor.errors import NotEntitled
 from attestor.instance import Binding
@@ -14,9 +15,11 @@ from attestor.wire.attestation import Attestation, Entitlement, Identity
 from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, WitItem
 from ca.errors import Unavailable
 from ca.runtime.clock import Clock
+from ca.spiffe import jose, jwk
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import SpiffeId
 from fakes.pki import Oddities, TestAuthority
+from fakes.wits import WitIssuer
 
 
 def identity(spiffe_id: SpiffeId, hint: str = "") -> Identity:
@@ -37,7 +40,8 @@ class FakeIssuer:
     def __init__(self, authority: TestAuthority, clock: Clock) -> None:
         self.authority = authority
         self._clock = clock
-        self.bundles = BundleSet.of(authority.bundle())
+        self.wit = WitIssuer(authority)
+        self.bundles = BundleSet.of(self.wit.bundle())
         self.rules_version = "1"
         self.withdrawn: frozenset[bytes] = frozenset()
         self.revocation_lists: tuple[bytes, ...] = ()
@@ -51,6 +55,8 @@ class FakeIssuer:
         self.resolved: list[Attestation] = []
         self.signed: list[SignItem] = []
         self.tokens = 0
+        self.wits = 0
+        self.signs_no_wit = False
         self.before_signing: Callable[[], object] = lambda: None
         self.disguise: Callable[[SignItem], SignItem] = lambda item: item
 
@@ -79,9 +85,17 @@ class FakeIssuer:
         )
 
     async def sign_wit(self, item: WitItem) -> str:
-        """As a server that doesn't offer it does."""
+        """As a server does, or as one that doesn't offer it."""
         self._reach()
-        raise Unsupported(f"no token for {item.id}")
+        if self.signs_no_wit:
+            raise Unsupported("there is no such method here")
+        if item.id not in {one.id for one in self.given(item.attestation)}:
+            raise NotEntitled("no")
+        self.wits += 1
+        key = serialization.load_der_public_key(item.public_key)
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        claims = {"cnf": {"jwk": jwk.of_confirmation(key)}, jose.INSTANCE_CLAIM: item.attestation.instance}
+        return self.wit.token(item.id.path, ttl=self.token_ttl, now=self._clock.now(), claims=claims)
 
     def _reach(self) -> None:
         if self.down:

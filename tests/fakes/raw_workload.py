@@ -10,6 +10,7 @@ from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 
 from attestor._proto import workload_pb2 as pb
+from attestor.wire import wit
 from attestor.wire import workload as wire
 from fakes.workload import Agent
 
@@ -17,6 +18,8 @@ REQUESTS: dict[str, tuple[Any, Any]] = {
     wire.FETCH_X509_SVID: (pb.X509SVIDRequest, pb.X509SVIDResponse),
     wire.FETCH_X509_BUNDLES: (pb.X509BundlesRequest, pb.X509BundlesResponse),
     wire.FETCH_JWT_BUNDLES: (pb.JWTBundlesRequest, pb.JWTBundlesResponse),
+    wit.FETCH_WIT_SVID: (pb.WITSVIDRequest, pb.WITSVIDResponse),
+    wit.FETCH_WIT_BUNDLES: (pb.WITBundlesRequest, pb.WITBundlesResponse),
 }
 """The streams that ask for nothing in particular."""
 
@@ -36,13 +39,13 @@ class Raw:
 
 @asynccontextmanager
 async def opened(
-    agent: Agent, path: str = wire.FETCH_X509_SVID, more: Sequence[tuple[str, str]] = ()
+    agent: Agent, path: str = wire.FETCH_X509_SVID, more: Sequence[tuple[str, str]] = (), **asked: str
 ) -> AsyncIterator[Raw]:
     """A stream of the method at `path`, on a connection of its own."""
     request, reply = REQUESTS[path]
     async with Channel(path=str(agent.path)) as channel:
         headers = [wire.SECURITY_HEADER, *more]
         async with channel.request(path, Cardinality.UNARY_STREAM, request, reply, metadata=headers) as stream:
-            await stream.send_message(request(), end=True)
+            await stream.send_message(request(**asked), end=True)
             yield Raw(stream)
             await stream.cancel()

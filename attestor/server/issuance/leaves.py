@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from ca.authority import Authority
 from ca.authority.settings import SHARE
 from ca.errors import Malformed, Stale, Unavailable
-from ca.profiles import jwt, x509
+from ca.profiles import jwt, wit, x509
 from ca.profiles.prepared import Kind, Prepared
 from ca.profiles.x509 import LeafRequest
 from ca.runtime.database import Database, Unit
@@ -62,6 +63,10 @@ class Leaves:
         """One token. Raises Unfit, Unavailable."""
         return await _twice(lambda: self.authority.sign_jwt(self._prepare_jwt(request, now)))
 
+    async def sign_wit(self, request: wit.WitRequest, now: datetime) -> str:
+        """One workload identity token, as long as the authority lets it live. Raises Unfit, Malformed, Unavailable."""
+        return await _twice(lambda: self.authority.sign_wit(self._prepare_wit(request, now)))
+
     async def withdrawn(self, now: datetime) -> frozenset[bytes]:
         """Key ids of authorities that are not to be trusted any more: what they signed is to be replaced now.
 
@@ -80,6 +85,12 @@ class Leaves:
         ttl = _bounded(request.ttl, longest, issuer.not_after - now)
         bounded = jwt.JwtRequest(id=request.id, audience=request.audience, instance=request.instance, ttl=ttl)
         return jwt.prepare(bounded, issuer, now)
+
+    def _prepare_wit(self, request: wit.WitRequest, now: datetime) -> Prepared:
+        issuer = self.authority.wit_issuer(now)
+        longest = self.authority.settings.ttl(Kind.WIT) / SHARE
+        ttl = _bounded(request.ttl, longest, issuer.not_after - now)
+        return wit.prepare(replace(request, ttl=ttl), issuer, now)
 
 
 def read_csr(der: bytes) -> x509.LeafKey:

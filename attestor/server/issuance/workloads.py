@@ -23,9 +23,10 @@ from attestor.server.store import instances as store
 from attestor.server.store.instances import Given
 from attestor.server.store.nodes import Node
 from attestor.wire.attestation import Attestation, Entitlement, Identity, Unmatched
-from attestor.wire.node import JwtItem, Refusal, Signed, SignItem
+from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, WitItem
 from ca.errors import Denied, Problem
 from ca.profiles.jwt import JwtRequest
+from ca.profiles.wit import WitRequest
 from ca.profiles.x509 import LeafRequest, read_public_key
 from ca.runtime.database import Database, Transaction
 from ca.runtime.metrics import Metrics
@@ -90,25 +91,43 @@ class Workloads:
 
     async def sign_jwt(self, node: Node, item: JwtItem, now: datetime) -> str:
         """A token. Raises NotEntitled, InstanceEnded, InstanceElsewhere, Unobserved, Denied, Unavailable."""
-        self._heard(node, now)
-        (believed,) = await self._believed(node, [item.attestation])
-        item = replace(item, attestation=_or_raise(believed).attestation)
-        (facts,) = await self._facts(node, [item.attestation])
-        entitled = _entitled_to(item.id, self._rules.evaluation.entitled(facts))
+        attestation, entitled = await self._entitled(node, item.attestation, item.id, now)
         allowed = entitled.rule.audiences
         if allowed and not set(item.audience) <= set(allowed):
             raise Denied(f"the rule `{entitled.rule.name}` allows only the audiences {', '.join(sorted(allowed))}")
-
-        async def unit(tx: Transaction) -> None:
-            await self._instances.begin(tx, node)
-            await self._instances.enter(tx, node, item.attestation, [_given(entitled)], now)
-
-        await self._database.write(unit)
+        await self._enter_one(node, attestation, entitled, now)
         ttl = entitled.rule.jwt_ttl or self._leaves.authority.settings.jwt_ttl
-        request = JwtRequest(id=item.id, audience=item.audience, instance=item.attestation.instance, ttl=ttl)
+        request = JwtRequest(id=item.id, audience=item.audience, instance=attestation.instance, ttl=ttl)
         token = await self._leaves.sign_jwt(request, now)
         self._metrics.count("sojourn_svids_issued_total", kind="jwt")
         return token
+
+    async def sign_wit(self, node: Node, item: WitItem, now: datetime) -> str:
+        """A token for the key of the item. Raises what `sign_jwt` raises, and Malformed for a key that fits none."""
+        attestation, entitled = await self._entitled(node, item.attestation, item.id, now)
+        await self._enter_one(node, attestation, entitled, now)
+        ttl = self._leaves.authority.settings.wit_ttl
+        request = WitRequest(id=item.id, public_key=item.public_key, instance=attestation.instance, ttl=ttl)
+        token = await self._leaves.sign_wit(request, now)
+        self._metrics.count("sojourn_svids_issued_total", kind="wit")
+        return token
+
+    async def _entitled(
+        self, node: Node, attestation: Attestation, wanted: SpiffeId, now: datetime
+    ) -> tuple[Attestation, Entitled]:
+        """What is believed of one instance, and the identity of it that is asked for."""
+        self._heard(node, now)
+        (believed,) = await self._believed(node, [attestation])
+        heard = _or_raise(believed).attestation
+        (facts,) = await self._facts(node, [heard])
+        return heard, _entitled_to(wanted, self._rules.evaluation.entitled(facts))
+
+    async def _enter_one(self, node: Node, attestation: Attestation, entitled: Entitled, now: datetime) -> None:
+        async def unit(tx: Transaction) -> None:
+            await self._instances.begin(tx, node)
+            await self._instances.enter(tx, node, attestation, [_given(entitled)], now)
+
+        await self._database.write(unit)
 
     def _heard(self, node: Node, now: datetime) -> None:
         if self._instances.is_silent(node, now):

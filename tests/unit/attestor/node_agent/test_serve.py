@@ -20,6 +20,7 @@ from attestor.node_agent.settings import NodeAgentSettings
 from ca.errors import Unavailable
 from ca.runtime.process import Readiness
 from ca.runtime.secret import Secret
+from ca.spiffe import proof
 from fakes.identity_side import CLOCK, RULES, address, agent, both, server, settings
 
 
@@ -182,3 +183,14 @@ async def _until(admin: AdminClient, instance: str, state: str) -> None:
     async with asyncio.timeout(60):
         while await _state(admin, instance) != state:
             await CLOCK.sleep(0.01)
+
+
+async def test_a_wit_svid_end_to_end(tmp_path: Path) -> None:
+    """Its key made by the node agent, named by the server, proven to a peer that has nothing but the WIT bundles."""
+    async with both(tmp_path) as (_, chosen), WorkloadApiClient(address(chosen)) as client:
+        (svid,) = await client.fetch_wit()
+        bundles, now = await client.fetch_wit_bundles(), CLOCK.now()
+        shown = proof.mint(svid, "https://orders.example.org", now)
+        audiences = ["https://orders.example.org"]
+        peer = proof.verify(svid.token, shown, audiences=audiences, bundles=bundles, now=now, seen=proof.ReplayCache())
+        assert str(peer.id) == "spiffe://example.org/agent"
