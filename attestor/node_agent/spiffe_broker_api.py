@@ -22,7 +22,7 @@ from attestor._proto import spiffe_broker_pb2 as pb
 from attestor._proto import workload_pb2
 from attestor.errors import NotForBrokers
 from attestor.node_agent import shown
-from attestor.node_agent.held import Held
+from attestor.node_agent.held import Held, hinted
 from attestor.node_agent.references import References, Workload
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.upstream import Issuer
@@ -145,7 +145,7 @@ class SpiffeBrokerApi:
 
     async def _tokens(self, found: Workload, request: JwtRequest) -> tuple[JwtEntry, ...]:
         view = found.view()
-        wanted = [(one, hint) for one, hint in shown.hinted(view.identities) if request.id in {None, one.id}]
+        wanted = [(one, hint) for one, hint in hinted(view.identities) if request.id in {None, one.id}]
         entries: list[JwtEntry] = []
         for identity, hint in wanted:
             try:
