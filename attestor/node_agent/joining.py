@@ -106,8 +106,7 @@ def read_bundle(path: Path, trust_domain: TrustDomain) -> Bundle:
     Read for each attempt: a mounted ConfigMap appears late and changes.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_BUNDLE)
+        content = _content(path)
         if content.lstrip().startswith(b"{"):
             bundle = Bundle.from_jwks(trust_domain, content)
         else:
@@ -120,6 +119,14 @@ def read_bundle(path: Path, trust_domain: TrustDomain) -> Bundle:
     if not bundle.x509_authorities:
         raise Unavailable(f"the trust bundle `{path}` holds no certificate")
     return bundle
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(LARGEST_BUNDLE + 1)
+    if len(content) > LARGEST_BUNDLE:
+        raise Malformed("a trust bundle is not so long")
+    return content
 
 
 def _hashes(bundle: Bundle) -> set[str]:

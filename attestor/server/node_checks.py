@@ -38,9 +38,8 @@ class NodeChecks:
     async def tick(self, now: datetime) -> None:
         """Look at those that are due."""
         found = [one for one in await self._database.read(nodes.admitted) if one.method in self._checks]
-        self._looked = {
-            (one.id, one.admission): self._looked.get((one.id, one.admission), one.admitted_at) for one in found
-        }
+        before = self._looked
+        self._looked = {_of(one): before.get(_of(one), one.admitted_at) for one in found}
         due = sorted(
             (one for one in found if now - self._looked[_of(one)] >= EVERY),
             key=lambda one: self._looked[_of(one)],

@@ -19,11 +19,13 @@ from pydantic import Field
 from attestor.conversation import Conversation
 from attestor.errors import BadConversation, NotProven
 from attestor.methods.node.protocol import Attested, Occasion, parse_node_name
-from attestor.methods.platform.oidc import METHOD, Platform
+from attestor.methods.platform.oidc import Platform
 from attestor.methods.platform.protocol import short, token_id
 from attestor.selector import Selector
 from ca.errors import Malformed
 from ca.runtime.settings import Duration, Settings
+
+METHOD = "oidc"
 
 
 class VerifierSettings(Settings):
