@@ -38,6 +38,7 @@ from attestor.server.task_api import TaskApi
 from attestor.server.token_keys import TokenKeys
 from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
+from ca.authority.upstream import Upstream
 from ca.errors import Problem
 from ca.keys import open_key_store
 from ca.keys.protocol import KeyStore, Place
@@ -122,7 +123,7 @@ async def serve(
         database = await stack.enter_async_context(open_database(settings.database))
         await migrate(database, "attestor.server", MIGRATIONS)
         authority = await stack.enter_async_context(
-            open_authority(settings.authority(), database, _key_store(settings), clock)
+            open_authority(settings.authority(), database, _key_store(settings), clock, _upstream(settings))
         )
         platforms = await stack.enter_async_context(open_platforms(settings, clock))
         parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules, platforms)
@@ -139,6 +140,10 @@ async def serve(
         _log.info("attestor server ready", address=server.address, trust_domain=str(server.trust_domain))
         yield server
         part.waiting("its stop")
+
+
+def _upstream(settings: ServerSettings) -> Upstream | None:
+    return None if settings.upstream is None else settings.upstream.upstream()
 
 
 def _key_store(settings: ServerSettings) -> KeyStore:

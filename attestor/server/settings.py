@@ -20,6 +20,7 @@ from attestor.rules.read import ConditionField, Terms
 from attestor.rules.template import Template
 from ca.authority import AuthoritySettings
 from ca.authority.settings import MAIN_SERVER, SHARE
+from ca.authority.upstream import FileKey, RootKey, TokenRootKey, Upstream
 from ca.errors import Malformed
 from ca.revocation import PAUSE
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
@@ -55,6 +56,43 @@ class Keys(Settings):
         if self.store == "pkcs11" and not (self.module and self.token and self.pin):
             raise ValueError("keys on a token need `module`, `token` and `pin`")
         return self
+
+
+class UpstreamRoot(Settings):
+    """A root that is kept elsewhere: its certificate, and its key in a PEM file or on a PKCS#11 token.
+
+    `bundle` holds every root peers are to trust, that one among them; all files are read again at each use.
+    """
+
+    certificate: Path
+    bundle: Path | None = None
+    key: Path | None = None
+    passphrase: SecretReference | None = None
+    module: Path | None = None
+    token: str | None = None
+    pin: SecretReference | None = None
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        on_token = [self.module, self.token, self.pin, self.label]
+        if (self.key is not None) == any(on_token) or (any(on_token) and not all(on_token)):
+            raise ValueError(
+                "expected either `key` (a file), or `module`, `token`, `pin` and `label` (a PKCS#11 token)"
+            )
+        if self.passphrase is not None and self.key is None:
+            raise ValueError("`passphrase` is for a `key` in a file")
+        return self
+
+    def upstream(self) -> Upstream:
+        """For the authority."""
+        return Upstream(certificate=self.certificate, bundle=self.bundle, key=self._root_key())
+
+    def _root_key(self) -> RootKey:
+        if self.module is not None and self.token is not None and self.pin is not None and self.label is not None:
+            return TokenRootKey(module=self.module, token=self.token, pin=self.pin, label=self.label)
+        assert self.key is not None, "the validator saw to it"
+        return FileKey(path=self.key, passphrase=self.passphrase)
 
 
 class Lives(Settings):
@@ -129,6 +167,7 @@ class ServerSettings(Settings):
     """Who may use the admin socket besides this process's own uid."""
     database: str
     keys: Keys = Keys()
+    upstream: UpstreamRoot | None = None
     lives: Lives = Lives()
     revocation: RevocationSettings = RevocationSettings()
     rules: tuple[Path, ...] = ()

@@ -7,18 +7,21 @@ destroys. The certificate's serial is recorded before it is signed, like that of
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from ca import lint, store
-from ca.authority.ring import PURPOSES, Ring
+from ca.authority.purposes import PURPOSES
+from ca.authority.ring import Ring
 from ca.authority.shown import spki
+from ca.errors import Unavailable
 from ca.keys.protocol import SigningKey
 from ca.profiles import ca_certificate
 from ca.profiles.prepared import BACKDATE, Issuer, Kind, Prepared
 from ca.profiles.template import certificate
 from ca.runtime.database import Transaction
+from ca.spiffe import der
 from ca.store import State, StoredAuthority
 
 
@@ -28,7 +31,8 @@ async def establish(ring: Ring, kind: Kind, now: datetime) -> None:
     Raises:
         Unavailable: an issuing authority needs a valid root, and a key needs a place.
     """
-    root = ring.signer(Kind.ROOT, now) if kind is Kind.ISSUING else None
+    root = await _signer(ring, now) if kind is Kind.ISSUING else None  # before any key is made
+    await ring.clear_intents()
     name = f"{kind}-{secrets.token_hex(8)}"
     await ring.database.write(partial(store.intend_key, server=ring.settings.server, key_name=name))
     key = await ring.key_store.create(name, PURPOSES[kind])
@@ -56,10 +60,37 @@ async def _root(ring: Ring, key: SigningKey, now: datetime) -> StoredAuthority:
     return replace(await _certify(ring, prepared, own, key, key), issuer_key_id=None)
 
 
-async def _issuing(ring: Ring, root: StoredAuthority, key: SigningKey, now: datetime) -> StoredAuthority:
-    issuer = ring.issuer(root)
-    prepared = ca_certificate.prepare_issuing(key.public_key, issuer, ttl=ring.settings.ca_ttl, now=now)
-    return await _certify(ring, prepared, issuer, key, ring.key(root))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signer:
+    """The root above a new issuing authority, ours or one kept elsewhere."""
+
+    issuer: Issuer
+    key: SigningKey
+
+
+async def _signer(ring: Ring, now: datetime) -> _Signer:
+    if ring.upstream is None:
+        root = ring.signer(Kind.ROOT, now)
+        return _Signer(issuer=ring.issuer(root), key=ring.key(root))
+    certificate, key = await ring.upstream.root(now)
+    if not ring.shows(certificate):
+        raise Unavailable("the root that is kept elsewhere is not in the bundle yet")
+    settings = ring.settings
+    issuer = Issuer(
+        trust_domain=settings.trust_domain,
+        key_id=der.key_id_of(certificate),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        subject=certificate.subject.public_bytes(),
+        organisation=settings.organisation,
+        country=settings.country,
+    )
+    return _Signer(issuer=issuer, key=key)
+
+
+async def _issuing(ring: Ring, root: _Signer, key: SigningKey, now: datetime) -> StoredAuthority:
+    prepared = ca_certificate.prepare_issuing(key.public_key, root.issuer, ttl=ring.settings.ca_ttl, now=now)
+    return await _certify(ring, prepared, root.issuer, key, root.key)
 
 
 async def _certify(
@@ -68,7 +99,7 @@ async def _certify(
     lint.check(prepared, issuer)
 
     async def unit(tx: Transaction) -> None:
-        if prepared.kind is not Kind.ROOT:  # a root signs itself before it is anybody's authority
+        if prepared.kind is not Kind.ROOT and ring.upstream is None:  # no other root is one of our authorities yet
             await store.fence(tx, issuer.key_id, prepared.not_after)
         await store.record(tx, [prepared])
 

@@ -23,7 +23,9 @@ async def may_sign(tx: Transaction, ring: Ring, authority: StoredAuthority, now:
     """
     if authority.kind is Kind.ISSUING and ring.get(authority.issuer_key_id or b"") is not None:
         return True
-    settings, active = ring.settings, ring.active(authority.kind)
+    settings = ring.settings
+    # What an issuing authority stands on may be a root kept elsewhere: then a first root of our own is not alone.
+    active = ring.active(Kind.ISSUING if authority.kind is Kind.ROOT else authority.kind)
     if (active is None or active.not_after <= now) and not await store.others(tx, settings.server):
         return True
     told = now - authority.published_at

@@ -8,31 +8,24 @@ bundle's row, so a ring that is behind is refused and never overwrites.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
-from types import MappingProxyType
 from typing import Self
 
+from cryptography.x509 import Certificate
+
 from ca import store
+from ca.authority.purposes import PURPOSES
 from ca.authority.settings import AuthoritySettings, name_warnings
-from ca.authority.shown import bundle_of, key_id_of, spki, store_warnings, subject
+from ca.authority.shown import bundle_of, key_id_of, spki, spki_of, store_warnings, subject
+from ca.authority.upstream import Upstream
 from ca.errors import Problem, Stale, Unavailable
-from ca.keys.protocol import KeyNotFound, KeyStore, KeyUnusable, Purpose, SigningKey
+from ca.keys.protocol import KeyNotFound, KeyStore, KeyUnusable, SigningKey
 from ca.profiles.prepared import Issuer, Kind
 from ca.runtime.database import Database, Transaction, Unit
 from ca.spiffe.bundle import Bundle
 from ca.store import Anchor, Move, State, StoredAuthority
-
-PURPOSES: Mapping[Kind, Purpose] = MappingProxyType(
-    {
-        Kind.ROOT: Purpose.SPIFFE_ROOT,
-        Kind.ISSUING: Purpose.SPIFFE_X509,
-        Kind.JWT: Purpose.SPIFFE_JWT,
-        Kind.WIT: Purpose.SPIFFE_WIT,
-    }
-)
-"""The kinds of authority, a signer before what it signs."""
 
 
 class KeyLost(Problem):
@@ -44,8 +37,10 @@ class KeyLost(Problem):
 class Ring:
     """Loaded by `Ring.load`."""
 
-    def __init__(self, settings: AuthoritySettings, database: Database, key_store: KeyStore) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: AuthoritySettings, database: Database, key_store: KeyStore, upstream: Upstream | None = None
+    ) -> None:
+        self.settings, self.upstream = settings, upstream
         self.database, self.key_store = database, key_store
         self.bundle = Bundle(trust_domain=settings.trust_domain, refresh_hint=settings.refresh_hint)
         self.warnings = [*name_warnings(settings.trust_domain), *store_warnings(key_store)]
@@ -56,22 +51,19 @@ class Ring:
         self._subscribers: list[Callable[[], object]] = []
 
     @classmethod
-    async def load(cls, settings: AuthoritySettings, database: Database, key_store: KeyStore) -> Self:
+    async def load(
+        cls, settings: AuthoritySettings, database: Database, key_store: KeyStore, upstream: Upstream | None = None
+    ) -> Self:
         """Read what is there; nothing is made.
 
         Raises:
             Conflict: the store is another trust domain's.
             KeyLost, KeyUnusable: a key that must be there is not, or is not the one it was.
         """
-        ring = cls(settings, database, key_store)
+        ring = cls(settings, database, key_store, upstream)
 
-        async def claim(tx: Transaction) -> Sequence[str]:
-            await store.claim(tx, settings.trust_domain)
-            return await store.intended_keys(tx, settings.server)
-
-        for name in await database.write(claim, ending=True):  # a crash while an authority was being made
-            await key_store.delete(name)
-            await database.write(partial(store.forget_intent, key_name=name), ending=True)
+        await database.write(partial(store.claim, trust_domain=settings.trust_domain), ending=True)
+        await ring.clear_intents()
         await ring._read()
         await ring._load_keys()
         return ring
@@ -97,6 +89,14 @@ class Ring:
     def anchor_key_ids(self) -> frozenset[bytes]:
         """Subject key identifiers of the roots that are kept elsewhere."""
         return frozenset(key_id_of(each.certificate) for each in self.anchors)
+
+    def shows(self, root: Certificate) -> bool:
+        """Whether peers are told of this root."""
+        return root in self.bundle.x509_authorities
+
+    def anchor_keys(self, key_id: bytes) -> list[bytes]:
+        """The public keys of the roots that are kept elsewhere and have this identifier, each in DER."""
+        return [spki_of(each.certificate) for each in self.anchors if key_id_of(each.certificate) == key_id]
 
     def get(self, key_id: bytes) -> StoredAuthority | None:
         """The authority of this key, unless it is revoked or retired."""
@@ -154,6 +154,34 @@ class Ring:
         """Add a new authority, whose key was made under an intent."""
         self._keys[authority.key_id] = key
         await self._change(partial(store.insert, authority=authority, now=now), now)
+
+    async def clear_intents(self) -> None:
+        """Destroy the keys this server began to make and did not finish: a crash, or a root that did not answer."""
+        server = self.settings.server
+        for name in await self.database.read(partial(store.intended_keys, server=server)):
+            await self.key_store.delete(name)
+            await self.database.write(partial(store.forget_intent, key_name=name), ending=True)
+
+    async def set_anchors(self, certificates: Collection[bytes], now: datetime) -> None:
+        """Have the bundle show these roots because of this server; those it needs no longer, not because of it."""
+        own = [each for each in self.anchors if each.server == self.settings.server]
+        known = {each.certificate for each in own}
+        new = [
+            Anchor(server=self.settings.server, certificate=each, published_at=now)
+            for each in certificates
+            if each not in known
+        ]
+        old = [each for each in own if each.certificate not in certificates]
+        if not new and not old:
+            return
+
+        async def unit(tx: Transaction) -> None:
+            for each in new:
+                await store.add_anchor(tx, each)
+            for each in old:
+                await store.remove_anchor(tx, each)
+
+        await self._change(unit, now, ending=not new)
 
     async def move(
         self, steps: Sequence[Move], now: datetime, *, only_if: Unit[bool] | None = None, ending: bool = False

@@ -55,6 +55,13 @@ def _token_keys(members: Sequence[StoredAuthority], kind: Kind) -> dict[str, Pub
     }
 
 
+@lru_cache(maxsize=64)
+def spki_of(certificate: bytes) -> bytes:
+    """The public key of a certificate, as a SubjectPublicKeyInfo in DER."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def spki(key: SigningKey) -> bytes:
     """Its public half as a SubjectPublicKeyInfo in DER."""
     return key.public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

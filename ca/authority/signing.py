@@ -110,10 +110,12 @@ class Authority:
 
         A join token carries it, so that a node can tell our server from an impostor (traps 10). Raises Unavailable.
         """
-        root = self._ring.get(self._ring.signer(Kind.ISSUING, now).issuer_key_id or b"")
-        if root is None:
+        above = self._ring.signer(Kind.ISSUING, now).issuer_key_id or b""
+        root = self._ring.get(above)
+        found = [root.public_key] if root is not None else self._ring.anchor_keys(above)
+        if not found:
             raise Unavailable(f"the root of the trust domain `{self.trust_domain}` is being replaced")
-        return hashlib.sha256(root.public_key).hexdigest()
+        return hashlib.sha256(found[0]).hexdigest()
 
     def subscribe(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` after every change of an authority; what is returned ends that."""

@@ -27,6 +27,9 @@ from ca.keys.token import Session, Token, open_token
 
 _MARK = b"sojourn"
 
+Wanted = tuple[str, bytes | str]
+"""How a private key is found again in any session: an attribute and its value."""
+
 
 def open_store(place: Place) -> KeyStore:
     """The store on the place's token; nothing is asked of it yet. Raises Malformed."""
@@ -38,11 +41,18 @@ def open_store(place: Place) -> KeyStore:
 class TokenKey:
     """A P-256 key on a token."""
 
-    __slots__ = ("_identifier", "_key_id", "_name", "_public", "_purpose", "_token")
+    __slots__ = ("_key_id", "_name", "_public", "_purpose", "_token", "_wanted")
 
-    def __init__(self, token: Token, name: str, purpose: Purpose, public: ec.EllipticCurvePublicKey) -> None:
+    def __init__(
+        self,
+        token: Token,
+        name: str,
+        purpose: Purpose,
+        public: ec.EllipticCurvePublicKey,
+        wanted: Wanted | None = None,
+    ) -> None:
         self._token, self._name, self._purpose, self._public = token, name, purpose, public
-        self._identifier = _identifier(name, purpose)
+        self._wanted = ("ID", _identifier(name, purpose)) if wanted is None else wanted
         self._key_id = x509.SubjectKeyIdentifier.from_public_key(public).digest
 
     @property
@@ -67,7 +77,7 @@ class TokenKey:
 
     async def sign(self, data: bytes) -> bytes:
         """ECDSA with SHA-256, as DER; the hash is made here. Raises Unavailable."""
-        return await self._token.run(partial(_sign, self._identifier, data))
+        return await self._token.run(partial(_sign, self._wanted, data))
 
     def __repr__(self) -> str:
         return f"TokenKey({self._name}, {self._purpose})"
@@ -106,6 +116,24 @@ class Pkcs11KeyStore:
         await self._token.run(partial(_delete, check_name(name)))
 
 
+async def foreign_key(token: Token, label: str, purpose: Purpose, public_key: ec.EllipticCurvePublicKey) -> SigningKey:
+    """A key somebody else made on the token, found by its label, if it is the one of `public_key`.
+
+    It may have been brought there, so nothing is asked of its attributes. Raises KeyUnusable, Unavailable.
+    """
+    await token.run(partial(_try, label, public_key))
+    return TokenKey(token, label, purpose, public_key, ("LABEL", label))
+
+
+def _try(label: str, public_key: ec.EllipticCurvePublicKey, session: Session) -> None:
+    wanted, probe = ("LABEL", label), secrets.token_bytes(32)
+    session.known.pop(wanted, None)
+    try:
+        public_key.verify(_sign(wanted, probe, session), probe, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as error:
+        raise KeyUnusable(f"the key `{label}` on the token is not that of the root's certificate") from error
+
+
 def _identifier(name: str, purpose: Purpose) -> bytes:
     return b"\x00".join((_MARK, purpose.encode(), name.encode()))
 
@@ -140,7 +168,7 @@ def _create(name: str, identifier: bytes, session: Session) -> ec.EllipticCurveP
         mechanism=Mechanism.EC_KEY_PAIR_GEN,
         private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.DERIVE: False},
     )
-    session.known[identifier] = private
+    session.known["ID", identifier] = private
     return _public(public)
 
 
@@ -154,12 +182,12 @@ def _load(name: str, identifier: bytes, session: Session) -> ec.EllipticCurvePub
         purpose = bytes(found[0].id).split(b"\x00")[1].decode(errors="replace")
         raise KeyUnusable(f"the key `{name}` was made for `{ascii(purpose[:40])[1:-1]}`, not for what is asked")
     _check(name, found[0])
-    session.known[identifier] = found[0]
+    session.known["ID", identifier] = found[0]
     for each in _ours(session, "PUBLIC_KEY", name):
         public = _public(each)
         probe = secrets.token_bytes(32)
         try:
-            public.verify(_sign(identifier, probe, session), probe, ec.ECDSA(hashes.SHA256()))
+            public.verify(_sign(("ID", identifier), probe, session), probe, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature as error:
             raise KeyUnusable(f"the two halves of the key `{name}` on the token do not belong together") from error
         return public
@@ -201,17 +229,17 @@ def _public(public: Any) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def _sign(identifier: bytes, data: bytes, session: Session) -> bytes:
+def _sign(wanted: Wanted, data: bytes, session: Session) -> bytes:
     from pkcs11 import Attribute, Mechanism, ObjectClass
 
-    if identifier not in session.known:
-        wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: identifier}
-        found = list(session.raw.get_objects(wanted))
+    if wanted not in session.known:
+        attributes = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute[wanted[0]]: wanted[1]}
+        found = list(session.raw.get_objects(attributes))
         if len(found) != 1:
-            raise Unavailable("the key is no longer on the token")
-        session.known[identifier] = found[0]
+            raise Unavailable(f"there are {len(found)} such private keys on the token: expected one")
+        session.known[wanted] = found[0]
     digest = hashlib.sha256(data).digest()
-    raw = cast("bytes", session.known[identifier].sign(digest, mechanism=Mechanism.ECDSA))
+    raw = cast("bytes", session.known[wanted].sign(digest, mechanism=Mechanism.ECDSA))
     half = len(raw) // 2
     return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
 
@@ -219,5 +247,5 @@ def _sign(identifier: bytes, data: bytes, session: Session) -> bytes:
 def _delete(name: str, session: Session) -> None:
     for kind in ("PRIVATE_KEY", "PUBLIC_KEY"):  # what can sign goes first
         for each in _ours(session, kind, name):
-            session.known.pop(bytes(each.id), None)
+            session.known.pop(("ID", bytes(each.id)), None)
             each.destroy()

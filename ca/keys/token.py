@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open session, and the private keys that were found in it, by identifier."""
+    """An open session, and the private keys that were found in it, by what was looked for."""
 
     raw: Any
-    known: dict[bytes, Any] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
 
 
 Work = Callable[[Session], T]

@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ca.authority import Authority, AuthoritySettings, Ring
+from ca.authority.upstream import Upstream
 from ca.keys.protocol import KeyStore
 from ca.rotation.reconcile import ABANDONED, GRACE, Rotation
 from ca.rotation.table import INITIAL, TRANSITIONS, Event, step
@@ -46,7 +47,11 @@ MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 @asynccontextmanager
 async def open_authority(
-    settings: AuthoritySettings, database: Database, key_store: KeyStore, clock: Clock
+    settings: AuthoritySettings,
+    database: Database,
+    key_store: KeyStore,
+    clock: Clock,
+    upstream: Upstream | None = None,
 ) -> AsyncIterator[Authority]:
     """An authority that can sign: the tables are there, the keys are loaded, and the first tick is done.
 
@@ -57,6 +62,6 @@ async def open_authority(
         KeyLost, KeyUnusable: a key that must be there is not, or is not the one it was.
     """
     await migrate(database, "ca", MIGRATIONS)
-    authority = Authority(await Ring.load(settings, database, key_store), clock)
+    authority = Authority(await Ring.load(settings, database, key_store, upstream), clock)
     await Rotation(authority).tick(clock.now())
     yield authority

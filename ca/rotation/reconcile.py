@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from ca import store
 from ca.authority import Authority
 from ca.authority.establish import establish
 from ca.authority.propagation import may_sign
-from ca.authority.ring import PURPOSES
+from ca.authority.purposes import PURPOSES
 from ca.authority.settings import SHARE
-from ca.errors import Stale
+from ca.authority.shown import key_id_of
+from ca.errors import Conflict, Problem, Stale
 from ca.profiles.prepared import BACKDATE, Kind
 from ca.rotation.table import TRANSITIONS, Event, step
 from ca.rotation.withdrawal import revoking, tainting
@@ -40,7 +43,11 @@ class Rotation:
         self._lock = asyncio.Lock()
 
     async def tick(self, now: datetime) -> None:
-        """Do what is due: hear of other servers, give up lost keys, prepare, activate, retire, destroy."""
+        """Do what is due: hear of other servers, give up lost keys, prepare, activate, retire, destroy.
+
+        Raises:
+            Unavailable, KeyUnusable: a key store or the root kept elsewhere does not answer; everything else was done.
+        """
         async with self._lock:
             try:
                 await self._do_what_is_due(now)
@@ -51,16 +58,50 @@ class Rotation:
         await self._ring.reload(now)
         lost = [each for each in self._ring.own if self._signs(each) and not self._ring.has_key(each)]
         await self._move(lost, Event.GIVE_UP, now)
-        for kind in PURPOSES:
-            await self._advance(kind, now)
+        trouble = await self._each_kind(now)
         await self._retire(now)
         await self._ring.destroy_keys(now)
+        if trouble is not None:
+            raise trouble
+
+    async def _each_kind(self, now: datetime) -> Problem | None:
+        """Advance every kind; what keeps one from it does not keep the others. The first trouble is the answer."""
+        trouble: Problem | None = None
+        for kind in PURPOSES:
+            try:
+                if kind is Kind.ROOT and self._ring.upstream is not None:
+                    await self._follow_upstream(now)
+                else:
+                    await self._advance(kind, now)
+            except Problem as problem:
+                trouble = trouble or problem
+        if self._ring.upstream is None:
+            await self._show(set(), now)
+        return trouble
+
+    async def _follow_upstream(self, now: datetime) -> None:
+        """Show the roots that are kept elsewhere; a root of our own ends when no issuing authority stands on it."""
+        assert self._ring.upstream is not None, "asked by whoever knows"
+        anchors = await self._ring.upstream.anchors()
+        await self._show({each.public_bytes(Encoding.DER) for each in anchors}, now)
+        issuing, root = self._ring.active(Kind.ISSUING), self._ring.active(Kind.ROOT)
+        if issuing is not None and self._ring.get(issuing.issuer_key_id or b"") is None:
+            prepared = self._ring.prepared(Kind.ROOT)
+            await self._move([prepared] if prepared is not None else [], Event.GIVE_UP, now)
+            await self._move([root] if root is not None else [], Event.REPLACE, now)
+
+    async def _show(self, wanted: set[bytes], now: datetime) -> None:
+        """Beside what is wanted the bundle keeps every root something of this server still stands on."""
+        stands = {each.issuer_key_id for each in self._ring.own if each.state is not State.TAINTED}
+        kept = {each.certificate for each in self._ring.anchors if key_id_of(each.certificate) in stands}
+        await self._ring.set_anchors(wanted | kept, now)
 
     async def rotate(self, kind: Kind, now: datetime) -> None:
         """Have a new authority in the place of the active one as soon as peers were told; a restart forgets nothing.
 
-        Under a new root comes a new issuing authority. Raises Unavailable.
+        Under a new root comes a new issuing authority. Raises Unavailable, Conflict.
         """
+        self._check_root(kind)
         async with self._lock:
             await self._ring.reload(now)
             if self._ring.prepared(kind) is None:
@@ -69,14 +110,16 @@ class Rotation:
             assert prepared is not None, "it was just made"
             if not prepared.forced:
                 await self._ring.force(prepared, now)
-            for each in PURPOSES:
-                await self._advance(each, now)
+            trouble = await self._each_kind(now)
+            if trouble is not None:
+                raise trouble
 
     async def replace(self, kind: Kind, now: datetime) -> None:
         """Put a new authority in the place of the active one now, whoever has not heard of it yet.
 
-        Under a new root comes a new issuing authority. Raises Unavailable.
+        Under a new root comes a new issuing authority. Raises Unavailable, Conflict.
         """
+        self._check_root(kind)
         async with self._lock:
             for each in (Kind.ROOT, Kind.ISSUING) if kind is Kind.ROOT else (kind,):
                 await self._move(self._of_another_root(each), Event.GIVE_UP, now)
@@ -86,6 +129,7 @@ class Rotation:
 
     def rotating(self, kind: Kind) -> Sequence[Move]:
         """What `rotate` or `replace` would change of what is there; nothing is done. Raises Conflict."""
+        self._check_root(kind)
         moves: list[Move] = []
         for each in (Kind.ROOT, Kind.ISSUING) if kind is Kind.ROOT else (kind,):
             active, prepared = self._ring.active(each), self._ring.prepared(each)
@@ -136,7 +180,7 @@ class Rotation:
     async def _advance(self, kind: Kind, now: datetime) -> None:
         """Prepare and activate until nothing is due; after a long sleep that is more than one step."""
         while True:
-            outdated = kind is Kind.ISSUING and self._root_was_forced()
+            outdated = kind is Kind.ISSUING and self._misplaced()
             if outdated:
                 await self._move(self._of_another_root(kind), Event.GIVE_UP, now)
             active, prepared = self._ring.active(kind), self._ring.prepared(kind)
@@ -180,25 +224,32 @@ class Rotation:
             await self._ring.move([step(each, event) for each in authorities], now)
 
     def _of_another_root(self, kind: Kind) -> list[StoredAuthority]:
-        """What is prepared under a root that is no longer the active one."""
+        """What is prepared under a root that is no longer the one to sign."""
         root, prepared = self._ring.active(Kind.ROOT), self._ring.prepared(kind)
-        if kind is not Kind.ISSUING or prepared is None or root is None or prepared.issuer_key_id == root.key_id:
+        if kind is not Kind.ISSUING or prepared is None:
             return []
-        return [prepared]
+        above = prepared.issuer_key_id or b""
+        if self._ring.upstream is not None:
+            return [prepared] if self._ring.get(above) is not None else []
+        return [prepared] if root is not None and above != root.key_id else []
+
+    def _check_root(self, kind: Kind) -> None:
+        if kind is Kind.ROOT and self._ring.upstream is not None:
+            raise Conflict("the root's key is kept elsewhere: replace what `upstream` names, then rotate `issuing`")
 
     def _has_root(self, now: datetime) -> bool:
         root = self._ring.active(Kind.ROOT)
-        return root is not None and now < root.not_after
+        return self._ring.upstream is not None or (root is not None and now < root.not_after)
 
-    def _root_was_forced(self) -> bool:
-        """Whether the issuing authority has to follow a root that an operator replaced."""
+    def _misplaced(self) -> bool:
+        """Whether the issuing authority has to follow: an operator replaced its root, or that is kept elsewhere now."""
         root, issuing = self._ring.active(Kind.ROOT), self._ring.active(Kind.ISSUING)
-        return (
-            root is not None
-            and root.forced
-            and issuing is not None
-            and issuing.issuer_key_id not in {None, root.key_id}
-        )
+        if issuing is None:
+            return False
+        above = issuing.issuer_key_id or b""
+        if self._ring.upstream is not None:
+            return self._ring.get(above) is not None
+        return root is not None and above != root.key_id and (root.forced or above in self._ring.anchor_key_ids)
 
     @staticmethod
     def _ends(authority: StoredAuthority) -> bool:

@@ -87,11 +87,11 @@ def test_only_the_authority_uses_an_identity_key() -> None:
 
 
 def test_only_the_authority_asks_for_an_identity_purpose() -> None:
-    """No file but the ring loads or makes a key that signs identities."""
+    """No file but the authority's table of purposes names a key that signs identities."""
     purposes = ("SPIFFE_ROOT", "SPIFFE_X509", "SPIFFE_JWT", "SPIFFE_WIT")
     assert relative(file for file in SOURCES if uses(file, *purposes)) == {
         "ca/keys/protocol.py",
-        "ca/authority/ring.py",
+        "ca/authority/purposes.py",
     }
 
 

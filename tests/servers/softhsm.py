@@ -12,6 +12,10 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ca.keys.protocol import Place
 from ca.runtime.secret import Reference
@@ -71,16 +75,42 @@ def place() -> Place:
     return Place(module=module(), token=LABEL, pin=Reference("file", str(folder() / "pin")))
 
 
-def sweep() -> None:
-    """Destroy everything on the token, ours or not. The login is that of the store under test, when there is one."""
+def session() -> Any:
+    """A session of our own, beside that of the store under test; one login holds for the whole process."""
     import pkcs11
 
     where = place()
     assert where.pin is not None
     token = pkcs11.lib(str(where.module)).get_token(token_label=LABEL)
     try:
-        session = token.open(rw=True, user_pin=where.pin.read().reveal())
+        return token.open(rw=True, user_pin=where.pin.read().reveal())
     except pkcs11.exceptions.UserAlreadyLoggedIn:
-        session = token.open(rw=True)
-    for each in list(session.get_objects()):
+        return token.open(rw=True)
+
+
+def sweep() -> None:
+    """Destroy everything on the token, ours or not."""
+    for each in list(session().get_objects()):
         each.destroy()
+
+
+def imported(label: str) -> ec.EllipticCurvePrivateKey:
+    """A key that was made elsewhere and brought onto the token, as a root's key after its ceremony is."""
+    import pkcs11
+    from pkcs11.util.ec import decode_ec_private_key
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    content = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    beside = session()
+    template = decode_ec_private_key(content)
+    beside.create_object(
+        {
+            **template,
+            pkcs11.Attribute.LABEL: label,
+            pkcs11.Attribute.ID: label.encode(),
+            pkcs11.Attribute.TOKEN: True,
+            pkcs11.Attribute.SENSITIVE: True,
+            pkcs11.Attribute.SIGN: True,
+        }
+    )
+    return key

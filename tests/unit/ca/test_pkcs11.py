@@ -35,19 +35,9 @@ def place() -> Iterator[Place]:
     softhsm.sweep()
 
 
-def session(where: Place) -> Any:
-    """A session beside ours, as another program of the same user would have it."""
-    one = pkcs11.lib(str(where.module)).get_token(token_label=where.token)
-    assert where.pin is not None
-    try:
-        return one.open(rw=True, user_pin=where.pin.read().reveal())
-    except pkcs11.exceptions.UserAlreadyLoggedIn:
-        return one.open(rw=True)
-
-
-def lay(where: Place, name: str, **template: bool) -> None:
+def lay(name: str, **template: bool) -> None:
     """Lay a key of our name, made with other attributes, onto the token."""
-    curve = session(where).create_domain_parameters(
+    curve = softhsm.session().create_domain_parameters(
         KeyType.EC, {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}, local=True
     )
     curve.generate_keypair(
@@ -85,7 +75,7 @@ async def test_an_authority_stands_on_a_token(tmp_path: Path, place: Place) -> N
 )
 async def test_a_key_that_can_leave_the_token_is_refused(place: Place, template: dict[str, bool]) -> None:
     """Somebody may have a copy."""
-    lay(place, "k", **template)
+    lay("k", **template)
     with pytest.raises(KeyUnusable, match="may have been copied"):
         await open_key_store("pkcs11", place).load("k", Purpose.TOKENS)
 
@@ -95,7 +85,7 @@ async def test_a_public_half_of_another_key_is_refused(place: Place) -> None:
     store = open_key_store("pkcs11", place)
     await store.create("k", Purpose.TOKENS)
     await store.create("other", Purpose.TOKENS)
-    beside = session(place)
+    beside = softhsm.session()
     (mine,) = beside.get_objects({Attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY, Attribute.LABEL: "k"})
     mine.destroy()
     (theirs,) = beside.get_objects({Attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY, Attribute.LABEL: "other"})
@@ -107,14 +97,14 @@ async def test_a_public_half_of_another_key_is_refused(place: Place) -> None:
 async def test_two_keys_of_a_name_are_refused(place: Place) -> None:
     """There is no telling which one is ours."""
     for _ in range(2):
-        lay(place, "k", SENSITIVE=True, EXTRACTABLE=False)
+        lay("k", SENSITIVE=True, EXTRACTABLE=False)
     with pytest.raises(KeyUnusable, match="2 keys `k`"):
         await open_key_store("pkcs11", place).load("k", Purpose.TOKENS)
 
 
 async def test_what_others_keep_on_the_token_stays(place: Place) -> None:
     """It is neither listed nor destroyed, whatever it is called."""
-    beside, store = session(place), open_key_store("pkcs11", place)
+    beside, store = softhsm.session(), open_key_store("pkcs11", place)
     beside.generate_key(KeyType.AES, 256, label="k", id=b"k", store=True)
     curve = beside.create_domain_parameters(
         KeyType.EC, {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}, local=True
@@ -141,7 +131,7 @@ async def test_a_lost_session_is_opened_again(place: Place) -> None:
     key = await store.create("k", Purpose.TOKENS)
     held = store._token  # type: ignore[attr-defined]
     held._session.raw.close()
-    beside = session(place)  # the last session's end is the login's end: somebody else's is open
+    beside = softhsm.session()  # the last session's end is the login's end: somebody else's is open
     assert len(await key.sign(b"words")) > 60
     beside.close()
 
