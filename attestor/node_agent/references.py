@@ -37,6 +37,15 @@ class Workload:
     meant: Callable[[Identity], bool]
     task: bool = False
 
+    @asynccontextmanager
+    async def wanting_lists(self, lists: bool) -> AsyncIterator[None]:  # noqa: FBT001 - it goes by the call's header
+        """Be told of new revocation lists while the block runs."""
+        self.held.list_users += lists
+        try:
+            yield
+        finally:
+            self.held.list_users -= lists
+
     def view(self) -> Held:
         """It as the asker may see it.
 

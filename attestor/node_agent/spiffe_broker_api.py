@@ -107,10 +107,16 @@ class SpiffeBrokerApi:
         return server_context(self._shown, self._judge, on_refusal=on_refusal, alpn=["h2"])
 
     async def _x509(self, call: GrpcCall) -> None:
-        await self._stream(call, lambda held: shown.x509(held, self._bundles(held), ()))
+        asked = _asks_for_lists(call)
+        await self._stream(call, lambda held: shown.x509(held, self._bundles(held), self._lists(asked)), lists=asked)
 
     async def _x509_bundles(self, call: GrpcCall) -> None:
-        await self._stream(call, lambda held: workload.encode_x509_bundles(shown.x509_bundles(self._bundles(held))))
+        asked = _asks_for_lists(call)
+
+        def render(held: Held) -> Message:
+            return workload.encode_x509_bundles(shown.x509_bundles(self._bundles(held)), self._lists(asked))
+
+        await self._stream(call, render, lists=asked)
 
     async def _jwt_bundles(self, call: GrpcCall) -> None:
         await self._stream(call, lambda held: workload.encode_jwt_bundles(shown.jwt_bundles(self._bundles(held))))
@@ -126,10 +132,10 @@ class SpiffeBrokerApi:
             self._check(call)
             await call.send(workload.encode_jwt(entries))
 
-    async def _stream(self, call: GrpcCall, render: Render) -> None:
+    async def _stream(self, call: GrpcCall, render: Render, *, lists: bool = False) -> None:
         self._check(call)
         reference = self._reference(call, (await call.recv()).reference)
-        async with self._references.workload(reference) as found:
+        async with self._references.workload(reference) as found, found.wanting_lists(lists):
             sent: Message | None = None
             while True:
                 changed = found.held.change.next()
@@ -160,6 +166,9 @@ class SpiffeBrokerApi:
 
     def _bundles(self, held: Held) -> BundleSet:
         return shown.bundles_of(held, self._issuer.bundles, self._own)
+
+    def _lists(self, asked: bool) -> tuple[bytes, ...]:  # noqa: FBT001
+        return self._renewal.lists.shown if asked else ()
 
     def _reference(self, call: GrpcCall, message: pb.WorkloadReference) -> Reference:
         """What is asked for, by a caller that may ask for such. Raises BadReference, NotForBrokers."""
@@ -230,6 +239,12 @@ class _Seat:
 
     caller: X509Peer
     key: SpiffeId | None
+
+
+def _asks_for_lists(call: GrpcCall) -> bool:
+    """As on the Workload API: whole states with lists in them are for those who want them (traps 4)."""
+    name, value = workload.CRL_HEADER
+    return call.metadata.get(name) == value
 
 
 def _caller(connection: Connection) -> X509Peer:

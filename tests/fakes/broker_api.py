@@ -74,14 +74,7 @@ class Broker:
     @asynccontextmanager
     async def channel(self, caller: End | None = None) -> AsyncIterator[Channel]:
         """A connection, by default of the one who may everything."""
-        context = (caller or self.caller()).client(alpn=["h2"])
-        async with Channel(
-            path=str(self.path),
-            ssl=context,
-            config=Configuration(ssl_target_name_override="node-agent"),
-            codec=ProtoCodec(),
-            status_details_codec=_Bytes(),
-        ) as one:
+        async with channel_at(self.path, caller or self.caller()) as one:
             yield one
 
     @asynccontextmanager
@@ -116,6 +109,26 @@ async def broker_api(folder: Path, *sources: WorkloadSource) -> AsyncIterator[Br
         path, context = folder / "broker.sock", api.context(refusals.append)
         async with grpc.listen_unix(api.methods(), path, ssl=context, options=options):
             yield Broker(agent, path, refusals)
+
+
+@asynccontextmanager
+async def channel_at(path: Path, caller: End) -> AsyncIterator[Channel]:
+    """A connection of `caller` to the socket at `path`."""
+    async with Channel(
+        path=str(path),
+        ssl=caller.client(alpn=["h2"]),
+        config=Configuration(ssl_target_name_override="node-agent"),
+        codec=ProtoCodec(),
+        status_details_codec=_Bytes(),
+    ) as one:
+        yield one
+
+
+@asynccontextmanager
+async def call_at(path: Path, caller: End, method: Any, reference: Reference) -> AsyncIterator[Stream[Any, Any]]:
+    """A call of `caller` there."""
+    async with channel_at(path, caller) as channel, opened(channel, method, request_for(method, reference)) as stream:
+        yield stream
 
 
 def request_for(method: Any, reference: Reference | None, **more: Any) -> Message:

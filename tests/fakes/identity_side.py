@@ -50,21 +50,26 @@ async def server(folder: Path, **changes: Any) -> AsyncIterator[Server]:
         yield one
 
 
-def settings(folder: Path, port: int) -> NodeAgentSettings:
+def settings(folder: Path, port: int, **changes: Any) -> NodeAgentSettings:
     """A node agent in `folder`."""
     return NodeAgentSettings(
-        trust_domain=DOMAIN,
-        server=ServerAddress(port=port),
-        state=folder / "node",
-        workload_socket=folder / "run" / "workload.sock",
-        admin_socket=folder / "admin" / "node.sock",
+        **{
+            "trust_domain": DOMAIN,
+            "server": ServerAddress(port=port),
+            "state": folder / "node",
+            "workload_socket": folder / "run" / "workload.sock",
+            "admin_socket": folder / "admin" / "node.sock",
+            **changes,
+        }
     )
 
 
 @asynccontextmanager
-async def agent(folder: Path, port: int, token: Secret | None = None) -> AsyncIterator[NodeAgentSettings]:
+async def agent(
+    folder: Path, port: int, token: Secret | None = None, **changes: Any
+) -> AsyncIterator[NodeAgentSettings]:
     """It runs, and has heard from the server."""
-    readiness, chosen = Readiness(), settings(folder, port)
+    readiness, chosen = Readiness(), settings(folder, port, **changes)
     async with node_agent.serve(chosen, CLOCK, readiness, join_token=token):
         async with asyncio.timeout(60):
             await readiness.until_ready()

@@ -28,10 +28,12 @@ class End:
     material: TlsMaterial
     bundles: BundleSet
     refusals: list[Problem] = field(default_factory=list)
+    met: list[X509Peer] = field(default_factory=list)
 
     def verify(self, chain: Sequence[bytes]) -> X509Peer:
         """The SPIFFE check, as everybody uses it."""
-        return verify(chain, self.bundles, CLOCK.now())
+        self.met.append(verify(chain, self.bundles, CLOCK.now()))
+        return self.met[-1]
 
     def server(self, *, client_certificate: bool = True, alpn: Sequence[str] = ()) -> ssl.SSLContext:
         """A live server context."""

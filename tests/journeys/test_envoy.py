@@ -15,24 +15,21 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from attestor.node_agent.sds import Naming
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.x509svid import X509Svid
-from ca.tls import TlsMaterial
 from fakes.clock import ManualClock
 from fakes.issuer import FakeIssuer, identity
 from fakes.pki import Oddities, TestAuthority, make_key
 from fakes.revocations import make_list
-from fakes.tls_ends import CLOCK, End
+from fakes.tls_ends import CLOCK
 from fakes.workload import Agent, workload_api
+from journeys.envoys import TAKEN_IN, TAKEN_OUT, knock, service
 from journeys.processes import short_folder
 from servers.envoy import Envoy, Sidecar, bootstrap, envoy
 
 WEB, ORDERS = "spiffe://example.org/web", "spiffe://example.org/orders"
-TAKEN_IN = "listener.127.0.0.1_0.server_ssl_socket_factory.ssl_context_update_by_sds"
-TAKEN_OUT = "cluster.stock.client_ssl_socket_factory.ssl_context_update_by_sds"
 DAY = timedelta(days=1)
 
 
@@ -66,25 +63,6 @@ async def node(folder: Path, partner: TestAuthority, *, lists: bool = False) -> 
 
 
 @asynccontextmanager
-async def service() -> AsyncIterator[int]:
-    """Says who Envoy says is calling."""
-
-    async def answer(request: web.Request) -> web.Response:
-        return web.Response(text=request.headers.get("x-forwarded-client-cert", ""))
-
-    app = web.Application()
-    app.router.add_get("/", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
 async def orders(agent: Agent, folder: Path) -> AsyncIterator[Envoy]:
     """The Envoy of `/orders`, which lets in `/web`."""
     async with service() as port:
@@ -100,24 +78,6 @@ def lists_of(authority: TestAuthority, revoked: Sequence[int] = (), number: int 
     return make_list(authority, revoked, now=now, number=number), of_root
 
 
-async def knock(running: Envoy, own: TestAuthority, svid: X509Svid | None) -> str | None:
-    """What the service says to who shows `svid` on a new connection; None when Envoy does not let it in."""
-    bundles = BundleSet.of(own.bundle())
-    shown = TlsMaterial.of(own.leaf("/none"), bundles) if svid is None else TlsMaterial.of(svid, bundles)
-    material = replace(shown, chain_pem=b"", key_pem=b"") if svid is None else shown
-    context = End(material, bundles).client(alpn=["http/1.1"])
-    reader, writer = await asyncio.open_connection("127.0.0.1", await running.port("inbound"), ssl=context)
-    try:
-        writer.write(b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(60):
-            answer = (await reader.read()).decode()
-    except OSError:
-        return None
-    finally:
-        writer.close()
-    return answer.partition("\r\n\r\n")[2] if answer.startswith("HTTP/1.1 200") else None
-
-
 def forged(by: TestAuthority, uri: str) -> X509Svid:
     """A leaf that `by` has no right to sign."""
     key = make_key()
@@ -127,14 +87,14 @@ def forged(by: TestAuthority, uri: str) -> X509Svid:
 async def test_only_the_right_peer_is_let_in(folder: Path, partner: TestAuthority) -> None:
     """mTLS: by certificate, by SPIFFE ID, and by the authorities of the ID's own domain."""
     async with node(folder, partner) as agent, orders(agent, folder) as running:
-        own = agent.issuer.authority
-        assert WEB in (await knock(running, own, own.leaf("/web")) or "")
-        assert await knock(running, own, None) is None
-        assert await knock(running, own, own.leaf("/other")) is None
-        assert await knock(running, own, forged(partner, WEB)) is None
-        assert await knock(running, own, partner.leaf("/web")) is None
+        own, trusted = agent.issuer.authority, agent.issuer.bundles
+        assert WEB in (await knock(running, trusted, own.leaf("/web")) or "")
+        assert await knock(running, trusted, None) is None
+        assert await knock(running, trusted, own.leaf("/other")) is None
+        assert await knock(running, trusted, forged(partner, WEB)) is None
+        assert await knock(running, trusted, partner.leaf("/web")) is None
         stranger = TestAuthority(now=CLOCK.now(), ttl=DAY)
-        assert await knock(running, own, stranger.leaf("/web")) is None
+        assert await knock(running, trusted, stranger.leaf("/web")) is None
 
 
 async def test_a_federated_peer_is_judged_by_its_own_domain(folder: Path, partner: TestAuthority) -> None:
@@ -143,9 +103,9 @@ async def test_a_federated_peer_is_judged_by_its_own_domain(folder: Path, partne
     async with node(folder, partner) as agent, service() as port:
         sidecar = Sidecar(socket=agent.path, service=port, own=ORDERS, lets_in=theirs)
         async with envoy(bootstrap(sidecar), folder) as running:
-            own = agent.issuer.authority
-            assert theirs in (await knock(running, own, partner.leaf("/web")) or "")
-            assert await knock(running, own, forged(own, theirs)) is None
+            own, trusted = agent.issuer.authority, agent.issuer.bundles
+            assert theirs in (await knock(running, trusted, partner.leaf("/web")) or "")
+            assert await knock(running, trusted, forged(own, theirs)) is None
 
 
 async def rotate(agent: Agent, step: int) -> None:
@@ -203,12 +163,12 @@ async def answered(answers: list[tuple[int, bool]], count: int) -> None:
 async def test_what_the_spiffe_validator_does_with_lists(folder: Path, partner: TestAuthority) -> None:
     """The table of docs/envoy.md, row by row, on new connections to one Envoy."""
     async with node(folder, partner, lists=True) as agent, orders(agent, folder) as running:
-        own = agent.issuer.authority
+        own, trusted = agent.issuer.authority, agent.issuer.bundles
         honest, revoked = own.leaf("/web"), own.leaf("/web")
         serial = revoked.chain[0].serial_number
         of_issuer, of_root = lists_of(own, [serial], number=7)
         overdue = make_list(own, [serial], now=CLOCK.now() - 2 * DAY, ttl=DAY, number=8)
-        assert await knock(running, own, revoked) is not None
+        assert await knock(running, trusted, revoked) is not None
         for lists, lets_honest_in in (
             ((of_issuer, of_root), True),
             ((of_issuer,), False),
@@ -221,8 +181,8 @@ async def test_what_the_spiffe_validator_does_with_lists(folder: Path, partner: 
             await agent.clock.advance(4)
             await agent.tick()
             await running.reaches(TAKEN_IN, at + 1)
-            assert (await knock(running, own, honest) is not None) == lets_honest_in
-            assert await knock(running, own, revoked) is None
+            assert (await knock(running, trusted, honest) is not None) == lets_honest_in
+            assert await knock(running, trusted, revoked) is None
 
 
 async def told(running: Envoy, text: str) -> None:
@@ -245,4 +205,4 @@ async def test_a_wrong_name_is_told_and_asked_again(folder: Path, partner: TestA
             agent.issuer.rules_version = "2"
             await agent.tick()
             await running.warms_up()
-            assert await knock(running, agent.issuer.authority, agent.issuer.authority.leaf("/web")) is not None
+            assert await knock(running, agent.issuer.bundles, agent.issuer.authority.leaf("/web")) is not None
