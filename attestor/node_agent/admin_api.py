@@ -82,7 +82,7 @@ class AdminApi:
     def _asked(self, findings: Findings, known: Held | None) -> Attestation:
         return Attestation(
             instance=known.instance if known else new_id(),
-            selectors=findings.selectors,
+            selectors=findings.selectors | self._holdings.inherited(findings),
             strength=findings.strength,
             counter=known.counter if known else 0,
             ancestors=self._holdings.lineage(findings),

@@ -14,6 +14,7 @@ from attestor.methods.workload.proc import CallerGone
 from attestor.node_agent.change import Change
 from attestor.node_agent.enclosures import Enclosure
 from attestor.node_agent.peer import Findings, ProcessName, exited
+from attestor.selector import Selectors
 from attestor.wire.attestation import Attestation, Identity
 from ca.spiffe.id import SpiffeId
 
@@ -62,8 +63,8 @@ class Held:
     `counter` is that of the first live set that names the instance: 0 until it is journalled. `users` are the calls it
     has open, `wit_users` those that wait for WIT-SVIDs and `list_users` those that want revocation lists. `barred` is
     the server's word that this instance gets nothing more; while it is `pending` its identities changed and their
-    certificates are on the way. `version` names what its identities were resolved by. `findings` is None after a
-    restart until the process calls again.
+    certificates are on the way. `inherited` are the selectors it has by its ancestors. `version` names what its
+    identities were resolved by. `findings` is None after a restart until the process calls again.
     """
 
     own: str
@@ -80,6 +81,7 @@ class Held:
     tokens: dict[tuple[SpiffeId, tuple[str, ...]], Token] = field(default_factory=dict, repr=False)
     wits: dict[SpiffeId, Wit] = field(default_factory=dict, repr=False)
     ancestors: tuple[str, ...] = ()
+    inherited: Selectors = frozenset()
     users: int = 0
     wit_users: int = 0
     list_users: int = 0
@@ -116,7 +118,7 @@ class Held:
         assert self.findings is not None
         return Attestation(
             instance=self.instance,
-            selectors=self.findings.selectors,
+            selectors=self.findings.selectors | self.inherited,
             strength=self.findings.strength,
             counter=self.counter,
             ancestors=self.ancestors,

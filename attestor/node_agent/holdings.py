@@ -19,9 +19,13 @@ from attestor.node_agent.enclosures import Enclosure, Enclosures
 from attestor.node_agent.held import Held
 from attestor.node_agent.journal import Journal, Name
 from attestor.node_agent.peer import Findings, Peer, ProcessName, reopen
+from attestor.selector import Selectors, parse_all
 from attestor.wire.node import LiveSet
 from ca.errors import Exhausted
 from ca.runtime import log
+
+MOST_INHERITED = 64
+"""Selectors a process has by its parents."""
 
 _CGROUPS = (Binding.CONTAINER, Binding.UNIT, Binding.POD)
 _NARROWEST_FIRST = (Binding.PROCESS, *_CGROUPS)
@@ -171,16 +175,28 @@ class Holdings:
         for held in self:
             held.tokens.clear()
 
-    def ancestors(self, findings: Findings) -> tuple[Held, ...]:
-        """Who is held among the parents of a process, the nearest first; in its own enclosure nobody descends."""
-        known = {(one.name.pid, one.name.start_time): one for one in self._held.values() if one.counter}
-        own = {id(self._enclosures.known(cgroup)) for _, cgroup in findings.within}
-        found = [known[pair] for pair in findings.lineage if pair in known]
-        return tuple(one for one in found if one.enclosure is None or id(one.enclosure) not in own)
-
     def lineage(self, findings: Findings) -> tuple[str, ...]:
-        """The instances of `ancestors`."""
-        return tuple(dict.fromkeys(one.instance for one in self.ancestors(findings)))
+        """The instances among the parents of a process, the nearest first; in its own enclosure nobody descends."""
+        own = {id(self._enclosures.known(cgroup)) for _, cgroup in findings.within}
+        found = [one for one in self._parents(findings) if one.enclosure is None or id(one.enclosure) not in own]
+        return tuple(dict.fromkeys(one.instance for one in found))
+
+    def inherited(self, findings: Findings) -> Selectors:
+        """What a process is by the identities its living parents hold: `ancestor:id:…`, `parent:id:…` of the nearest.
+
+        By what was attested and not by what a parent looks like: a path costs its parent one `exec`, an identity must
+        have been given to that very process (traps 9).
+        """
+        found: list[str] = []
+        for one in self._parents(findings):
+            nearest = (one.name.pid, one.name.start_time) == findings.lineage[0]
+            for identity in () if one.barred else one.identities:
+                found += [f"ancestor:id:{identity.id}", *([f"parent:id:{identity.id}"] if nearest else [])]
+        return parse_all(found[:MOST_INHERITED])
+
+    def _parents(self, findings: Findings) -> list[Held]:
+        known = {(one.name.pid, one.name.start_time): one for one in self._held.values() if one.counter}
+        return [known[pair] for pair in findings.lineage if pair in known]
 
     def __iter__(self) -> Iterator[Held]:
         return iter(tuple(self._held.values()))

@@ -73,10 +73,12 @@ class Renewal:
                 async with held.admitting:
                     held.check()
                     lineage = self._holdings.lineage(findings)
-                    if (held.findings, held.ancestors) != (findings, lineage):
+                    inherited = self._holdings.inherited(findings)
+                    if (held.findings, held.ancestors, held.inherited) != (findings, lineage, inherited):
                         if held.findings is None or not held.findings.same_as(findings):
                             held.forget()
-                        held.findings, held.ancestors, held.version = findings, lineage, ""
+                        held.findings, held.version = findings, ""
+                        held.ancestors, held.inherited = lineage, inherited
                     try:
                         await self._provide(held)
                     except NotEntitled:
@@ -93,6 +95,7 @@ class Renewal:
         used = [held for held in self._holdings if held.users and held.counter and held.findings]
         for held in used:
             self._drop_expired(held, now)
+            self._descend(held)
             if (listed and held.list_users) or (held.wit_users and self.tokens.wits_due(held, now)):
                 held.change.announce()
         changed = [held for held in used if held.version != self._entitlements.version(held.instance)]
@@ -104,6 +107,13 @@ class Renewal:
                 await self._sign(used[first : first + MOST_ITEMS], now)
         finally:
             _say_so(changed)
+
+    def _descend(self, held: Held) -> None:
+        """What it has by its parents ends with them, also while its call is open."""
+        if held.findings is not None and held.inherited:
+            inherited = held.inherited & self._holdings.inherited(held.findings)
+            if inherited != held.inherited:
+                held.inherited, held.version = inherited, ""
 
     def look_again(self, held: Held) -> None:
         """Whether it is still the process it was when it was attested: asked before every later message (WL-18).

@@ -1,7 +1,7 @@
 """What is allowed and probably not meant (traps 9).
 
 On Unix the boundary is the uid. A path or a digest only narrows it, an interpreter's path says nothing about the
-program it runs, and two identities under one uid can be taken from one another.
+program it runs, and two identities under one uid can be taken from one another. In a cluster it is the namespace.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from attestor.instance import Binding
 from attestor.rules.model import Rule
 from attestor.selector import Selector
 
@@ -18,11 +19,20 @@ _INTERPRETER = re.compile(
 )
 _NARROWS = ("path:", "sha256:")
 _BOUNDARY = ("uid:", "user:")
+_AUTHORED = ("ns:", "pod-uid:", "pod-owner-uid:")
+_IMAGE = ("container-image:", "pod-image:")
 
 
 def suspicions(rules: Sequence[Rule]) -> list[str]:
     """One sentence for each, with the rule's place."""
-    found = [*_interpreters(rules), *_without_boundary(rules), *_shared(rules)]
+    found = [
+        *_interpreters(rules),
+        *_without_boundary(rules),
+        *_without_namespace(rules),
+        *_movable_images(rules),
+        *_bound_to_what_is_not_asked_for(rules),
+        *_shared(rules),
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -38,8 +48,32 @@ def _interpreters(rules: Sequence[Rule]) -> Iterator[str]:
 def _without_boundary(rules: Sequence[Rule]) -> Iterator[str]:
     for rule in rules:
         demanded = rule.when.groups
-        if all(one.type == "unix" and one.value.startswith(_NARROWS) for group in demanded for one in group):
-            yield f"{rule.source}: when: a path or digest only narrows: also name the uid or the user"
+        if all(_only_narrows(one) for group in demanded for one in group):
+            yield f"{rule.source}: when: a path, digest or ancestor only narrows: also name the uid or the user"
+
+
+def _without_namespace(rules: Sequence[Rule]) -> Iterator[str]:
+    """Labels, names and images of a pod are its author's word, and authors are kept apart by namespaces."""
+    for rule in rules:
+        asked = [one for group in rule.when.groups for one in group if one.type == "k8s"]
+        if asked and not any(one.type == "k8s" and one.value.startswith(_AUTHORED) for one in rule.when.demanded):
+            yield f"{rule.source}: when: whoever may create pods anywhere can be this one: also name `k8s:ns`"
+
+
+def _movable_images(rules: Sequence[Rule]) -> Iterator[str]:
+    for rule in rules:
+        for one in (one for group in rule.when.groups for one in group):
+            if one.type == "k8s" and one.value.startswith(_IMAGE) and "@sha256:" not in one.value:
+                yield f"{rule.source}: when: `{one}` is a tag, which is another image tomorrow: name the digest"
+
+
+def _bound_to_what_is_not_asked_for(rules: Sequence[Rule]) -> Iterator[str]:
+    for rule in rules:
+        kind = {Binding.CONTAINER: "k8s", Binding.POD: "k8s", Binding.UNIT: "systemd"}.get(rule.bind)
+        if kind and not any(one.type == kind for one in rule.when.demanded):
+            yield (
+                f"{rule.source}: bind: a process in no {rule.bind} is bound to itself: also ask for a `{kind}` selector"
+            )
 
 
 def _shared(rules: Sequence[Rule]) -> Iterator[str]:
@@ -54,6 +88,10 @@ def _shared(rules: Sequence[Rule]) -> Iterator[str]:
                     " one uid can take each other's"
                 )
             earlier.append(rule)
+
+
+def _only_narrows(selector: Selector) -> bool:
+    return selector.type in {"ancestor", "parent"} or (selector.type == "unix" and selector.value.startswith(_NARROWS))
 
 
 def _differ(one: Rule, other: Rule) -> bool:

@@ -145,15 +145,33 @@ def test_any_node_is_said_in_so_many_words() -> None:
         (rule(when="[unix:uid:7, unix:path:/usr/bin/python3.11]"), "interpreter"),
         (rule(when="[unix:uid:7, unix:path:/bin/bash]"), "interpreter"),
         (rule(when="[unix:path:/opt/agent]"), "only narrows"),
+        (rule(when="[ancestor:id:spiffe://example.org/agent, unix:path:/opt/agent]"), "only narrows"),
+        (rule(when="[k8s:pod-label:app:cart]"), "whoever may create pods"),
+        (rule(when="[k8s:ns:shop, k8s:container-image:cart:1]"), "name the digest"),
+        (rule(bind="unit"), "also ask for a `systemd` selector"),
+        (rule(bind="pod"), "also ask for a `k8s` selector"),
         (rule() + rule(name="b", spiffe_id="/b"), "processes of one uid"),
         (rule() + rule(name="b", spiffe_id="/b", nodes='["node:*"]'), "processes of one uid"),
     ],
 )
 def test_what_is_probably_not_meant_is_warned_of_and_strictly_refused(text: str, why: str) -> None:
-    """Interpreter paths, paths alone, two identities under one uid (traps 9)."""
+    """Interpreter paths, paths alone, labels of any namespace, tags, two identities under one uid (traps 9)."""
     (warning,) = read("rules:\n" + text).warnings
     assert why in warning
     assert faults("rules:\n" + text, replace(TERMS, strict=True)) == (warning,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rule(when="[k8s:ns:shop, 'k8s:container-image:cart@sha256:0f']", bind="pod"),
+        rule(when="[systemd:unit:agent.service, unix:uid:7]", bind="unit"),
+        rule(when="[ancestor:id:spiffe://example.org/agent, unix:uid:7]"),
+    ],
+)
+def test_what_is_meant_is_not_warned_of(text: str) -> None:
+    """The same with what was missing."""
+    assert read("rules:\n" + text).warnings == ()
 
 
 def test_one_uid_on_two_machines_is_no_suspicion() -> None:
