@@ -228,8 +228,12 @@ class Instances:
 
     def tell(self) -> None:
         """After a commit by which instances ended: whoever watches hears of it, and lists name their leaves."""
-        self._revoked()
+        self.tell_lists()
         self._changes.notify()
+
+    def tell_lists(self) -> None:
+        """After a commit that took leaves back and ended nobody: every stream is told when there is a list."""
+        self._revoked()
 
     def _overdue(self, unobserved: Sequence[Instance], now: datetime) -> list[Instance]:
         """Those that this server has seen unobserved, and nothing else, for too long."""

@@ -128,7 +128,10 @@ class Revocations:
 
         hit = await self._database.write(unit, ending=True)
         _log.warning("revoked by an operator", instances=len(hit.instances), leaves=len(hit.leaves), node=hit.node)
-        self._instances.tell()
+        if hit.instances or hit.node is not None:
+            self._instances.tell()
+        else:
+            self._instances.tell_lists()
         return hit
 
 

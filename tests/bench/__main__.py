@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-BENCHES = ("store", "svids", "first_svid", "decisions", "credentials", "endings", "fences", "streams")
+BENCHES = ("store", "svids", "first_svid", "decisions", "credentials", "endings", "fences", "streams", "revocations")
 
 
 def main() -> None:
