@@ -57,6 +57,9 @@ class Bundle:
                 )
         if not self.jwt_authorities.keys().isdisjoint(self.wit_authorities):
             raise Malformed(f"the bundle of `{self.trust_domain}` holds one `kid` for a JWT and for a WIT authority")
+        hint = 0 if self.refresh_hint is None else self.refresh_hint.total_seconds()
+        if not 0 <= (self.sequence or 0) <= _LARGEST_SEQUENCE or not 0 <= hint <= _LARGEST_HINT:
+            raise Malformed(f"the bundle of `{self.trust_domain}` has a number that no reader would take")
 
     @classmethod
     def from_jwks(cls, trust_domain: TrustDomain, data: bytes) -> Bundle:

@@ -62,9 +62,9 @@ def verify(token: str, audience: str, bundles: BundleSet, now: datetime) -> JwtS
         raise Untrusted(f"the token of `{svid.id}` is signed by no key of `{svid.id.trust_domain}`")
     if audience not in svid.audience:
         raise Untrusted(f"the token of `{svid.id}` is meant for another audience")
-    if now >= svid.expires_at + LEEWAY:
+    if now - LEEWAY >= svid.expires_at:
         raise Untrusted(f"the token of `{svid.id}` expired at {svid.expires_at:%Y-%m-%dT%H:%M:%SZ}")
-    if read.not_before is not None and now < read.not_before - LEEWAY:
+    if read.not_before is not None and now + LEEWAY < read.not_before:
         raise Untrusted(f"the token of `{svid.id}` is not valid before {read.not_before:%Y-%m-%dT%H:%M:%SZ}")
     return svid
 

@@ -176,12 +176,12 @@ def _check_binding(wit: UnprovenWit, claims: Mapping[str, Any], audiences: Colle
 
 def _check_time(wit: UnprovenWit, claims: Mapping[str, Any], now: datetime) -> datetime:
     expires = jose.moment_of(claims, "exp")
-    if now >= expires + jose.LEEWAY:
+    if now - jose.LEEWAY >= expires:
         raise Untrusted(f"the proof of `{wit.subject}` expired at {expires:%Y-%m-%dT%H:%M:%SZ}")
     if expires > now + LONGEST_PROOF + jose.LEEWAY:
         raise Untrusted(f"the proof of `{wit.subject}` would live longer than any proof should")
     for claim in ("nbf", "iat"):
-        if claim in claims and now < jose.moment_of(claims, claim) - jose.LEEWAY:
+        if claim in claims and now + jose.LEEWAY < jose.moment_of(claims, claim):
             raise Untrusted(f"the proof of `{wit.subject}` is not valid yet")
     return expires
 

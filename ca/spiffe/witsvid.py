@@ -76,9 +76,9 @@ def check(token: str, bundles: BundleSet, now: datetime) -> UnprovenWit:
         raise Untrusted(f"the bundle of `{domain}` has no WIT authority with the token's `kid`")
     if not jose.signed_by(token, read.algorithm, key):
         raise Untrusted(f"the token of `{read.id}` is not signed by the key of `{domain}` that it names")
-    if now >= read.wit.expires_at + jose.LEEWAY:
+    if now - jose.LEEWAY >= read.wit.expires_at:
         raise Untrusted(f"the token of `{read.id}` expired at {read.wit.expires_at:%Y-%m-%dT%H:%M:%SZ}")
-    if read.not_before is not None and now < read.not_before - jose.LEEWAY:
+    if read.not_before is not None and now + jose.LEEWAY < read.not_before:
         raise Untrusted(f"the token of `{read.id}` is not valid before {read.not_before:%Y-%m-%dT%H:%M:%SZ}")
     return read.wit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -83,6 +84,22 @@ def test_wit_19_a_wit_authority_without_a_key_id_is_not_written() -> None:
     """Strict to write."""
     with pytest.raises(Malformed, match="WIT authority"):
         Bundle(trust_domain=DOMAIN, wit_authorities={"": make_key("x").public_key()})
+
+
+@pytest.mark.clause("TB-2", "TB-3")
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"sequence": -1},
+        {"sequence": 2**64},
+        {"refresh_hint": timedelta(seconds=-1)},
+        {"refresh_hint": timedelta(days=10_000)},
+    ],
+)
+def test_a_number_that_no_reader_takes_is_not_written(odd: dict[str, Any]) -> None:
+    """Strict to write."""
+    with pytest.raises(Malformed, match="no reader"):
+        Bundle(trust_domain=DOMAIN, **odd)
 
 
 def test_the_number_of_wit_keys_is_bounded() -> None:

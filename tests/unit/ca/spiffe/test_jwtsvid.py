@@ -225,6 +225,15 @@ def test_jwt_7_a_token_from_the_future_is_refused() -> None:
         assert claim in refused(AUTHORITY.token(claims={claim: "soon"}))
 
 
+def test_jwt_7_the_end_of_time_is_a_time() -> None:
+    """The last second there is, and a beginning before which nothing is, upset no arithmetic."""
+    svid = seen(AUTHORITY.token(claims={"exp": 253_402_300_799, "nbf": 0, "iat": 0}))
+    assert svid.expires_at.year == 9999
+    for beyond in (253_402_300_800, 1e300, 10**400):
+        assert "exp" in refused(AUTHORITY.token(claims={"exp": beyond}))
+    assert "not valid before" in refused(AUTHORITY.token(claims={"nbf": 253_402_300_799}))
+
+
 def test_jwt_8_other_claims_are_carried() -> None:
     """Registered and private ones; a token may be used again (7.1)."""
     token = AUTHORITY.token(claims={"jti": "1", "https://example.org/x": [1, {"y": None}]})

@@ -130,7 +130,9 @@ def test_wit_21_a_proof_is_short() -> None:
     assert seen(make_proof(SVID), now=late - timedelta(seconds=1)).id == SVID.id
     assert "longer than any proof" in refused(make_proof(SVID, ttl=LONGEST_PROOF + timedelta(seconds=6)))
     assert seen(make_proof(SVID, ttl=LONGEST_PROOF)).id == SVID.id
+    assert "longer than any proof" in refused(make_proof(SVID, claims={"exp": 253_402_300_799}))
     for claim in ("nbf", "iat"):
+        assert "not valid yet" in refused(make_proof(SVID, claims={claim: 253_402_300_799}))
         assert "not valid yet" in refused(make_proof(SVID, claims={claim: jose.seconds(NOON) + 60}))
 
 

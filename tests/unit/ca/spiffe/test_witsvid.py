@@ -108,6 +108,12 @@ def test_wit_9_exp_must_be_there_and_not_have_passed() -> None:
     assert "expired" in refused(token, now=end)
 
 
+def test_wit_9_the_end_of_time_is_a_time() -> None:
+    """The last second there is, and the first, upset no arithmetic."""
+    assert check(ISSUER.token(claims={"exp": 253_402_300_799, "nbf": 0}), BUNDLES, NOON).expires_at.year == 9999
+    assert "not valid before" in refused(ISSUER.token(claims={"nbf": 253_402_300_799}))
+
+
 @pytest.mark.clause("WIT-11")
 def test_wit_10_nbf_in_the_future_is_refused() -> None:
     """And `iat` limits nothing."""
