@@ -132,11 +132,20 @@ class X509Source:
 
         `waiting` is told each time it did not. Raises Malformed or Unsupported when asking again can't help.
         """
-        source = cls(clock or SystemClock())
         async with (
             WorkloadApiClient(address) as api,
-            beside(_follow(source._followed, api.watch_x509, source.clock, waiting)),
+            cls.fed_by(api.watch_x509, clock or SystemClock(), waiting=waiting) as source,
         ):
+            yield source
+
+    @classmethod
+    @asynccontextmanager
+    async def fed_by(
+        cls, watch: Callable[[], AsyncGenerator[X509Context, None]], clock: Clock, *, waiting: Waiting | None = None
+    ) -> AsyncIterator[X509Source]:
+        """Follow `watch`, called again after each break; ready once it has given an identity. Raises as `open` does."""
+        source = cls(clock)
+        async with beside(_follow(source._followed, watch, clock, waiting)):
             await source._followed.first.wait()
             yield source
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attestor.command.options import endpoint_options
+from attestor.command.svid_direct import direct
 from attestor.command.svid_revoke import revoke
 from ca.runtime.terminal import Console, Style, Styled, command_options
 
@@ -29,6 +30,7 @@ def svid() -> None:
 
 
 svid.add_command(revoke)
+svid.add_command(direct)
 
 
 @svid.command()

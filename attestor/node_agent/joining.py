@@ -12,20 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from cryptography import x509
-
 from attestor.methods.node import join_token
 from attestor.methods.node.join_token import JoinToken
 from attestor.methods.node.protocol import Prover
 from attestor.node_agent import admission
 from attestor.node_agent.admission import Address, key_hash
 from attestor.node_agent.identity import NodeIdentity
+from attestor.wire.trust_bundle import read_bundle
 from ca.errors import Malformed, Unavailable
 from ca.runtime.secret import Secret
 from ca.spiffe.bundle import Bundle
-from ca.spiffe.id import TrustDomain
-
-LARGEST_BUNDLE = 1024 * 1024
 
 Now = Callable[[], datetime]
 
@@ -98,35 +94,6 @@ class ByMethod:
     def disowns(self, identity: NodeIdentity) -> bool:
         """A bundle that lies here from the start does not follow when roots are replaced, so it disowns nothing."""
         return self._root_key_hash is not None and self._root_key_hash not in _hashes(identity.bundle)
-
-
-def read_bundle(path: Path, trust_domain: TrustDomain) -> Bundle:
-    """A trust bundle: PEM certificates, or a JWK Set in the SPIFFE form. Raises Unavailable.
-
-    Read for each attempt: a mounted ConfigMap appears late and changes.
-    """
-    try:
-        content = _content(path)
-        if content.lstrip().startswith(b"{"):
-            bundle = Bundle.from_jwks(trust_domain, content)
-        else:
-            roots = tuple(x509.load_pem_x509_certificates(content))
-            bundle = Bundle(trust_domain=trust_domain, x509_authorities=roots)
-    except OSError as error:
-        raise Unavailable(f"the trust bundle `{path}` can't be read: {(error.strerror or '').lower()}") from error
-    except (ValueError, Malformed) as error:
-        raise Unavailable(f"the trust bundle `{path}` is neither PEM certificates nor a SPIFFE bundle") from error
-    if not bundle.x509_authorities:
-        raise Unavailable(f"the trust bundle `{path}` holds no certificate")
-    return bundle
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(LARGEST_BUNDLE + 1)
-    if len(content) > LARGEST_BUNDLE:
-        raise Malformed("a trust bundle is not so long")
-    return content
 
 
 def _hashes(bundle: Bundle) -> set[str]:

@@ -15,10 +15,11 @@ from attestor.client.admin import AdminClient
 from attestor.methods.node.k8s_psat import ProverSettings, VerifierSettings
 from attestor.methods.platform.cluster import ClusterSettings
 from attestor.node_agent import serve as node_agent
-from attestor.node_agent.joining import LARGEST_BUNDLE, ByMethod, read_bundle
+from attestor.node_agent.joining import ByMethod
 from attestor.node_agent.settings import NodeAgentSettings
 from attestor.server.serve import Server
 from attestor.server.settings import NodeMethods
+from attestor.wire.trust_bundle import LARGEST, read_bundle
 from ca.errors import Malformed, Unavailable
 from ca.runtime.document import BadSettings
 from ca.runtime.process import Readiness
@@ -124,7 +125,7 @@ def test_a_bundle_is_pem_or_a_jwk_set(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(Unavailable):
             read_bundle(path, DOMAIN)
-    path.write_bytes(b"x" * (LARGEST_BUNDLE + 1))
+    path.write_bytes(b"x" * (LARGEST + 1))
     with pytest.raises(Unavailable):
         read_bundle(path, DOMAIN)
 
