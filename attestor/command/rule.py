@@ -177,6 +177,7 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
         console.say(Styled(f"process {answer['pid']}", Style.BOLD), f"  strength {answer['strength']}, {instance}")
     for selector in answer["selectors"] if "pid" in answer else answer["node_selectors"]:
         console.say("  ", Styled(selector, Style.DIM))
+    _show_place(console, answer)
     for one in answer["identities"]:
         hint = f", hint `{one['hint']}`" if one["hint"] else ""
         console.say(Styled("gets  ", Style.GOOD), one["spiffe_id"], f"  by `{one['rule']}`, bind {one['bind']}{hint}")
@@ -185,6 +186,20 @@ def _show(console: Console, answer: dict[str, Any]) -> None:
         console.say(Styled("gets nothing", Style.BAD))
     for one in answer["unmatched"]:
         console.say(Styled("not   ", Style.WARN), f"`{one['rule']}`: {one['reason']}")
+
+
+def _show_place(console: Console, answer: dict[str, Any]) -> None:
+    """Where a process is, whom it descends from, and who said nothing of it."""
+    for one in answer.get("within", ()):
+        instance = f", instance {one['instance']}" if one["instance"] else ""
+        watched = "" if one["watched"] else ", which can't be watched from here"
+        console.say(Styled(f"in {one['kind']}  ", Style.DIM), f"{one['cgroup']}{watched}{instance}")
+    for one in answer.get("ancestors", ()):
+        ids = ", ".join(one["spiffe_ids"]) or "nothing until it calls again"
+        console.say(Styled("child of  ", Style.DIM), f"process {one['pid']}, which holds {ids}")
+    for one in answer.get("sources", ()):
+        if one["unsaid"]:
+            console.say(Styled("unsaid  ", Style.WARN), f"`{one['name']}`: {one['unsaid']}")
 
 
 def _issued(identity: dict[str, Any]) -> str:

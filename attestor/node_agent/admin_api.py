@@ -7,12 +7,11 @@ from datetime import datetime
 
 from attestor.instance import Strength, new_id
 from attestor.node_agent.attest import Attestor
+from attestor.node_agent.explained import explained
 from attestor.node_agent.held import Held
 from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.peer import Findings, peer_by_number
 from attestor.node_agent.upstream import Upstream
-from attestor.selector import texts
-from attestor.wire.admin import IdentityView, UnmatchedView
 from attestor.wire.attestation import Attestation
 from attestor.wire.held import ExplainProcess, HeldIdentity, HeldList, HeldView, NodeHealth, ProcessExplained
 from ca.runtime.process import Part
@@ -51,33 +50,13 @@ class AdminApi:
         request: ExplainProcess = call.body
         peer = peer_by_number(request.pid)
         try:
-            findings = await self._attestor.attest(peer)
+            findings = await self._attestor.attest(peer, for_people=True)
             known = next((one for one in self._holdings if one.name == peer.name and one.counter), None)
         finally:
             peer.close()
         asked = self._asked(findings, known)
         entitlement = await self._upstream.explain(asked)
-        return ProcessExplained(
-            pid=request.pid,
-            instance=known.instance if known else "",
-            selectors=texts(findings.selectors),
-            strength=findings.strength,
-            identities=[
-                IdentityView(
-                    spiffe_id=str(one.id),
-                    rule=one.rule,
-                    hint=one.hint,
-                    bind=one.bind,
-                    x509_ttl_seconds=int(one.x509_ttl.total_seconds()),
-                    jwt_ttl_seconds=int(one.jwt_ttl.total_seconds()),
-                    dns_names=list(one.dns_names),
-                    audiences=list(one.audiences),
-                    federates_with=list(one.federates_with),
-                )
-                for one in entitlement.identities
-            ],
-            unmatched=[UnmatchedView(rule=one.rule, reason=one.reason) for one in entitlement.unmatched],
-        )
+        return explained(request.pid, findings, known, entitlement, holdings=self._holdings, attestor=self._attestor)
 
     def _asked(self, findings: Findings, known: Held | None) -> Attestation:
         return Attestation(

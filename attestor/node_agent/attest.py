@@ -54,6 +54,11 @@ class Attestor:
         self._count = count
         self._shared = frozenset({os.geteuid(), *shared_uids})
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of those that are asked."""
+        return tuple(source.name for source in self._sources)
+
     async def attest(self, peer: Peer, *, for_people: bool = False) -> Findings:
         """Look at `peer` with every source.
 

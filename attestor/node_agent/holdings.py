@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from attestor.instance import Binding, new_id
+from attestor.methods.workload.cgroup import Cgroup
 from attestor.methods.workload.proc import CallerGone
 from attestor.node_agent.cgroups import CgroupName
 from attestor.node_agent.enclosures import Enclosure, Enclosures
@@ -178,7 +179,7 @@ class Holdings:
     def lineage(self, findings: Findings) -> tuple[str, ...]:
         """The instances among the parents of a process, the nearest first; in its own enclosure nobody descends."""
         own = {id(self._enclosures.known(cgroup)) for _, cgroup in findings.within}
-        found = [one for one in self._parents(findings) if one.enclosure is None or id(one.enclosure) not in own]
+        found = [one for one in self.parents(findings) if one.enclosure is None or id(one.enclosure) not in own]
         return tuple(dict.fromkeys(one.instance for one in found))
 
     def inherited(self, findings: Findings) -> Selectors:
@@ -188,15 +189,20 @@ class Holdings:
         have been given to that very process (traps 9).
         """
         found: list[str] = []
-        for one in self._parents(findings):
+        for one in self.parents(findings):
             nearest = (one.name.pid, one.name.start_time) == findings.lineage[0]
             for identity in () if one.barred else one.identities:
                 found += [f"ancestor:id:{identity.id}", *([f"parent:id:{identity.id}"] if nearest else [])]
         return parse_all(found[:MOST_INHERITED])
 
-    def _parents(self, findings: Findings) -> list[Held]:
+    def parents(self, findings: Findings) -> list[Held]:
+        """Who is held among the parents of a process, the nearest first."""
         known = {(one.name.pid, one.name.start_time): one for one in self._held.values() if one.counter}
         return [known[pair] for pair in findings.lineage if pair in known]
+
+    def enclosure(self, cgroup: Cgroup) -> Enclosure | None:
+        """The container, pod or unit held at `cgroup`."""
+        return self._enclosures.known(cgroup)
 
     def __iter__(self) -> Iterator[Held]:
         return iter(tuple(self._held.values()))

@@ -43,6 +43,32 @@ class ExplainProcess(Body):
     pid: Annotated[int, Field(ge=1)]
 
 
+class SourceView(Body):
+    """What one source said of it, or in `unsaid` why it said nothing."""
+
+    name: str
+    selectors: list[str]
+    unsaid: str
+
+
+class EnclosureView(Body):
+    """A container, pod or unit it is in: what `bind` could make an instance of; `watched` says whether we can."""
+
+    kind: str
+    cgroup: str
+    version: int
+    watched: bool
+    instance: str
+
+
+class AncestorView(Body):
+    """One of its living parents that holds something."""
+
+    pid: int
+    instance: str
+    spiffe_ids: list[str]
+
+
 class ProcessExplained(Body):
     """What was found out about it, which identities that gives, and why no other."""
 
@@ -50,6 +76,9 @@ class ProcessExplained(Body):
     instance: str
     selectors: list[str]
     strength: str
+    sources: list[SourceView]
+    within: list[EnclosureView]
+    ancestors: list[AncestorView]
     identities: list[IdentityView]
     unmatched: list[UnmatchedView]
 
