@@ -163,11 +163,12 @@ class SecretDiscovery:
         yield from (str(domain.id) for domain in self._domains(held))
 
     def _certificate(self, held: Held, name: str) -> pb.Secret | None:
-        for identity in held.identities:
-            leaf = held.leaves.get(identity.id)
-            if leaf is not None and name in {str(identity.id), self._naming.certificate}:
-                return wire.certificate(name, leaf.chain, leaf.key)
-        return None
+        """Of the identity it names; the default one is the first, and never another in its place."""
+        first = held.identities[0]
+        named = (one for one in held.identities if str(one.id) == name)
+        identity = first if name == self._naming.certificate else next(named, None)
+        leaf = held.leaves.get(identity.id) if identity is not None else None
+        return None if leaf is None else wire.certificate(name, leaf.chain, leaf.key)
 
     def _validation(self, held: Held, name: str, *, plain: bool) -> pb.Secret | None:
         domains = self._domains(held)

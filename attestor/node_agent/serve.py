@@ -25,6 +25,7 @@ from attestor.node_agent.sources import open_attestor
 from attestor.node_agent.spiffe_broker_api import SpiffeBrokerApi
 from attestor.node_agent.upstream import Upstream
 from attestor.node_agent.workload_api import WorkloadApi
+from ca.errors import Malformed
 from ca.runtime import grpc, log, places, web
 from ca.runtime.clock import Clock
 from ca.runtime.health import serve_health
@@ -195,11 +196,10 @@ async def _broker_listener(
     options = api.options(grpc.Options(metrics=metrics, drain=DRAIN))
     if isinstance(chosen.endpoint, UnixEndpoint):
         path = _folder(Path(chosen.endpoint.path), mode=0o711)
-        where = str(
-            await stack.enter_async_context(
-                grpc.listen_unix(api.methods(), path, mode=0o666, ssl=context, options=options)
-            )
-        )
+        await stack.enter_async_context(grpc.listen_unix(api.methods(), path, ssl=context, options=options))
+        if chosen.group is not None:
+            _give(path, chosen.group)
+        where = str(path)
     else:
         host, port = chosen.endpoint.host, chosen.endpoint.port
         bound = await stack.enter_async_context(
@@ -207,6 +207,15 @@ async def _broker_listener(
         )
         where = f"{bound[0]}:{bound[1]}"
     _log.info("the SPIFFE Broker API listens", address=where, callers=len(chosen.allow))
+
+
+def _give(socket: Path, group: int) -> None:
+    """Let the members of `group` connect; a handshake is work, so it is not for everybody. Raises Malformed."""
+    try:
+        os.chown(socket, -1, group)
+        socket.chmod(0o660)
+    except OSError as error:
+        raise Malformed(f"can't give `{socket}` to the group {group}: {error.strerror}") from error
 
 
 def _folder(socket: Path, *, mode: int) -> Path:

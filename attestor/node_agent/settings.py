@@ -133,12 +133,16 @@ class SpiffeBrokerApiSettings(Settings):
 
     endpoint: Annotated[Endpoint, parsed_by(endpoint.parse_broker)]
     """As in SPIFFE_BROKER_SOCKET: `unix:///path` or `tcp://host:port`."""
+    group: Annotated[int, Field(ge=0, lt=2**32 - 1)] | None = None
+    """Whose members may connect to the socket; without one only the node agent's own user and root."""
     allow: Annotated[tuple[AllowedBroker, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _each_makes_sense(self) -> Self:
         if len({one.spiffe_id for one in self.allow}) < len(self.allow):
             raise ValueError("`allow` names a SPIFFE ID twice")
+        if self.group is not None and not isinstance(self.endpoint, UnixEndpoint):
+            raise ValueError("`group` is about a socket: an address has none")
         if not self._is_local() and any("pid" in one.references for one in self.allow):
             raise ValueError("a process number means nothing on another machine: `pid` needs a socket or loopback")
         return self

@@ -7,6 +7,7 @@ real time, which is Envoy's. tests/journeys/test_envoy_revoked.py has the same w
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -183,6 +184,32 @@ async def test_what_the_spiffe_validator_does_with_lists(folder: Path, partner: 
             await running.reaches(TAKEN_IN, at + 1)
             assert (await knock(running, trusted, honest) is not None) == lets_honest_in
             assert await knock(running, trusted, revoked) is None
+
+
+async def test_what_envoy_refuses_is_logged_and_not_sent_again(
+    folder: Path, partner: TestAuthority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks for authorities where a certificate belongs: NACK, in its words; the same name elsewhere goes on."""
+    async with node(folder, partner) as agent:
+        sidecar = Sidecar(socket=agent.path, own="ROOTCA", lets_in=WEB)
+        with caplog.at_level(logging.WARNING):
+            async with envoy(bootstrap(sidecar), folder, warm=False) as running:
+                await running.reaches("sds.ROOTCA.update_rejected", 1)
+                await agent.clock.until(lambda: "incomplete private key" in refusals(caplog))
+                for _ in range(5):
+                    agent.holdings.announce()
+                    await agent.clock.settle()
+                fresh = TestAuthority(now=CLOCK.now(), ttl=DAY).bundle()
+                agent.issuer.bundles = BundleSet.of(fresh, partner.bundle())
+                agent.holdings.announce()
+                await running.reaches("sds.ROOTCA.update_rejected", 2)
+                await agent.clock.until(lambda: refusals(caplog).count("incomplete private key") == 2)
+                assert await running.counter("sds.ROOTCA.update_rejected") == 2
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> str:
+    """What Envoy said, as the log has it."""
+    return str([record.__dict__.get("sojourn_fields", {}).get("reason") for record in caplog.records])
 
 
 async def told(running: Envoy, text: str) -> None:

@@ -33,6 +33,8 @@ from servers.envoy import Envoy, Sidecar, bootstrap, envoy
 
 WEB, ORDERS = "spiffe://example.org/web", "spiffe://example.org/orders"
 NODE = "spiffe://example.org/sojourn/node/web-1"
+GATEWAYS = 4711
+"""A group nobody is in."""
 RULES = """
 rules:
   - {name: web, nodes: [node:name:web-1], when: [unix:uid:0], spiffe_id: /web, children: true}
@@ -52,7 +54,11 @@ def folder() -> Iterator[Path]:
 async def node(folder: Path, ttl: timedelta = timedelta(hours=1)) -> AsyncIterator[tuple[Server, NodeAgentSettings]]:
     """Server and node agent; lists go to Envoy, and `/web` may use the Broker API."""
     broker = SpiffeBrokerApiSettings.model_validate(
-        {"endpoint": f"unix://{folder}/broker.sock", "allow": ({"spiffe_id": WEB, "references": ("pid",)},)}
+        {
+            "endpoint": f"unix://{folder}/broker.sock",
+            "group": GATEWAYS,
+            "allow": ({"spiffe_id": WEB, "references": ("pid",)},),
+        }
     )
     async with server(folder, lives={"x509": ttl}) as one:
         token = Secret((await one.issue_token("web-1")).reveal())
@@ -114,6 +120,8 @@ async def test_a_gateway_has_the_identities_of_a_process_until_it_ends(folder: P
     async with node(folder) as (_, chosen):
         svid, bundles = await web(chosen)
         caller = End(TlsMaterial.of(svid, bundles), bundles)
+        socket = (folder / "broker.sock").stat()
+        assert (socket.st_gid, socket.st_mode & 0o777) == (GATEWAYS, 0o660)
         process = await asyncio.create_subprocess_exec("/bin/cat", stdin=-1)
         async with call_at(folder / "broker.sock", caller, X509, ProcessReference(process.pid)) as stream:
             found = {one.spiffe_id: one for one in (await heard(stream)).svids}

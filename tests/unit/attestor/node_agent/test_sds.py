@@ -20,6 +20,7 @@ from grpclib.exceptions import GRPCError
 from attestor._proto import secrets_pb2 as pb
 from attestor.node_agent.sds import Naming
 from attestor.wire import sds as wire
+from attestor.wire.node import Refusal
 from ca.errors import Malformed
 from ca.spiffe.bundle import BundleSet
 from fakes.issuer import identity
@@ -220,6 +221,31 @@ async def test_a_process_without_identity_gets_nothing(agent: Agent, envoy: SdsS
     async with sds_stream(agent.path) as other:
         await other.ask("ROOTCA")
         assert (await refusal(other))[0] is Status.UNAVAILABLE
+
+
+async def test_over_the_limit_of_connections(tmp_path: Path) -> None:
+    """The same as on the Workload API: Unavailable, and the held streams live."""
+    async with workload_api(tmp_path, connections=2) as agent, sds_stream(agent.path) as held:
+        await held.ask("default")
+        await held.hear()
+        async with sds_stream(agent.path) as other:
+            await other.ask("default")
+            assert (await refusal(other))[0] is Status.UNAVAILABLE
+        await agent.clock.advance(31 * 60)
+        await agent.tick()
+        await held.hear()
+
+
+async def test_the_default_is_never_another_identity(agent: Agent, envoy: SdsStream) -> None:
+    """When the server signs nothing for the first any more, `default` is not there: the second is not it."""
+    await envoy.ask(f"{OWN}/b")
+    await envoy.hear()
+    (held,) = agent.holdings
+    del held.leaves[agent.issuer.authority.id("/a")]
+    agent.issuer.refusal = Refusal(code="denied", reason="no")
+    async with sds_stream(agent.path) as other:
+        await other.ask("default")
+        assert (await refusal(other))[0] is Status.PERMISSION_DENIED
 
 
 async def test_plain_authorities_by_setting_or_by_the_nodes_metadata(agent: Agent, tmp_path: Path) -> None:

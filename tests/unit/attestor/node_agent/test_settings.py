@@ -34,6 +34,7 @@ def test_who_may_use_the_broker_api(endpoint: str) -> None:
         ({"endpoint": SOCKET, "allow": ({**GATEWAY, "spiffe_id": "spiffe://example.org/**"},)}, "spiffe_id"),
         ({"endpoint": "tcp://0.0.0.0:8082", "allow": (GATEWAY,)}, "another machine"),
         ({"endpoint": "tcp://node:8082", "allow": (GATEWAY,)}, "another machine"),
+        ({"endpoint": "tcp://127.0.0.1:8082", "group": 5, "allow": (GATEWAY,)}, "about a socket"),
         ({"endpoint": "unix:relative", "allow": (GATEWAY,)}, "endpoint"),
     ],
 )
