@@ -1,9 +1,10 @@
-"""sojourn ca: the keys that sign identities; show them, replace one, and take one back."""
+"""sojourn ca: the keys that sign identities; show them, replace one, take one back, forget a server's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -78,7 +79,7 @@ async def rotate(
     from attestor.wire.admin import RotateRequest
 
     wish = RotateRequest.model_validate({"kind": kind, "at_once": at_once, "dry_run": dry_run})
-    await _order(console, socket, state, ("rotate", wish.model_dump()))
+    await _order(console, socket, state, ("/v1/authorities/rotate", wish.model_dump()))
 
 
 @ca.command()
@@ -93,7 +94,7 @@ async def taint(*, console: Console, key_id: str, dry_run: bool, socket: Path | 
 
     Example: sojourn ca taint 3f1c… --dry-run
     """
-    await _order(console, socket, state, (f"{key_id}/taint", {"dry_run": dry_run}))
+    await _order(console, socket, state, (f"/v1/authorities/{quote(key_id, safe='')}/taint", {"dry_run": dry_run}))
 
 
 @ca.command()
@@ -106,7 +107,22 @@ async def revoke(*, console: Console, key_id: str, dry_run: bool, socket: Path |
 
     Example: sojourn ca revoke 3f1c… --dry-run
     """
-    await _order(console, socket, state, (f"{key_id}/revoke", {"dry_run": dry_run}))
+    await _order(console, socket, state, (f"/v1/authorities/{quote(key_id, safe='')}/revoke", {"dry_run": dry_run}))
+
+
+@ca.command()
+@click.argument("server")
+@_DRY
+@admin_options
+@command_options
+async def forget(*, console: Console, server: str, dry_run: bool, socket: Path | None, state: Path | None) -> None:
+    """Say that SERVER, one of several over a store, is gone for good.
+
+    What it signed stays believed until it has expired; then its keys leave the bundle. Asked at another server.
+
+    Example: sojourn ca forget attestor-2 --dry-run
+    """
+    await _order(console, socket, state, (f"/v1/servers/{quote(server, safe='')}/forget", {"dry_run": dry_run}))
 
 
 async def _order(console: Console, socket: Path | None, state: Path | None, order: tuple[str, dict[str, Any]]) -> None:
@@ -116,7 +132,7 @@ async def _order(console: Console, socket: Path | None, state: Path | None, orde
 
     path, body = order
     async with asking_admin(socket or running(state).server_admin) as admin:
-        effect = AuthorityEffect.model_validate(await admin.post(f"/v1/authorities/{path}", body))
+        effect = AuthorityEffect.model_validate(await admin.post(path, body))
     if console.json:
         console.result(effect.model_dump())
         return

@@ -203,7 +203,7 @@ class RotateRequest(Body):
 
 
 class WithdrawRequest(Body):
-    """`POST /v1/authorities/{id}/taint` and `/revoke`."""
+    """`POST /v1/authorities/{id}/taint` and `/revoke`, `POST /v1/servers/{id}/forget`."""
 
     dry_run: bool = False
 

@@ -183,6 +183,19 @@ class Ring:
 
         await self._change(unit, now, ending=not new)
 
+    async def drop_anchors(self, gone: Collection[str], now: datetime) -> None:
+        """Show no root for the sake of a server that is gone and of which nothing is believed any more."""
+        servers = {each.server for each in self._authorities.values()}
+        left = [each for each in self.anchors if each.server in gone and each.server not in servers]
+        if not left:
+            return
+
+        async def unit(tx: Transaction) -> None:
+            for each in left:
+                await store.remove_anchor(tx, each)
+
+        await self._change(unit, now, ending=True)
+
     async def move(
         self, steps: Sequence[Move], now: datetime, *, only_if: Unit[bool] | None = None, ending: bool = False
     ) -> None:

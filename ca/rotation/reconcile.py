@@ -19,7 +19,7 @@ from ca.authority.shown import key_id_of
 from ca.errors import Conflict, Problem, Stale
 from ca.profiles.prepared import BACKDATE, Kind
 from ca.rotation.table import TRANSITIONS, Event, step
-from ca.rotation.withdrawal import revoking, tainting
+from ca.rotation.withdrawal import forgetting, revoking, tainting
 from ca.runtime import log
 from ca.runtime.database import Transaction
 from ca.store import Move, State, StoredAuthority
@@ -58,16 +58,16 @@ class Rotation:
         await self._ring.reload(now)
         lost = [each for each in self._ring.own if self._signs(each) and not self._ring.has_key(each)]
         await self._move(lost, Event.GIVE_UP, now)
-        trouble = await self._each_kind(now)
+        trouble = await self._each_kind(tuple(PURPOSES), now)
         await self._retire(now)
         await self._ring.destroy_keys(now)
         if trouble is not None:
             raise trouble
 
-    async def _each_kind(self, now: datetime) -> Problem | None:
-        """Advance every kind; what keeps one from it does not keep the others. The first trouble is the answer."""
+    async def _each_kind(self, kinds: Sequence[Kind], now: datetime) -> Problem | None:
+        """Advance each kind; what keeps one from it does not keep the others. The first trouble is the answer."""
         trouble: Problem | None = None
-        for kind in PURPOSES:
+        for kind in kinds:
             try:
                 if kind is Kind.ROOT and self._ring.upstream is not None:
                     await self._follow_upstream(now)
@@ -110,7 +110,7 @@ class Rotation:
             assert prepared is not None, "it was just made"
             if not prepared.forced:
                 await self._ring.force(prepared, now)
-            trouble = await self._each_kind(now)
+            trouble = await self._each_kind((Kind.ROOT, Kind.ISSUING) if kind is Kind.ROOT else (kind,), now)
             if trouble is not None:
                 raise trouble
 
@@ -168,9 +168,28 @@ class Rotation:
                 await self._ring.destroy_keys(now)
             return moves
 
+    async def forget(self, server: str, now: datetime, *, dry_run: bool = False) -> Sequence[Move]:
+        """A server is gone for good: what it signed stays believed until it has expired, and nothing for longer.
+
+        Answers what changed.
+
+        Raises:
+            NotFound: nothing of that server is believed.
+            Conflict: it is alive, or is this one.
+        """
+        async with self._lock:
+            await self._ring.reload(now)
+            moves = forgetting(self._ring, server, await self._gone(now))
+            if moves and not dry_run:
+                await self._ring.move(moves, now)
+            return moves
+
     async def _gone(self, now: datetime) -> frozenset[str]:
         """Other servers that are not heard of."""
-        names = {each.server for each in self._ring.authorities} - {self._ring.settings.server}
+        names = {each.server for each in self._ring.authorities} | {each.server for each in self._ring.anchors}
+        names.discard(self._ring.settings.server)
+        if not names:
+            return frozenset()
 
         async def unit(tx: Transaction) -> frozenset[str]:
             return frozenset([name for name in sorted(names) if not await store.is_live(tx, name, now)])
@@ -213,11 +232,17 @@ class Rotation:
     async def _retire(self, now: datetime) -> None:
         own = [each for each in self._ring.own if each.state is State.OLD and now >= each.signed_until + GRACE]
         await self._move(own, Event.RETIRE, now)
+        await self._retire_for(await self._gone(now), now)
+
+    async def _retire_for(self, gone: frozenset[str], now: datetime) -> None:
+        """What a server that is not heard of would do itself: what it left ends, and the roots shown for its sake."""
         for each in self._ring.authorities:
-            if each.server != self._ring.settings.server and now >= each.not_after + ABANDONED and self._ends(each):
+            over = each.state is State.OLD and now >= each.signed_until + GRACE
+            if each.server in gone and self._ends(each) and (over or now >= each.not_after + ABANDONED):
                 left = [] if each.state is State.OLD else [step(each, Event.GIVE_UP)]
                 retired = Move(key_id=each.key_id, before=State.OLD, after=TRANSITIONS[State.OLD, Event.RETIRE])
                 await self._ring.move([*left, retired], now)
+        await self._ring.drop_anchors(gone, now)
 
     async def _move(self, authorities: Sequence[StoredAuthority], event: Event, now: datetime) -> None:
         if authorities:

@@ -55,6 +55,21 @@ def revoking(ring: Ring, key_id: bytes) -> list[Move]:
     return [step(each, Event.REVOKE) for each in found]
 
 
+def forgetting(ring: Ring, server: str, gone: Collection[str]) -> list[Move]:
+    """What forgetting a server does that is gone for good: nothing of it will sign again.
+
+    Raises:
+        NotFound: nothing of that server is believed.
+        Conflict: it is alive, or is this one.
+    """
+    found = [each for each in ring.authorities if each.server == server]
+    if not found:
+        raise NotFound(f"nothing of a server `{ascii(server[:80])[1:-1]}` is believed")
+    if server not in gone:
+        raise Conflict(f"the server `{server}` is alive: stop it first")
+    return [step(each, Event.GIVE_UP) for each in found if each.state in {State.PREPARED, State.ACTIVE}]
+
+
 def _with_those_under(ring: Ring, key_id: bytes) -> list[StoredAuthority]:
     authority = ring.get(key_id)
     if authority is None:

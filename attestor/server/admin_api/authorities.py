@@ -37,7 +37,8 @@ class Authorities:
 
     def routes(self) -> tuple[Route, ...]:
         """All of them."""
-        order, effect, one = wire.WithdrawRequest, wire.AuthorityEffect, "/v1/authorities/{id}"
+        order, effect = wire.WithdrawRequest, wire.AuthorityEffect
+        one = "/v1/authorities/{id}"
         return (
             Route("GET", "/v1/bundle", self.bundle, summary="The trust domain's bundle, in the SPIFFE form"),
             Route("GET", "/v1/authorities", self.authorities, summary="Authorities", answer=wire.AuthorityList),
@@ -48,6 +49,9 @@ class Authorities:
                 summary="A new authority in the place of the active one",
                 body=wire.RotateRequest,
                 answer=effect,
+            ),
+            Route(
+                "POST", "/v1/servers/{id}/forget", self.forget, summary="A server is gone", body=order, answer=effect
             ),
             Route("POST", f"{one}/taint", self.taint, summary="Declare a key compromised", body=order, answer=effect),
             Route("POST", f"{one}/revoke", self.revoke, summary="Believe a key no longer", body=order, answer=effect),
@@ -106,6 +110,14 @@ class Authorities:
     async def revoke(self, call: Call) -> wire.AuthorityEffect:
         """`POST /v1/authorities/{id}/revoke`."""
         return await self._withdraw(call, "revoked")
+
+    async def forget(self, call: Call) -> wire.AuthorityEffect:
+        """`POST /v1/servers/{id}/forget`."""
+        asked: wire.WithdrawRequest = call.body
+        moves = await self.rotation.forget(call.path("id"), self.clock.now(), dry_run=asked.dry_run)
+        if not asked.dry_run:
+            _log.warning("server forgotten by an operator", server=call.path("id"), authorities=len(moves))
+        return await self._effect(moves, dry_run=asked.dry_run)
 
     async def _withdraw(self, call: Call, word: str) -> wire.AuthorityEffect:
         asked: wire.WithdrawRequest = call.body

@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate
 
 from ca import store
 from ca.authority import Authority
-from ca.errors import Malformed, Stale, Unavailable
+from ca.errors import Conflict, Malformed, NotFound, Stale, Unavailable
 from ca.keys.memory import MemoryKeyStore
 from ca.profiles.prepared import Kind
 from ca.rotation import ABANDONED, MIGRATIONS, Event, Rotation, open_authority, step
@@ -61,6 +63,11 @@ async def server(
 def states(authority: Authority) -> set[tuple[Kind, State]]:
     """Of its own authorities."""
     return {(each.kind, each.state) for each in authority.ring.own}
+
+
+def roots(authority: Authority) -> Sequence[Certificate]:
+    """What it tells peers."""
+    return authority.bundle(BEGIN).x509_authorities
 
 
 @pytest.mark.clause("FED-1")
@@ -148,6 +155,56 @@ async def test_what_a_lost_server_left_is_retired_when_it_has_expired(
         await Rotation(two).tick(last + ABANDONED)
         kept = {each.key_id for each in two.ring.authorities if each.server == "one"}
         assert kept == {each.key_id for each in lost if each.kind is Kind.ROOT}
+
+
+async def test_a_server_that_is_gone_for_good_is_forgotten(database: Database, stores: Sequence[Database]) -> None:
+    """An operator says so at another: what it signed is believed until it has expired, and its root not for years."""
+    async with server(database, "one") as one:
+        chain = await one.sign_x509(leaf(one, BEGIN))
+    async with server(stores[1], "two") as two:
+        rotation, now = Rotation(two), BEGIN + LIVE + SECOND
+        assert {each.after for each in await rotation.forget("one", now, dry_run=True)} == {State.OLD}
+        await rotation.forget("one", now)
+        x509svid.verify(chain, BundleSet.of(two.bundle(now)), BEGIN)
+        for _ in range(2):
+            await rotation.tick(BEGIN + timedelta(days=31))
+        assert {each.server for each in two.believed} == {"two"}
+        for name, words in (("one", "nothing of a server `one`"), ("two", "is alive")):
+            with pytest.raises((NotFound, Conflict), match=words):
+                await rotation.forget(name, now)
+
+
+async def test_a_server_that_lives_is_not_forgotten(database: Database, stores: Sequence[Database]) -> None:
+    """It says so itself, at each of its ticks."""
+    async with server(database, "one") as one, server(stores[1], "two") as two:
+        await Rotation(one).tick(BEGIN + SECOND)
+        active = one.ring.active(Kind.JWT)
+        assert active is not None
+        with pytest.raises(Conflict, match="alive"):
+            await Rotation(two).forget("one", BEGIN)
+        with pytest.raises(Conflict, match="alive"):
+            await Rotation(two).taint(active.key_id, BEGIN)
+
+
+async def test_the_keys_of_a_server_that_was_taken_over_are_tainted_elsewhere(
+    database: Database, stores: Sequence[Database]
+) -> None:
+    """It does not answer, so what signs there is given up and tainted at once; it comes back and can't sign."""
+    keys = MemoryKeyStore()
+    chosen = settings(server="one")
+    async with open_authority(chosen, database, keys, ManualClock(BEGIN)) as one:
+        root = one.ring.active(Kind.ROOT)
+        prepared = leaf(one, BEGIN)
+        assert root is not None
+        async with server(stores[1], "two") as two:
+            moves = await Rotation(two).taint(root.key_id, BEGIN)
+            assert {each.after for each in moves} == {State.OLD, State.TAINTED}
+            await Rotation(two).revoke(root.key_id, BEGIN)
+            assert root.certificate not in [
+                each.public_bytes(Encoding.DER) for each in two.bundle(BEGIN).x509_authorities
+            ]
+        with pytest.raises(Stale):
+            await one.sign_x509(prepared)
 
 
 async def test_a_key_in_the_making_is_its_own_servers(database: Database, stores: Sequence[Database]) -> None:
