@@ -69,6 +69,7 @@ class AdminApi:
 
     async def _health(self, _: Call) -> NodeHealth:
         identity = self._upstream.identity
+        ends = sorted(leaf.not_after for held in self._holdings for leaf in held.leaves.values())
         return NodeHealth(
             ready=self._part.awaited is None,
             waiting_for=self._part.awaited or "",
@@ -76,6 +77,8 @@ class AdminApi:
             expires_at=_text(identity.svid.not_after) if identity else "",
             rules_version=self._upstream.rules_version.partition(" ")[0],
             processes=len(self._holdings),
+            first_expires_at=_text(ends[0]) if ends else "",
+            last_expires_at=_text(ends[-1]) if ends else "",
         )
 
 

@@ -35,13 +35,22 @@ class Leaf:
         """When it is due to be replaced."""
         return self.not_before + (self.not_after - self.not_before) / 2
 
+    def is_fresh(self, now: datetime) -> bool:
+        """Before half its life; one of a time to come, after the clock was set back, is not: no peer would have it."""
+        return self.not_before <= now < self.half_life
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """A JWT-SVID kept for the same question asked again."""
 
     text: str = field(repr=False)
+    made_at: datetime
     half_life: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        """As for a leaf."""
+        return self.made_at <= now < self.half_life
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +60,13 @@ class Wit:
     text: str = field(repr=False)
     key: str = field(repr=False)
     authority: str
+    made_at: datetime
     half_life: datetime
     not_after: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        """As for a leaf."""
+        return self.made_at <= now < self.half_life
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -214,7 +214,7 @@ class Renewal:
                 held.change.announce()
 
     def _is_due(self, leaf: Leaf | None, now: datetime) -> bool:
-        if leaf is None or now >= leaf.half_life:
+        if leaf is None or not leaf.is_fresh(now):
             return True
         return leaf.authority in self._issuer.withdrawn or self.lists.name(leaf)
 

@@ -36,6 +36,8 @@ from ca.spiffe.endpoint import UnixEndpoint
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at what is due."""
+LONGEST_REQUEST = 256 * 1024
+"""Bytes of a workload's message: whoever is on the machine may send one, and no question of the standard needs more."""
 DRAIN = 2.0
 """Seconds calls get to finish when it stops; streams are told at once."""
 
@@ -164,7 +166,8 @@ async def _loops(stack: AsyncExitStack, parts: _Parts, clock: Clock, metrics: Me
 async def _listeners(stack: AsyncExitStack, parts: _Parts, settings: NodeAgentSettings, metrics: Metrics) -> None:
     """Everything that can be asked."""
     limit = ConnectionLimit(parts.connections)
-    options = grpc.Options(accept=limit.accept, release=limit.release, metrics=metrics, drain=DRAIN)
+    accept, release = limit.accept, limit.release
+    options = grpc.Options(accept=accept, release=release, limit=LONGEST_REQUEST, metrics=metrics, drain=DRAIN)
     workloads = _folder(settings.workload_socket, mode=0o711)  # processes of other users pass through it
     methods = (*parts.workload_api.methods(), *parts.sds.methods())
     await stack.enter_async_context(grpc.listen_unix(methods, workloads, mode=0o666, options=options))

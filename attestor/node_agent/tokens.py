@@ -50,7 +50,7 @@ class Tokens:
         if identity is None or (identity.ends_at is not None and now >= identity.ends_at):
             raise NotEntitled("the calling process has no such identity")
         known = held.tokens.get(key)
-        if known is not None and now < known.half_life:
+        if known is not None and known.is_fresh(now):
             return known.text
         text = await self._issuer.sign_jwt(JwtItem(attestation=held.attestation(), id=spiffe_id, audience=audience))
         svid = jwtsvid.parse_unverified(text)
@@ -59,7 +59,7 @@ class Tokens:
             raise NotEntitled("the calling process has no such identity any more")
         while len(held.tokens) >= MOST_TOKENS:
             del held.tokens[next(iter(held.tokens))]
-        held.tokens[key] = Token(text=text, half_life=now + (svid.expires_at - now) / 2)
+        held.tokens[key] = Token(text=text, made_at=now, half_life=now + (svid.expires_at - now) / 2)
         return text
 
     async def wits(self, held: Held, wanted: SpiffeId | None) -> tuple[WitEntry, ...]:
@@ -92,7 +92,7 @@ class Tokens:
         return any(self._is_due(wit, now) for wit in held.wits.values())
 
     def _is_due(self, wit: Wit | None, now: datetime) -> bool:
-        return wit is None or now >= wit.half_life or self._is_withdrawn(wit)
+        return wit is None or not wit.is_fresh(now) or self._is_withdrawn(wit)
 
     def _is_withdrawn(self, wit: Wit) -> bool:
         return wit.authority in {key_id.hex() for key_id in self._issuer.withdrawn}
@@ -120,6 +120,7 @@ class Tokens:
                 text=token,
                 key=svid.key_jwk(),
                 authority=str(header["kid"]),
+                made_at=now,
                 half_life=now + (svid.expires_at - now) / 2,
                 not_after=svid.expires_at,
             )

@@ -84,7 +84,11 @@ class ProcessExplained(Body):
 
 
 class NodeHealth(Body):
-    """`GET /v1/health`."""
+    """`GET /v1/health`.
+
+    Of the certificates of processes that live, one expires first, at `first_expires_at`, and one last: until then these
+    processes go on although the attestor server is away. Both are empty when none is held.
+    """
 
     ready: bool
     waiting_for: str
@@ -92,3 +96,5 @@ class NodeHealth(Body):
     expires_at: str
     rules_version: str
     processes: int
+    first_expires_at: str
+    last_expires_at: str

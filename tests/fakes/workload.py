@@ -16,8 +16,10 @@ from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.sds import Naming, SecretDiscovery
+from attestor.node_agent.serve import LONGEST_REQUEST
 from attestor.node_agent.workload_api import Profiles, WorkloadApi
 from ca.runtime import grpc
+from ca.runtime.grpc import Connection
 from fakes.clock import ManualClock
 from fakes.issuer import FakeIssuer
 from fakes.pki import TestAuthority
@@ -34,6 +36,8 @@ class Agent:
     issuer: FakeIssuer
     holdings: Holdings
     renewal: Renewal
+    accepted: list[Connection]
+    """Every connection there was, in their order."""
 
     @property
     def address(self) -> str:
@@ -76,7 +80,13 @@ async def workload_api(
         stack.callback(source.close)
         renewal = Renewal(holdings, Attestor([source, *sources]), issuer, clock)
         limit = ConnectionLimit(connections)
-        options = grpc.Options(accept=limit.accept, release=limit.release, drain=0.0)
+        accepted: list[Connection] = []
+
+        def accept(connection: Connection) -> object:
+            accepted.append(connection)
+            return limit.accept(connection)
+
+        options = grpc.Options(accept=accept, release=limit.release, limit=LONGEST_REQUEST, drain=0.0)
         own = issuer.authority.trust_domain
         methods = (
             *WorkloadApi(renewal, issuer, clock, own, profiles).methods(),
@@ -85,4 +95,4 @@ async def workload_api(
         path = await stack.enter_async_context(
             grpc.listen_unix(methods, folder / "workload.sock", mode=0o666, options=options)
         )
-        yield Agent(path, clock, issuer, holdings, renewal)
+        yield Agent(path, clock, issuer, holdings, renewal, accepted)
