@@ -18,6 +18,7 @@ from broker.engines.postgres.settings import Settings as PostgresTarget
 from broker.model.role import Role
 from broker.model.scope import Sensitivity
 from ca.errors import Malformed
+from ca.runtime.database import checked
 from ca.runtime.settings import Duration, Settings, load, parsed_by
 from ca.spiffe.id import SpiffeId
 
@@ -114,7 +115,7 @@ class BrokerSettings(Settings):
     workload_api: str = "unix:///run/sojourn/workload.sock"
     identity: Annotated[SpiffeId, parsed_by(SpiffeId.parse)] | None = None
     attestor: AttestorSettings | None = None
-    database: str
+    database: Annotated[str, parsed_by(checked)]
     policies: tuple[Path, ...] = ()
     tasks: TaskSettings = TaskSettings()
     targets: Mapping[Name, TargetSettings] = Field(default_factory=dict)

@@ -23,6 +23,7 @@ from ca.authority.settings import MAIN_SERVER, SHARE
 from ca.authority.upstream import FileKey, RootKey, TokenRootKey, Upstream
 from ca.errors import Malformed
 from ca.revocation import PAUSE
+from ca.runtime.database import checked
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
 
@@ -165,7 +166,7 @@ class ServerSettings(Settings):
     admin_socket: Path
     admin_uids: tuple[int, ...] = ()
     """Who may use the admin socket besides this process's own uid."""
-    database: str
+    database: Annotated[str, parsed_by(checked)]
     keys: Keys = Keys()
     upstream: UpstreamRoot | None = None
     lives: Lives = Lives()

@@ -28,6 +28,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, LiteralString, Protocol, TypeVar
 
 from ca.errors import Conflict, Malformed, Problem, Unavailable
+from ca.runtime import postgres_address
 from ca.runtime.metrics import Metrics
 from ca.runtime.sql import statements
 
@@ -102,6 +103,16 @@ DRIVERS: Mapping[str, str] = {
 EXPECTED = "`sqlite:/absolute/path` or `postgresql://user@host/database?password=file:/path`"
 
 
+def checked(url: str) -> str:
+    """`url`, if it can name a store: for settings. Raises Malformed, without repeating what may hold a password."""
+    kind, _, place = url.partition(":")
+    if kind not in DRIVERS or not place.startswith("/"):
+        raise Malformed(f"the store's address names no store: expected {EXPECTED}")
+    if kind != "sqlite":
+        postgres_address.parse(url)
+    return url
+
+
 @asynccontextmanager
 async def open_database(url: str, *, metrics: Metrics | None = None) -> AsyncIterator[Database]:
     """Open the store an operator named: `sqlite:/absolute/path`, or PostgreSQL as `ca.runtime.postgres_address` reads.
@@ -111,10 +122,7 @@ async def open_database(url: str, *, metrics: Metrics | None = None) -> AsyncIte
         StoreLocked: another process holds it (SQLite).
         Unavailable, Unsafe: the server does not answer, or is not to be relied on (PostgreSQL).
     """
-    kind, _, place = url.partition(":")
-    if kind not in DRIVERS or not place.startswith("/"):
-        raise Malformed(f"the store's address names no store: expected {EXPECTED}")
-    module, _, name = DRIVERS[kind].partition(":")
+    module, _, name = DRIVERS[checked(url).partition(":")[0]].partition(":")
     async with getattr(importlib.import_module(module), name)(url, metrics=metrics) as database:
         yield database
 

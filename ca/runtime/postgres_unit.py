@@ -154,8 +154,16 @@ async def _rows(connection: Connection, sql: str, args: Sequence[Value]) -> Any:
 
 
 async def _changed(connection: Connection, sql: str, args: Sequence[Value]) -> int:
-    count = (await connection.execute(sql, *args)).rpartition(" ")[2]
+    status = await connection.execute(sql, *args) if args else await _alone(connection, sql)
+    count = status.rpartition(" ")[2]
     return int(count) if count.isdecimal() else 0
+
+
+async def _alone(connection: Connection, sql: str) -> str:
+    """Without arguments asyncpg would send a text of many statements as it is; a prepared one is one."""
+    prepared = await connection.prepare(sql)
+    await prepared.fetch()
+    return prepared.get_statusmsg() or ""
 
 
 def judged(connection: Connection, error: BaseException, *, writes: bool = True) -> Exception:

@@ -121,6 +121,17 @@ async def test_a_wrong_statement_is_our_own_mistake(database: Database) -> None:
     assert not isinstance(caught.value, Problem)
 
 
+async def test_a_statement_is_one(database: Database) -> None:
+    """A second one behind a semicolon could end the transaction that others share."""
+
+    async def unit(tx: Transaction) -> None:
+        await tx.execute("INSERT INTO item (id) VALUES (1); COMMIT")
+
+    with pytest.raises(RuntimeError):
+        await database.write(unit)
+    assert await ids(database) == []
+
+
 async def test_units_commit_in_the_order_they_were_handed_over(database: Database) -> None:
     """Each sees the effects of those before it, and the answers come in that order."""
     order: list[int] = []

@@ -11,6 +11,7 @@ import pytest
 
 from ca.runtime.database import Database, Transaction, Unit, open_database
 from ca.runtime.sqlite import open_sqlite
+from fakes.wire_tap import WireTap, tapped
 from servers.postgres import postgres
 
 
@@ -79,3 +80,36 @@ async def ids(database: Database) -> list[int]:
         return [row["id"] for row in await tx.fetch("SELECT id FROM item ORDER BY id")]
 
     return await database.read(unit)
+
+
+async def as_superuser(address: str, *statements: str) -> None:
+    """Run statements in the database of a store on the PostgreSQL of this run."""
+    async with postgres() as server:
+        connection = await server.connect(database_of(address))
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+def database_of(address: str) -> str:
+    """Its name; the role that owns it has the same."""
+    return address.rpartition("?")[0].rpartition("/")[2]
+
+
+@asynccontextmanager
+async def tapped_store(address: str) -> AsyncIterator[tuple[Database, WireTap]]:
+    """A store with two tables, and a man in the middle of the way to it."""
+    async with (
+        postgres() as server,
+        tapped(server.host, server.port) as tap,
+        open_database(through(address, server.port, tap)) as store,
+    ):
+        await store.write(create)
+        yield store, tap
+
+
+def through(address: str, port: int, tap: WireTap) -> str:
+    """The address by way of the tap."""
+    return address.replace(f":{port}/", f":{tap.address[1]}/")

@@ -39,6 +39,15 @@ class WebAuthority:
 
     def server(self, *names: str) -> ssl.SSLContext:
         """The context of a server with these names and addresses; 127.0.0.1 when none is given."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "server.pem"
+            path.write_bytes(self.server_pem(*names))
+            context.load_cert_chain(path)
+        return context
+
+    def server_pem(self, *names: str) -> bytes:
+        """The same as certificate and key in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = [_alternative(one) for one in names or ("127.0.0.1",)]
         builder = (
@@ -47,7 +56,10 @@ class WebAuthority:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(_usage(ca=False), critical=True)
         )
-        return _context(builder.sign(self._key, hashes.SHA256()), key)
+        secret = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) + secret
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = CLOCK.now().replace(microsecond=0)
@@ -62,18 +74,6 @@ class WebAuthority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
-
-
-def _context(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "server.pem"
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + secret)
-        context.load_cert_chain(path)
-    return context
 
 
 def _name(text: str) -> x509.Name:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -12,10 +11,7 @@ import pytest
 
 from ca.errors import Problem, Unavailable
 from ca.runtime.database import Database, StoreFull, Transaction, Unit, migrate, open_database
-from ca.runtime.postgres import open_postgres
-from ca.runtime.postgres_session import Unsafe
-from fakes.stores import create, ids, insert, postgres_address
-from fakes.wire_tap import WireTap, tapped
+from fakes.stores import as_superuser, create, database_of, ids, insert, postgres_address, tapped_store
 from servers.postgres import Server, postgres
 
 
@@ -23,15 +19,6 @@ from servers.postgres import Server, postgres
 async def address(tmp_path: Path) -> str:
     """Of a store of this test's own."""
     return await postgres_address(tmp_path)
-
-
-@asynccontextmanager
-async def _tapped_store(address: str) -> AsyncIterator[tuple[Database, WireTap]]:
-    async with postgres() as server, tapped(server.host, server.port) as tap:
-        through = address.replace(f":{server.port}/", f":{tap.address[1]}/")
-        async with open_database(through) as store:
-            await store.write(create)
-            yield store, tap
 
 
 def _counting(number: int, runs: list[int]) -> Unit[int]:
@@ -45,7 +32,7 @@ def _counting(number: int, runs: list[int]) -> Unit[int]:
 async def test_a_commit_that_was_done_but_not_answered_is_answered_once(address: str) -> None:
     """The unit is not run again: PostgreSQL is asked what became of it."""
     runs: list[int] = []
-    async with _tapped_store(address) as (store, tap):
+    async with tapped_store(address) as (store, tap):
         tap.cut = (b"COMMIT", True)
         assert await store.write(_counting(1, runs)) == 1
         assert await ids(store) == [1]
@@ -55,7 +42,7 @@ async def test_a_commit_that_was_done_but_not_answered_is_answered_once(address:
 async def test_a_commit_that_never_arrived_is_undone_and_its_units_run_again(address: str) -> None:
     """All of the group, in their order, and each counts once."""
     runs: list[int] = []
-    async with _tapped_store(address) as (store, tap):
+    async with tapped_store(address) as (store, tap):
         tap.cut = (b"COMMIT", False)
         answers = await asyncio.gather(*(store.write(_counting(number, runs)) for number in range(5)))
         assert answers == [1] * 5
@@ -70,7 +57,7 @@ async def test_a_wire_that_breaks_within_a_unit_leaves_nothing_and_the_unit_is_r
 ) -> None:
     """What was not committed can't be durable."""
     runs: list[int] = []
-    async with _tapped_store(address) as (store, tap):
+    async with tapped_store(address) as (store, tap):
         tap.cut = (b"INSERT INTO item", heard)
         assert await store.write(_counting(1, runs)) == 1
         assert await ids(store) == [1]
@@ -79,7 +66,7 @@ async def test_a_wire_that_breaks_within_a_unit_leaves_nothing_and_the_unit_is_r
 
 async def test_a_reader_takes_another_connection(address: str) -> None:
     """As a writer does."""
-    async with _tapped_store(address) as (store, tap):
+    async with tapped_store(address) as (store, tap):
         await store.write(insert(1))
         assert await ids(store) == [1]
         tap.cut_all()
@@ -88,7 +75,7 @@ async def test_a_reader_takes_another_connection(address: str) -> None:
 
 async def test_a_store_that_is_away_says_so_and_works_when_it_is_back(address: str) -> None:
     """Nothing hangs, nothing is lost."""
-    async with _tapped_store(address) as (store, tap):
+    async with tapped_store(address) as (store, tap):
         tap.down = True
         tap.cut_all()
         with pytest.raises(Unavailable):
@@ -98,67 +85,6 @@ async def test_a_store_that_is_away_says_so_and_works_when_it_is_back(address: s
         tap.down = False
         await store.write(insert(2))
         assert await ids(store) == [2]
-
-
-async def test_a_pooler_is_refused_with_a_sentence(address: str) -> None:
-    """Traps 28: what is listened for or prepared on one connection must be there for the next statement."""
-    async with postgres() as server, tapped(server.host, server.port) as tap:
-        tap.pooling = True
-        with pytest.raises(Unsafe, match="behind a pooler"):
-            async with open_database(address.replace(f":{server.port}/", f":{tap.address[1]}/")):
-                pass
-
-
-async def _as_superuser(address: str, *statements: str) -> None:
-    async with postgres() as server:
-        connection = await server.connect(address.partition("@")[2].partition("/")[2].partition("?")[0])
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-
-def _database_of(address: str) -> str:
-    return address.rpartition("?")[0].rpartition("/")[2]
-
-
-async def test_a_server_that_answers_before_its_disk_is_refused_at_start_and_when_it_comes_back(address: str) -> None:
-    """Traps 20: `synchronous_commit` off; a session that is open keeps what it was promised."""
-    off = f"ALTER DATABASE {_database_of(address)} SET synchronous_commit = off"
-    async with _tapped_store(address) as (store, tap):
-        await _as_superuser(address, off)
-        await store.write(insert(1))
-        tap.cut_all()
-        with pytest.raises(Unsafe, match="synchronous_commit"):
-            await store.write(insert(2))
-    with pytest.raises(Unsafe, match="synchronous_commit"):
-        async with open_database(address):
-            pass
-
-
-async def test_a_server_without_fsync_is_refused() -> None:
-    """What it calls durable is gone with the power."""
-    async with postgres(options=("fsync=off",), fresh=True) as server:
-        with pytest.raises(Unsafe, match="fsync"):
-            async with open_database(await server.store("plain")):
-                pass
-
-
-async def test_another_store_behind_the_same_address_is_noticed(address: str) -> None:
-    """Dropped and made anew, restored, promoted: what this process remembers is worth nothing then."""
-    heard: list[BaseException] = []
-    name = _database_of(address)
-    async with open_postgres(address, on_change=heard.append) as store:
-        await store.write(create)
-        async with postgres() as server:
-            connection = await server.connect()
-            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            await connection.execute(f"CREATE DATABASE {name} OWNER {name}")
-            await connection.close()
-        with pytest.raises(Unavailable, match="may be gone"):
-            await store.write(insert(1))
-    assert len(heard) == 1
 
 
 async def test_what_a_server_says_never_brings_a_value_along(address: str) -> None:
@@ -186,7 +112,7 @@ async def test_a_full_disk_refuses_endings_too(address: str) -> None:
     """There is no reserve on another machine."""
     async with open_database(address) as store:
         await store.write(create)
-        await _as_superuser(
+        await as_superuser(
             address,
             "CREATE FUNCTION full() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$",
@@ -251,7 +177,7 @@ async def test_a_unit_held_up_by_a_stranger_holds_up_nobody_behind_it_for_long(a
         await store.write(create)
         await store.write(insert(1))
         async with postgres() as server:
-            stranger = await server.connect(_database_of(address))
+            stranger = await server.connect(database_of(address))
             held = stranger.transaction()
             await held.start()
             await stranger.execute("UPDATE item SET n = 5 WHERE id = 1")
