@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from attestor.errors import NotEntitled, NotProven
+from attestor.errors import Banned, NotEntitled, NotProven
 from attestor.instance import State, new_id
 from attestor.methods.platform.protocol import Platform, Proven, short, token_id
 from attestor.rules.evaluate import Entitled, Facts
@@ -24,6 +24,7 @@ from attestor.server.store import instances as instance_store
 from attestor.server.store import nodes, platform_tokens
 from attestor.server.store.direct import DirectInstance
 from attestor.server.store.instances import Given
+from attestor.server.store.nodes import NodeState
 from attestor.server.token_keys import TokenKeys
 from attestor.wire.attestation import Attestation
 from ca.errors import Denied, Problem, Unavailable
@@ -143,6 +144,8 @@ class Direct:
 
         async def unit(tx: Transaction) -> DirectInstance:
             node = await nodes.stand_in(tx, _place_of(proven.subject), proven.place, now)
+            if node.state is NodeState.BANNED:
+                raise Banned(f"`{node.id}` is banned")
             found = await store.of_subject(tx, proven.subject)
             known = await instance_store.get(tx, found.instance) if found is not None else None
             alive = known is not None and known.state is not State.ENDED

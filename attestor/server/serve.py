@@ -319,6 +319,7 @@ async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
         rotation=parts.rotation,
         lists=parts.lists,
         database=parts.database,
+        risks=Risks(parts.database, parts.metrics),
         clock=parts.clock,
     )
     path, more = parts.settings.admin_socket, parts.settings.admin_uids

@@ -291,3 +291,18 @@ class RevocationAnswer(Body):
     instances: list[str]
     leaf_count: int
     leaves: list[RevokedLeaf]
+
+
+class RiskView(Body):
+    """Something that was refused, and that nobody honest does."""
+
+    kind: str
+    subject: str
+    detail: str
+    at: str
+
+
+class RiskList(Body):
+    """`GET /v1/risks`: the newest first, at most a hundred."""
+
+    risks: list[RiskView]

@@ -40,6 +40,7 @@ LONGEST_LINE = 4 * 1024 * 1024
 """Bytes of one line of a stream."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address behind a gateway (RFC 6052)
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
@@ -299,8 +300,13 @@ def _check_literal(url: URL) -> None:
 
 def _is_public(host: str) -> bool:
     address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_global and not address.is_multicast
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _TRANSLATED:
+            return _is_public(str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)))
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is not None:
+            return _is_public(str(inner))
+    return address.is_global and not address.is_multicast
 
 
 def _without_credentials(headers: Mapping[str, str] | None) -> dict[str, str]:

@@ -16,6 +16,9 @@ from attestor.server.risks import Risk
 from ca.errors import Denied, Problem
 from fakes.clusters import NODE_AUDIENCE, known
 from fakes.direct_parts import DirectParts, direct_parts, new_key, request
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def risks(parts: DirectParts) -> list[str]:

@@ -53,6 +53,9 @@ class KeySet:
 
     async def find(self, key_id: str) -> Sequence[IssuerKey]:
         """The keys of that id; none when the issuer has none. Raises Unavailable."""
+        fresh = self._fetched is not None and self.clock.boot() - self._fetched < FRESH
+        if fresh and key_id in self._keys:
+            return self._keys[key_id]  # nobody who knows his key waits for those who invent one
         await self._refresh(missing=False)
         if key_id not in self._keys:
             await self._refresh(missing=True)

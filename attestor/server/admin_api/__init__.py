@@ -12,10 +12,12 @@ from attestor.server.admin_api.authorities import Authorities
 from attestor.server.admin_api.instances import InstanceList
 from attestor.server.admin_api.nodes import Nodes
 from attestor.server.admin_api.revocations import RevocationVerbs
+from attestor.server.admin_api.risks import RiskList
 from attestor.server.admin_api.rules import Rules
 from attestor.server.admission import Admission
 from attestor.server.instances import Instances
 from attestor.server.revocation import Revocations
+from attestor.server.risks import Risks
 from attestor.server.rule_source import RuleSource
 from ca.authority import Authority
 from ca.revocation import Lists
@@ -36,6 +38,7 @@ class AdminApi:
     rotation: Rotation
     lists: Lists
     database: Database
+    risks: Risks
     clock: Clock
 
     def routes(self) -> tuple[Route, ...]:
@@ -48,5 +51,6 @@ class AdminApi:
             *RevocationVerbs(
                 revocations=Revocations(database, self.instances), lists=self.lists, authority=authority, clock=clock
             ).routes(),
+            *RiskList(self.risks).routes(),
             *InstanceList(authority=authority, database=database, clock=clock).routes(),
         )

@@ -64,7 +64,8 @@ async def stand_in(tx: Transaction, place: tuple[str, str], selectors: Selectors
     await tx.execute(
         "INSERT INTO nodes (id, state, admission, method, selectors, admitted_at, seen_at, live_counter)"
         " VALUES ($1, 'admitted', 'none', $2, $3, $4, $4, 0)"
-        " ON CONFLICT (id) DO UPDATE SET selectors = $3, seen_at = $4",
+        " ON CONFLICT (id) DO UPDATE SET selectors = $3, seen_at = $4,"
+        " state = CASE WHEN nodes.state = 'evicted' THEN 'admitted' ELSE nodes.state END",
         name,
         DIRECT,
         json.dumps(selector.texts(selectors)),

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from attestor.errors import NotEntitled, NotProven
+from attestor.errors import Banned, NotEntitled, NotProven
 from attestor.instance import State
+from attestor.server.store.nodes import NodeState
 from ca.errors import Denied, Malformed, Unavailable
 from ca.runtime.process import background
 from ca.spiffe import der
 from fakes.attestor_parts import DOMAIN
 from fakes.direct_parts import DirectParts, direct_parts, new_key, request
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def state(parts: DirectParts, instance: str) -> State:
@@ -183,12 +187,16 @@ async def test_a_request_without_its_key_is_refused(tmp_path: Path) -> None:
         assert parts.api.requests == []
 
 
-async def test_no_token_rests_in_the_store(tmp_path: Path) -> None:
-    """Nor in what is said of one."""
+async def test_a_platform_an_operator_banned_gives_nothing(tmp_path: Path) -> None:
+    """Evicted it begins anew: everything it had has ended."""
     async with direct_parts(tmp_path) as parts:
-        token = parts.token(parts.pod())
-        await parts.attest(token)
-        signature = token.rpartition(".")[2].encode()
-        stored = b"".join(path.read_bytes() for path in tmp_path.glob("server.db*"))
-        assert b"k8s_token/prod/shop/cart-0" in stored
-        assert signature not in stored
+        pod, now = parts.pod(), parts.server.clock.now()
+        one, _ = await parts.attest(parts.token(pod))
+        await parts.server.admission.send_away("~k8s_token/prod", NodeState.EVICTED, now)
+        assert await state(parts, one.instance) is State.ENDED
+        again, _ = await parts.attest(parts.token(pod))
+        assert again.instance != one.instance
+        await parts.server.admission.send_away("~k8s_token/prod", NodeState.BANNED, now)
+        with pytest.raises(Banned):
+            await parts.attest(parts.token(pod))
+        assert await state(parts, again.instance) is State.ENDED

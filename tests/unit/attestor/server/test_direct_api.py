@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from attestor.client.admin import AdminClient
 from attestor.methods.platform.cluster import ClusterSettings
 from attestor.server.serve import Server, serve
 from attestor.server.settings import Listen, ServerSettings
@@ -108,6 +109,16 @@ async def test_errors_are_problems(tmp_path: Path) -> None:
         assert (status, answer["retryable"]) == (503, True)
 
 
+async def test_operators_are_told_of_a_copied_token(tmp_path: Path) -> None:
+    """At their own socket."""
+    async with running(tmp_path) as (api, server), AdminClient(server.admin_socket) as admin:
+        token = api.token(api.add_pod("shop", "cart-0", node="n", account="cart"), ["sojourn"])
+        assert [(await attest(server, body(token, new_key())))[0] for _ in range(2)] == [200, 401]
+        (risk,) = (await admin.get("/v1/risks"))["risks"]
+        assert (risk["kind"], risk["subject"].rpartition("/")[0]) == ("second-key", "k8s_token/prod/shop/cart-0")
+        assert (await admin.get("/v1/nodes"))["nodes"] == []
+
+
 async def test_strangers_have_only_so_many_tries(tmp_path: Path) -> None:
     """And then cost the cluster nothing."""
     async with running(tmp_path) as (api, server):
@@ -135,3 +146,13 @@ def test_settings_that_can_t_be_meant_are_refused(tmp_path: Path, text: str) -> 
     whole = f"trust_domain: example.org\nadmin_socket: {tmp_path}/a\ndatabase: sqlite:{tmp_path}/d\n{text}"
     with pytest.raises(BadSettings):
         loads(whole, "server.yaml", ServerSettings)
+
+
+async def test_no_token_rests_in_the_store(tmp_path: Path) -> None:
+    """Nor in what is said of one."""
+    async with running(tmp_path) as (api, server):
+        token = api.token(api.add_pod("shop", "cart-0", node="n", account="cart"), ["sojourn"])
+        assert (await attest(server, body(token, new_key())))[0] == 200
+        stored = b"".join(path.read_bytes() for path in tmp_path.glob("server.db*"))
+        assert b"k8s_token/prod/shop/cart-0" in stored
+        assert token.rpartition(".")[2].encode() not in stored
