@@ -63,6 +63,7 @@ async def up(
     targets: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     trust_domain: str = TRUST_DOMAIN,
+    descriptors: int | None = None,
 ) -> AsyncIterator[RunningUp]:
     """Start it in a folder of its own, with these rules and targets instead of those it begins with."""
     with short_folder() as folder:
@@ -73,7 +74,7 @@ async def up(
         make(places.state / "targets")
         for name, text in (targets or {}).items():
             (places.state / "targets" / f"{name}.yaml").write_text(text)
-        async with up_in(places, environment, trust_domain=trust_domain) as running:
+        async with up_in(places, environment, trust_domain=trust_domain, descriptors=descriptors) as running:
             yield running
 
 
@@ -84,9 +85,12 @@ async def up_in(
     *,
     stopped: bool = True,
     trust_domain: str = TRUST_DOMAIN,
+    descriptors: int | None = None,
 ) -> AsyncIterator[RunningUp]:
     """Start it on the state folder of `places`, and stop it in order at the end, unless the test kills it itself."""
-    command = (SOJOURN, "up", "--state", str(places.state), "--trust-domain", trust_domain)
+    command: tuple[str, ...] = (SOJOURN, "up", "--state", str(places.state), "--trust-domain", trust_domain)
+    if descriptors is not None:
+        command = ("/bin/sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command)
     async with started(*command, folder=places.state.parent, name="up", environment=environment) as running:
         await running.line("Next:")
         yield RunningUp(running=running, places=places, told=json.loads(places.running.read_text()))
