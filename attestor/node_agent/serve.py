@@ -18,6 +18,7 @@ from attestor.node_agent.joining import ByMethod, ByToken, Joining
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit, affordable
 from attestor.node_agent.references import References
+from attestor.node_agent.reflection import Reflection
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.sds import SecretDiscovery
 from attestor.node_agent.settings import NodeAgentSettings
@@ -169,7 +170,8 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts, settings: NodeAgentSe
     accept, release = limit.accept, limit.release
     options = grpc.Options(accept=accept, release=release, limit=LONGEST_REQUEST, metrics=metrics, drain=DRAIN)
     workloads = _folder(settings.workload_socket, mode=0o711)  # processes of other users pass through it
-    methods = (*parts.workload_api.methods(), *parts.sds.methods())
+    methods = [*parts.workload_api.methods(), *parts.sds.methods()]
+    methods += Reflection(methods).methods()
     await stack.enter_async_context(grpc.listen_unix(methods, workloads, mode=0o666, options=options))
     admin = web.application(parts.admin_api.routes(), metrics=metrics)
     mode = 0o666 if settings.admin_uids else 0o600  # with others allowed the kernel's word about their uid decides

@@ -14,12 +14,13 @@ from attestor.node_agent.attest import Attestor
 from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.limits import ConnectionLimit
+from attestor.node_agent.reflection import Reflection
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.sds import Naming, SecretDiscovery
 from attestor.node_agent.serve import LONGEST_REQUEST
 from attestor.node_agent.workload_api import Profiles, WorkloadApi
 from ca.runtime import grpc
-from ca.runtime.grpc import Connection
+from ca.runtime.grpc import Connection, Method
 from fakes.clock import ManualClock
 from fakes.issuer import FakeIssuer
 from fakes.pki import TestAuthority
@@ -88,10 +89,11 @@ async def workload_api(
 
         options = grpc.Options(accept=accept, release=limit.release, limit=LONGEST_REQUEST, drain=0.0)
         own = issuer.authority.trust_domain
-        methods = (
+        methods: list[Method] = [
             *WorkloadApi(renewal, issuer, clock, own, profiles).methods(),
             *SecretDiscovery(renewal, issuer, own, naming or Naming()).methods(),
-        )
+        ]
+        methods += Reflection(methods).methods()
         path = await stack.enter_async_context(
             grpc.listen_unix(methods, folder / "workload.sock", mode=0o666, options=options)
         )

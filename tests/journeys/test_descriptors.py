@@ -1,4 +1,4 @@
-"""More connections than descriptors: the newest is refused with a sentence, the held ones live, operators get through."""
+"""More connections than descriptors: the newest is refused with a sentence, held ones live, operators get through."""
 
 from __future__ import annotations
 
