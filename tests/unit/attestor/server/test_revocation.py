@@ -16,6 +16,9 @@ from attestor.wire.node import LiveSet, Signed
 from ca.errors import Malformed, NotFound
 from ca.spiffe.x509svid import X509Peer
 from fakes.attestor_parts import DOMAIN, Parts, attestation, parts, wants
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 RULES = """\
 rules:
