@@ -2,7 +2,8 @@
 
 A leaf that is named is replaced at once, so what is named is known as soon as the server has said it. A stream that
 asked for lists gets its whole state again with each new one (WL-4), and ten thousand streams times hundreds of
-kilobytes is more than a machine has: what streams are shown changes at most every `QUIET` (traps 4).
+kilobytes is more than a machine has: what streams are shown changes at most every `QUIET` (traps 4), but for the first
+list of a new authority, which is empty and which some verifiers can't do without.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Lists:
         self._read: dict[bytes, RevocationList] = {}
         self._named: frozenset[tuple[bytes, int]] = frozenset()
         self._shown_at: datetime | None = None
+        self._shown_issuers: set[bytes] = set()
         self._verified_by: RevocationLists | None = None
         self.shown: tuple[bytes, ...] = ()
 
@@ -37,10 +39,17 @@ class Lists:
         """Take over what is new; whether streams that want lists have something new to be told."""
         self._take()
         fresh = tuple(der for der in self._newest if der in self._read)
-        if fresh == self.shown or (self._shown_at is not None and now < self._shown_at + QUIET):
+        quiet = self._shown_at is not None and now < self._shown_at + QUIET
+        if fresh == self.shown or (quiet and not self._is_first_of_an_issuer(fresh)):
             return False
         self.shown, self._shown_at = fresh, now
+        self._shown_issuers = {self._read[der].issuer_key_id for der in fresh}
         return True
+
+    def _is_first_of_an_issuer(self, fresh: tuple[bytes, ...]) -> bool:
+        """Who wants a list of each authority refuses whatever a new one signs until its list is there (traps 15)."""
+        issuers = {self._read[der].issuer_key_id for der in fresh}
+        return bool(issuers - self._shown_issuers)
 
     def name(self, leaf: Leaf) -> bool:
         """Whether the list of its issuer takes `leaf` back."""

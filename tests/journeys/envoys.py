@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+import aiohttp
 from aiohttp import web
 
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.x509svid import X509Svid
 from ca.tls import TlsMaterial
-from fakes.tls_ends import End
+from fakes.tls_ends import CLOCK, End
 from servers.envoy import Envoy
 
 TAKEN_IN = "listener.127.0.0.1_0.server_ssl_socket_factory.ssl_context_update_by_sds"
@@ -38,6 +39,40 @@ async def service() -> AsyncIterator[int]:
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+@dataclass
+class Traffic:
+    """What a steady stream of requests through an Envoy got: status and body of each."""
+
+    answers: list[tuple[int, str]] = field(default_factory=list)
+
+    async def more(self, count: int) -> None:
+        """Wait for so many answers more."""
+        goal = len(self.answers) + count
+        async with asyncio.timeout(60):
+            while len(self.answers) < goal:
+                await CLOCK.sleep(0.01)
+
+
+@asynccontextmanager
+async def traffic(client: Envoy, *, at_once: int = 4) -> AsyncIterator[Traffic]:
+    """Ask the outbound listener of `client` again and again while the block runs, each time on a new TLS connection."""
+    found, done = Traffic(), asyncio.Event()
+    url = f"http://127.0.0.1:{await client.port('outbound')}/"
+
+    async def ask(session: aiohttp.ClientSession) -> None:
+        while not done.is_set():
+            async with session.get(url) as answer:
+                found.answers.append((answer.status, await answer.text()))
+
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(ask(session))
+        try:
+            yield found
+        finally:
+            done.set()
 
 
 async def knock(running: Envoy, bundles: BundleSet, svid: X509Svid | None) -> str | None:

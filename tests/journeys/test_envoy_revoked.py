@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from grpclib.const import Status
 
+from attestor.client.admin import AdminClient
 from attestor.client.workload_api import WorkloadApiClient
 from attestor.node_agent.settings import EnvoySettings, NodeAgentSettings, SpiffeBrokerApiSettings
 from attestor.server.serve import Server
@@ -27,7 +28,7 @@ from ca.tls import TlsMaterial
 from fakes.broker_api import X509, call_at, ends, heard
 from fakes.identity_side import address, agent, server
 from fakes.tls_ends import End
-from journeys.envoys import TAKEN_IN, knock, service
+from journeys.envoys import TAKEN_IN, TAKEN_OUT, knock, service, traffic
 from journeys.processes import short_folder, sojourn
 from servers.envoy import Envoy, Sidecar, bootstrap, envoy
 
@@ -51,8 +52,10 @@ def folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def node(folder: Path, ttl: timedelta = timedelta(hours=1)) -> AsyncIterator[tuple[Server, NodeAgentSettings]]:
-    """Server and node agent; lists go to Envoy, and `/web` may use the Broker API."""
+async def node(
+    folder: Path, ttl: timedelta = timedelta(hours=1), *, lists: bool = False
+) -> AsyncIterator[tuple[Server, NodeAgentSettings]]:
+    """Server and node agent; `lists` go to Envoy when wanted, and `/web` may use the Broker API."""
     broker = SpiffeBrokerApiSettings.model_validate(
         {
             "endpoint": f"unix://{folder}/broker.sock",
@@ -62,7 +65,7 @@ async def node(folder: Path, ttl: timedelta = timedelta(hours=1)) -> AsyncIterat
     )
     async with server(folder, lives={"x509": ttl}) as one:
         token = Secret((await one.issue_token("web-1")).reveal())
-        changes = {"envoy": EnvoySettings(revocation_lists=True), "spiffe_broker_api": broker}
+        changes = {"envoy": EnvoySettings(revocation_lists=lists), "spiffe_broker_api": broker}
         async with agent(folder, one.address[1], token, **changes) as chosen:
             yield one, chosen
 
@@ -92,7 +95,7 @@ def serial_and_issuer(svid: X509Svid) -> tuple[str, str]:
 
 async def test_a_leaf_revoked_by_command_is_refused_by_envoy(folder: Path) -> None:
     """On a new connection, as soon as the list is there; a fresh leaf of the same process is let in."""
-    async with node(folder) as (one, chosen), orders(chosen, folder) as running:
+    async with node(folder, lists=True) as (one, chosen), orders(chosen, folder) as running:
         svid, bundles = await web(chosen)
         assert WEB in (await knock(running, bundles, svid) or "")
         at = await running.counter(TAKEN_IN)
@@ -105,6 +108,27 @@ async def test_a_leaf_revoked_by_command_is_refused_by_envoy(folder: Path) -> No
         fresh, bundles = await web(chosen)
         assert serial_and_issuer(fresh) != (serial, issuer)
         assert WEB in (await knock(running, bundles, fresh) or "")
+
+
+async def test_ten_rotations_of_the_authority_lose_no_request(folder: Path) -> None:
+    """By an operator's word: another key signs, and what the old one signed is replaced at once."""
+    async with node(folder) as (one, chosen), orders(chosen, folder) as server_side:
+        peer = await server_side.port("inbound")
+        sidecar = Sidecar(socket=chosen.workload_socket, peer=peer, own=WEB, calls=ORDERS)
+        async with (
+            envoy(bootstrap(sidecar), folder, "web") as client,
+            AdminClient(one.admin_socket) as admin,
+            traffic(client) as seen,
+        ):
+            for _ in range(10):
+                before, at = await client.counter(TAKEN_OUT), await server_side.counter(TAKEN_IN)
+                done = await admin.post("/v1/authorities/rotate", {"kind": "issuing", "at_once": True})
+                (old,) = [each["key_id"] for each in done["changes"] if each["after"] == "old"]
+                await admin.post(f"/v1/authorities/{old}/taint", {})
+                await client.reaches(TAKEN_OUT, before + 1)
+                await server_side.reaches(TAKEN_IN, at + 1)
+                await seen.more(10)
+        assert {(status, WEB in text) for status, text in seen.answers} == {(200, True)}
 
 
 async def test_envoy_follows_short_lives(folder: Path) -> None:
