@@ -14,7 +14,7 @@ from attestor.methods.platform import k8s_token, oidc
 from attestor.methods.platform.cluster import Cluster
 from attestor.methods.platform.keyset import LARGEST, KeySet
 from attestor.methods.platform.oidc import IssuerSettings
-from attestor.methods.platform.protocol import Platform
+from attestor.methods.platform.protocol import Count, Platform
 from attestor.server.admission import MakeVerifier
 from attestor.server.node_checks import Check
 from attestor.server.pods import PodView
@@ -23,6 +23,7 @@ from attestor.server.store.nodes import Node
 from ca.runtime.clock import Clock
 from ca.runtime.fetch import Fetcher, Trust
 from ca.runtime.kubernetes import Kubernetes
+from ca.runtime.metrics import Metrics
 from ca.runtime.process import background
 
 RETRY = 5.0
@@ -41,18 +42,23 @@ class Platforms:
 
 
 @asynccontextmanager
-async def open_platforms(settings: ServerSettings, clock: Clock) -> AsyncIterator[Platforms]:
+async def open_platforms(settings: ServerSettings, clock: Clock, metrics: Metrics) -> AsyncIterator[Platforms]:
     """Connections to every platform the settings name, while the block runs. Raises Malformed."""
+
+    def count(what: str, outcome: str) -> None:
+        metrics.count("sojourn_platform_requests_total", what=what, outcome=outcome)
+
     async with AsyncExitStack() as stack:
         clusters = {
-            one.name: Cluster(one, await stack.enter_async_context(Kubernetes(one.api))) for one in settings.clusters
+            one.name: Cluster(one, await stack.enter_async_context(Kubernetes(one.api)), count)
+            for one in settings.clusters
         }
         pods = PodView(clusters, clock, trust_node_agents=settings.trust_node_agents)
         for one in clusters.values():
             if one.settings.watch:
                 follow = background(f"pods of {one.name}", partial(pods.follow, one), every=RETRY, clock=clock)
                 await stack.enter_async_context(follow)
-        issuers = {one.name: await stack.enter_async_context(_issuer(one, clock)) for one in settings.issuers}
+        issuers = {one.name: await stack.enter_async_context(_issuer(one, clock, count)) for one in settings.issuers}
         direct: dict[tuple[str, str], Platform] = {(oidc.METHOD, name): one for name, one in issuers.items()}
         direct |= {(k8s_token.METHOD, name): k8s_token.Platform(one, pods.missing) for name, one in clusters.items()}
         yield Platforms(
@@ -65,11 +71,11 @@ async def open_platforms(settings: ServerSettings, clock: Clock) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _issuer(settings: IssuerSettings, clock: Clock) -> AsyncIterator[oidc.Platform]:
+async def _issuer(settings: IssuerSettings, clock: Clock, count: Count) -> AsyncIterator[oidc.Platform]:
     """An issuer's keys are fetched when they are first needed."""
     trust = Trust(ca_file=settings.ca_file)
     async with Fetcher(trust, limit=LARGEST, redirects=2, public_only=not settings.private) as fetcher:
-        yield oidc.Platform(settings, KeySet(settings.issuer, fetcher, clock))
+        yield oidc.Platform(settings, KeySet(settings.issuer, fetcher, clock, count))
 
 
 def _checks(settings: ServerSettings, clusters: Mapping[str, Cluster]) -> dict[str, Check]:

@@ -20,6 +20,7 @@ from attestor.instance import Strength
 from attestor.methods.node import k8s_psat
 from attestor.methods.platform.cluster import Cluster
 from attestor.methods.platform.pods import KIND, Pod, parse_uid, read_pod
+from attestor.methods.platform.protocol import counted
 from attestor.selector import Selectors
 from attestor.server.store.nodes import Node
 from attestor.wire.attestation import Attestation
@@ -79,8 +80,9 @@ class PodView:
     async def follow(self, cluster: Cluster, now: datetime) -> None:  # noqa: ARG002 -- the signature of a tick
         """Watch the cluster's pods until the link breaks. Raises Unavailable, whatever it was: it is tried again."""
         try:
-            async for step in cluster.api.watch("/api/v1/pods"):
-                self._hear(cluster.name, step)
+            with counted(cluster.count, "watch"):
+                async for step in cluster.api.watch("/api/v1/pods"):
+                    self._hear(cluster.name, step)
         except Problem as problem:
             raise Unavailable(f"the pods of the cluster `{cluster.name}` can't be watched: {problem}") from problem
         finally:

@@ -125,8 +125,9 @@ async def serve(
         authority = await stack.enter_async_context(
             open_authority(settings.authority(), database, _key_store(settings), clock, _upstream(settings))
         )
-        platforms = await stack.enter_async_context(open_platforms(settings, clock))
-        parts = _assemble(settings, clock, metrics or Metrics(), database, authority, rules, platforms)
+        counts = metrics or Metrics()
+        platforms = await stack.enter_async_context(open_platforms(settings, clock, counts))
+        parts = _assemble(settings, clock, counts, database, authority, rules, platforms)
         await _until_it_signs(parts, part)
         await parts.lists.tick(clock.now())
         await parts.own.tick(clock.now())

@@ -22,7 +22,7 @@ from attestor.methods.platform.pods import (
     read_pod,
     service_account,
 )
-from attestor.methods.platform.protocol import LONGEST_TOKEN, short
+from attestor.methods.platform.protocol import LONGEST_TOKEN, Count, counted, short, uncounted
 from ca.errors import Malformed, NotFound, Unavailable
 from ca.runtime.kubernetes import Kubernetes, KubernetesSettings, segment
 from ca.runtime.settings import Settings, parsed_by
@@ -83,6 +83,7 @@ class Cluster:
 
     settings: ClusterSettings
     api: Kubernetes = field(repr=False)
+    count: Count = field(default=uncounted, repr=False)
 
     @property
     def name(self) -> str:
@@ -98,7 +99,9 @@ class Cluster:
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": [audience]},
         }
-        status = (await self.api.post("/apis/authentication.k8s.io/v1/tokenreviews", body)).get("status")
+        with counted(self.count, "token"):
+            answer = await self.api.post("/apis/authentication.k8s.io/v1/tokenreviews", body)
+        status = answer.get("status")
         if not isinstance(status, dict):
             raise Unavailable("the Kubernetes API answers a review without a status")
         if status.get("authenticated") is not True or status.get("error"):
@@ -110,8 +113,10 @@ class Cluster:
 
     async def pod(self, namespace: str, name: str) -> Pod | None:
         """The pod of that name; None when there is none. Raises Malformed, Unavailable."""
+        path = f"/api/v1/namespaces/{segment(namespace)}/pods/{segment(name)}"
         try:
-            return read_pod(await self.api.get(f"/api/v1/namespaces/{segment(namespace)}/pods/{segment(name)}"))
+            with counted(self.count, "pod"):
+                return read_pod(await self.api.get(path))
         except NotFound:
             return None
 
@@ -136,7 +141,8 @@ class Cluster:
         except Malformed as error:
             raise NotProven("the node this pod runs on has no name of a node") from error
         try:
-            return read_node(await self.api.get(path))
+            with counted(self.count, "node"):
+                return read_node(await self.api.get(path))
         except NotFound as error:
             raise NotProven("the node this pod runs on is not known to its cluster") from error
 

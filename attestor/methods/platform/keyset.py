@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from attestor.methods.platform.protocol import Count, counted, uncounted
 from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime.clock import Clock
 from ca.runtime.fetch import Fetched, Fetcher, parse_url
@@ -45,6 +46,7 @@ class KeySet:
     issuer: str
     fetcher: Fetcher
     clock: Clock
+    count: Count = uncounted
     _keys: Mapping[str, tuple[IssuerKey, ...]] = field(default_factory=dict)
     _fetched: float | None = None
     _next: float = 0.0
@@ -69,7 +71,8 @@ class KeySet:
                 return
             if now >= self._next:
                 try:
-                    self._keys = await self._fetch()
+                    with counted(self.count, "keys"):
+                        self._keys = await self._fetch()
                 except Problem:
                     self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
                     self._next = now + self._pause

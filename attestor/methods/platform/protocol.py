@@ -7,12 +7,15 @@ in a repr, an error or the store; `token_id` names it by a hash.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from attestor.instance import Strength
 from attestor.selector import Selectors
+from ca.errors import NotFound, Problem
 
 LONGEST_TOKEN = 16 * 1024
 
@@ -33,6 +36,25 @@ class Proven:
     expires_at: datetime
     strength: Strength
     parts: frozenset[str] = field(default=frozenset())
+
+
+Count = Callable[[str, str], object]
+"""Told what a platform was asked about, and whether it `answered`, `refused` us or `failed`."""
+
+
+def uncounted(what: str, outcome: str) -> None:
+    """Nobody counts."""
+
+
+@contextmanager
+def counted(count: Count, what: str) -> Iterator[None]:
+    """Count one question; that there is no such thing is an answer too."""
+    try:
+        yield
+    except Problem as problem:
+        count(what, "answered" if isinstance(problem, NotFound) else "failed" if problem.retryable else "refused")
+        raise
+    count(what, "answered")
 
 
 class Platform(Protocol):

@@ -107,6 +107,8 @@ async def test_errors_are_problems(tmp_path: Path) -> None:
         api.status = 503
         status, answer = await attest(server, body(token, key))
         assert (status, answer["retryable"]) == (503, True)
+        asked = {"what": "token", "outcome": "failed"}
+        assert server._parts.metrics.value("sojourn_platform_requests_total", **asked) == 1
 
 
 async def test_operators_are_told_of_a_copied_token(tmp_path: Path) -> None:
