@@ -7,7 +7,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from attestor.methods.node.k8s_psat import ProverSettings as PsatProverSettings
 from attestor.methods.node.oidc import ProverSettings as OidcProverSettings
@@ -29,6 +30,12 @@ Attest = Annotated[PsatProverSettings | OidcProverSettings, Field(discriminator=
 """How the node proves itself, by the name of the method."""
 SecretName = Annotated[str, Field(min_length=1, max_length=256)]
 Uid = Annotated[int, Field(ge=0, lt=2**32 - 1)]
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise PydanticCustomError("sojourn", "expected an absolute path")
+    return path
 
 
 class ServerAddress(Settings):
@@ -177,7 +184,8 @@ class NodeAgentSettings(Settings):
     """Instead of `server`: several over one store. One that does not answer is left for the next."""
     state: Path
     """The folder of its identity and of the journal of instances; survives restarts."""
-    workload_socket: Path
+    workload_socket: Annotated[Path, AfterValidator(_absolute)]
+    """A Unix socket and nothing else: on a network nobody would say who calls (SPIFFE_Workload_Endpoint.md 3)."""
     admin_socket: Path
     admin_uids: tuple[Uid, ...] = ()
     """Who may use the admin socket besides this process's own uid."""

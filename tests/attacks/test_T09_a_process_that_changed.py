@@ -110,6 +110,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.clause("WL-18")
 async def test_an_open_stream_is_not_its_successor_s(agent: Agent) -> None:
     """WL-18: the program is looked at again before each message, though process, connection and rules are the same."""
     process = await asyncio.create_subprocess_exec(

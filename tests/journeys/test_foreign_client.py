@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from journeys.processes import finished
 from journeys.up import TRUST_DOMAIN, RunningUp, up
 
@@ -28,6 +30,7 @@ async def foreign(running: RunningUp) -> list[dict[str, Any]]:
     return [json.loads(line) for line in found.out.splitlines()]
 
 
+@pytest.mark.clause("EP-1", "EP-15", "WL-1")
 async def test_it_fetches_validates_and_sees_a_rotation_that_is_pushed() -> None:
     """X.509- and JWT-SVIDs, bundles, a validated token, two refusals; the second context comes without a call."""
     async with up(rules=_RULES.format(uid=os.getuid())) as running:
@@ -49,6 +52,7 @@ async def test_it_fetches_validates_and_sees_a_rotation_that_is_pushed() -> None
     ]
 
 
+@pytest.mark.clause("EP-13", "WL-11")
 async def test_a_process_no_rule_names_gets_nothing() -> None:
     """The standard's PermissionDenied, which the client reports as its own error."""
     async with up(rules=_RULES.format(uid=os.getuid() + 1)) as running:

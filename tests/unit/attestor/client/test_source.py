@@ -41,6 +41,7 @@ async def test_a_source_follows_rotations_and_tells_of_them(tmp_path: Path) -> N
         end()
 
 
+@pytest.mark.clause("WL-7", "WL-11")
 async def test_a_withdrawn_identity_is_dropped_and_comes_back(tmp_path: Path) -> None:
     """WL-11: not used any more, bundles neither; when there is one again it is taken up without a word."""
     async with workload_api(tmp_path) as agent, X509Source.open(agent.address, agent.clock) as source:
@@ -56,6 +57,7 @@ async def test_a_withdrawn_identity_is_dropped_and_comes_back(tmp_path: Path) ->
         assert source.svid.id.path == "/back"
 
 
+@pytest.mark.clause("WL-7")
 async def test_what_was_taken_back_comes_with_the_identity(tmp_path: Path) -> None:
     """An open connection's peer is good until a list names it, and the lists are not read again while they stay."""
     async with workload_api(tmp_path) as agent, X509Source.open(agent.address, agent.clock) as source:
@@ -92,6 +94,7 @@ async def test_a_peer_that_expired_or_lost_its_authority_is_good_no_more(tmp_pat
             source.still_good(peer, agent.clock.now())
 
 
+@pytest.mark.clause("WL-3")
 async def test_an_issuer_that_is_away_takes_nothing(tmp_path: Path) -> None:
     """What is held stays; the source comes back by itself, and asks less and less often meanwhile."""
     clock = ManualClock(START)

@@ -45,6 +45,7 @@ def give(agent: Agent, *tasks: Identity, version: str) -> None:
     agent.issuer.personal = {held.instance: version}
 
 
+@pytest.mark.clause("WL-4", "WL-6", "WL-17")
 async def test_it_comes_on_the_open_stream_and_goes_with_the_servers_word(
     agent: Agent, client: WorkloadApiClient
 ) -> None:
@@ -99,6 +100,7 @@ async def test_a_certificate_that_outlives_it_is_not_handed_over(agent: Agent, c
         assert [one.path for one in held.leaves] == ["/agent"]
 
 
+@pytest.mark.clause("WL-17")
 async def test_no_more_than_so_many_are_shown(agent: Agent, client: WorkloadApiClient) -> None:
     """64, and the default identity stays the first however many there are."""
     agent.issuer.ttl = timedelta(minutes=1)

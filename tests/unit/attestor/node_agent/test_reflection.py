@@ -45,6 +45,7 @@ def names(answer: pb.ServerReflectionResponse) -> list[str]:
     return [one.name for one in answer.list_services_response.service]
 
 
+@pytest.mark.clause("EP-16")
 async def test_a_client_without_stubs_fetches_its_svid(agent: Agent) -> None:
     """EP-16: the described messages, under the standard's names and without a package, are those of the wire."""
     (answer,) = await ask(agent, Asked(file_containing_symbol="SpiffeWorkloadAPI"))
@@ -127,6 +128,7 @@ async def test_a_profile_that_is_off_is_not_described(tmp_path: Path) -> None:
     assert off.HasField("error_response")
 
 
+@pytest.mark.clause("EP-4")
 async def test_reflection_wants_the_header_and_no_identity(agent: Agent) -> None:
     """EP-4: on every request; what it tells is public."""
     agent.issuer.given = lambda _: ()

@@ -58,6 +58,7 @@ async def domains(client: WorkloadApiClient) -> list[list[str]]:
     return [sorted(one.trust_domain.name for one in bundles) for bundles in found]
 
 
+@pytest.mark.clause("WL-13")
 @pytest.mark.parametrize(
     ("with_each", "seen"),
     [
@@ -85,6 +86,7 @@ async def test_the_own_bundle_is_not_among_the_federated_ones(agent: Agent) -> N
         assert sorted(message.federated_bundles) == ["spiffe://friend.org", "spiffe://stranger.org"]
 
 
+@pytest.mark.clause("WL-4", "WL-7")
 async def test_a_foreign_bundle_that_goes_is_taken_off_every_stream(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-4: the whole state without it; who never saw it is not told."""
     federate(agent, ("friend.org",))
@@ -97,6 +99,7 @@ async def test_a_foreign_bundle_that_goes_is_taken_off_every_stream(agent: Agent
         assert len((await anext(x509)).bundles) == len(await anext(bundles)) == 1
 
 
+@pytest.mark.clause("WL-9", "WL-16")
 async def test_a_token_of_a_domain_it_does_not_federate_with_is_not_valid(
     agent: Agent, client: WorkloadApiClient
 ) -> None:
@@ -108,6 +111,7 @@ async def test_a_token_of_a_domain_it_does_not_federate_with_is_not_valid(
         await client.validate_jwt(STRANGER.token(now=now), "server")
 
 
+@pytest.mark.clause("WL-16")
 async def test_of_a_stranger_s_token_only_registered_claims_are_told(tmp_path: Path) -> None:
     """And those a setting names; our own server's are told whole."""
     said: dict[str, Any] = {"iss": "them", "role": "admin", "groups": ["a"], "task": "t1"}
@@ -122,6 +126,7 @@ async def test_of_a_stranger_s_token_only_registered_claims_are_told(tmp_path: P
     assert own.claims["role"] == "admin"
 
 
+@pytest.mark.clause("WL-16")
 @pytest.mark.parametrize("audience", ["server", ["server"], ["other", "server"]])
 async def test_the_audience_is_told_as_a_list(agent: Agent, client: WorkloadApiClient, audience: Any) -> None:
     """WL-16: whether the token has a text or a list."""
@@ -173,6 +178,7 @@ async def test_without_the_setting_it_does_not(agent: Agent, client: WorkloadApi
             await call
 
 
+@pytest.mark.clause("WL-1")
 @pytest.mark.parametrize(
     ("profiles", "off"),
     [

@@ -54,6 +54,7 @@ async def first_of(agent: Agent, path: str, **request: str) -> Any:
         return await stream.next()
 
 
+@pytest.mark.clause("WL-19")
 async def test_a_token_with_its_key_proves_who_it_is(agent: Agent, client: WorkloadApiClient) -> None:
     """End to end: fetched, shown with a proof, verified by the bundle of the same API; it names the instance."""
     (svid,) = await client.fetch_wit()
@@ -65,6 +66,7 @@ async def test_a_token_with_its_key_proves_who_it_is(agent: Agent, client: Workl
     assert jose.instance_of(jose.take_apart(svid.token, "a token")[1]) == held.instance
 
 
+@pytest.mark.clause("WL-12", "WL-15", "WL-20")
 async def test_the_bundles_hold_only_keys_of_their_kind(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-12, WL-13, WL-15: WIT keys here, JWT keys there, nothing of X.509 in either; foreign ones by federation."""
     (own,) = list(await client.fetch_wit_bundles())
@@ -73,6 +75,7 @@ async def test_the_bundles_hold_only_keys_of_their_kind(agent: Agent, client: Wo
     assert (set(jwt.jwt_authorities), dict(jwt.wit_authorities)) == ({"jwt-1"}, {})
 
 
+@pytest.mark.clause("WL-19")
 async def test_one_of_each_identity_or_only_of_the_one_named(agent: Agent, client: WorkloadApiClient) -> None:
     """In the order of the identities, no hint twice; another's is refused, what is no SPIFFE ID is malformed."""
     two(agent)
@@ -93,6 +96,7 @@ async def test_every_process_has_its_own_key_and_asks_once(agent: Agent, client:
     assert agent.issuer.wits == 1
 
 
+@pytest.mark.clause("WL-4", "WL-6")
 async def test_a_new_one_is_pushed_at_half_its_life(agent: Agent, client: WorkloadApiClient) -> None:
     """With another key; nothing is sent before."""
     async with aclosing(client.watch_wit()) as updates:
@@ -138,6 +142,7 @@ async def test_while_the_server_is_away_the_old_one_is_served_until_it_expires(
             await anext(updates)
 
 
+@pytest.mark.clause("WL-11")
 async def test_a_withdrawn_identity_takes_its_token_along(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-11: the other stays; with the last the stream ends with PermissionDenied."""
     two(agent)
@@ -191,6 +196,7 @@ async def test_a_server_that_signs_something_else_is_not_believed(agent: Agent, 
             await client.fetch_wit()
 
 
+@pytest.mark.clause("WL-1")
 async def test_a_server_without_wit_and_a_node_agent_without_it(tmp_path: Path) -> None:
     """WL-1: both are Unimplemented to the caller, and the rest goes on."""
     async with workload_api(tmp_path) as agent, WorkloadApiClient(agent.address) as client:

@@ -14,14 +14,18 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
+from pydantic import ValidationError
 
 from attestor._proto import workload_pb2 as pb
 from attestor.client.errors import NoIdentity, Unsupported
 from attestor.client.workload_api import WorkloadApiClient
+from attestor.node_agent.settings import NodeAgentSettings
+from attestor.node_agent.workload_api import WorkloadApi
 from attestor.wire import wit
 from attestor.wire import workload as wire
 from ca.errors import Malformed, Unavailable
 from ca.spiffe import x509svid
+from ca.spiffe.id import TrustDomain
 from fakes.issuer import identity
 from fakes.workload import Agent, workload_api
 
@@ -68,6 +72,7 @@ async def status(agent: Agent, method: Any, headers: list[tuple[str, str]]) -> t
     return Status.OK, ""
 
 
+@pytest.mark.clause("EP-1", "EP-2", "EP-6", "EP-15", "WL-10", "WL-21")
 async def test_an_x509_svid_comes_with_its_key_and_bundle(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-10: everything mandatory is there, and it verifies."""
     context = await client.fetch_x509()
@@ -77,6 +82,7 @@ async def test_an_x509_svid_comes_with_its_key_and_bundle(agent: Agent, client: 
     assert x509svid.verify(chain, context.bundles, agent.clock.now()).instance == svid.instance
 
 
+@pytest.mark.clause("WL-13", "WL-14", "WL-16")
 async def test_bundles_and_tokens(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-13, WL-14, WL-16: the trust domain is in both, a token has its audience, and is judged."""
     domain = agent.issuer.authority.trust_domain
@@ -93,6 +99,7 @@ async def test_bundles_and_tokens(agent: Agent, client: WorkloadApiClient) -> No
         await client.validate_jwt("not.a.token", "server")
 
 
+@pytest.mark.clause("WL-14")
 async def test_a_token_of_one_identity(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-14: without a name one for each, with a name only that; another's is refused."""
     first, second = agent.issuer.authority.id("/a"), agent.issuer.authority.id("/b")
@@ -103,6 +110,7 @@ async def test_a_token_of_one_identity(agent: Agent, client: WorkloadApiClient) 
         await client.fetch_jwt(["x"], agent.issuer.authority.id("/c"))
 
 
+@pytest.mark.clause("EP-4")
 @pytest.mark.parametrize("method", METHODS, ids=lambda one: one[0].rpartition("/")[2])
 @pytest.mark.parametrize("headers", [[], [("workload.spiffe.io", "True")], [("workload.spiffe.io", "false")]])
 async def test_without_the_header_every_call_is_invalid(agent: Agent, method: Any, headers: Any) -> None:
@@ -112,6 +120,7 @@ async def test_without_the_header_every_call_is_invalid(agent: Agent, method: An
     assert "workload.spiffe.io" in message
 
 
+@pytest.mark.clause("EP-13", "WL-11")
 @pytest.mark.parametrize("method", METHODS, ids=lambda one: one[0].rpartition("/")[2])
 async def test_without_an_identity_every_call_is_denied(agent: Agent, method: Any) -> None:
     """WL-11."""
@@ -120,6 +129,7 @@ async def test_without_an_identity_every_call_is_denied(agent: Agent, method: An
     assert code is Status.PERMISSION_DENIED
 
 
+@pytest.mark.clause("EP-13")
 @pytest.mark.parametrize("method", METHODS, ids=lambda one: one[0].rpartition("/")[2])
 async def test_before_the_server_has_spoken_every_call_is_unavailable(agent: Agent, method: Any) -> None:
     """Workload Endpoint: initialising is Unavailable, and is tried again."""
@@ -128,6 +138,7 @@ async def test_before_the_server_has_spoken_every_call_is_unavailable(agent: Age
     assert code is Status.UNAVAILABLE
 
 
+@pytest.mark.clause("WL-2")
 async def test_what_nobody_offers_is_unimplemented(agent: Agent) -> None:
     """Endpoint: an unknown call is not tried again."""
     method = ("/SpiffeWorkloadAPI/Nothing", Cardinality.UNARY_UNARY, pb.X509SVIDRequest(), pb.X509SVIDResponse)
@@ -135,6 +146,7 @@ async def test_what_nobody_offers_is_unimplemented(agent: Agent) -> None:
     assert code is Status.UNIMPLEMENTED
 
 
+@pytest.mark.clause("WL-8", "WL-14")
 async def test_a_token_without_audience_is_invalid(agent: Agent) -> None:
     """WL-8, WL-14."""
     for request in (pb.JWTSVIDRequest(), pb.JWTSVIDRequest(audience=[""]), pb.JWTSVIDRequest(audience=["a"] * 33)):
@@ -143,6 +155,7 @@ async def test_a_token_without_audience_is_invalid(agent: Agent) -> None:
         assert code is Status.INVALID_ARGUMENT
 
 
+@pytest.mark.clause("WL-4", "WL-5", "WL-6")
 async def test_a_rotation_is_pushed(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-4 to WL-6: the whole state at once, and again when it changed; the instance stays."""
     async with aclosing(client.watch_x509()) as updates:
@@ -154,6 +167,7 @@ async def test_a_rotation_is_pushed(agent: Agent, client: WorkloadApiClient) -> 
     assert second.svids[0].instance == first.svids[0].instance
 
 
+@pytest.mark.clause("WL-4", "WL-6")
 async def test_a_new_bundle_is_pushed(agent: Agent, client: WorkloadApiClient) -> None:
     """To X.509 and JWT streams alike."""
     async with aclosing(client.watch_x509_bundles()) as x509, aclosing(client.watch_jwt_bundles()) as jwt:
@@ -166,6 +180,7 @@ async def test_a_new_bundle_is_pushed(agent: Agent, client: WorkloadApiClient) -
         assert (await anext(jwt)).get(fresh.trust_domain) is not None
 
 
+@pytest.mark.clause("WL-11")
 async def test_a_withdrawn_identity_ends_the_stream(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-11: with PermissionDenied, whether by rules, by the server's word, or because the node was sent away."""
     async with aclosing(client.watch_x509()) as updates:
@@ -187,6 +202,7 @@ async def test_a_withdrawn_identity_ends_the_stream(agent: Agent, client: Worklo
             await anext(updates)
 
 
+@pytest.mark.clause("WL-10", "WL-17")
 async def test_hints_are_unique(agent: Agent, client: WorkloadApiClient) -> None:
     """WL-10: the second of the same name goes without one; the first stays the default (WL-17)."""
     authority = agent.issuer.authority
@@ -243,6 +259,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.clause("EP-11", "EP-12")
 async def test_each_process_is_its_own_instance(agent: Agent, client: WorkloadApiClient) -> None:
     """Another process has another instance; when it is killed its instance leaves the live set."""
     own = (await client.fetch_x509()).svids[0].instance
@@ -260,3 +277,42 @@ async def test_an_unsupported_call_is_told_apart(agent: Agent) -> None:
     async with WorkloadApiClient(agent.address) as client:
         with pytest.raises(Unsupported):
             await client._unary("/SpiffeWorkloadAPI/Nothing", pb.X509SVIDRequest(), pb.X509SVIDResponse)
+
+
+async def test_ep_5_every_call_of_our_client_carries_the_header(client: WorkloadApiClient) -> None:
+    """The endpoint refuses each call without it, whatever came before on the connection, and refuses none of these."""
+    (token,) = await client.fetch_jwt(["a"])
+    for call in (
+        client.fetch_x509(),
+        client.fetch_x509_bundles(),
+        client.fetch_jwt_bundles(),
+        client.fetch_wit(),
+        client.fetch_wit_bundles(),
+        client.validate_jwt(token.token, "a"),
+    ):
+        assert await call
+
+
+@pytest.mark.clause("WL-2")
+async def test_ep_14_the_service_has_the_standard_s_methods_and_no_others(agent: Agent) -> None:
+    """What is more is under other names."""
+    api = WorkloadApi(agent.renewal, agent.issuer, agent.clock, agent.issuer.authority.trust_domain)
+    assert {one.path for one in api.methods()} == {
+        f"/SpiffeWorkloadAPI/{name}"
+        for name in (
+            "FetchX509SVID", "FetchX509Bundles", "FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID",
+            "FetchWITSVID", "FetchWITBundles",
+        )
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:8081", "unix:///run/workload.sock", "run/workload.sock"])
+def test_ep_3_the_endpoint_is_a_path_and_nothing_else(tmp_path: Path, address: str) -> None:
+    """No setting opens it to a network, where nobody would say who calls."""
+    with pytest.raises(ValidationError, match="absolute path"):
+        NodeAgentSettings(
+            trust_domain=TrustDomain.parse("example.org"),
+            state=tmp_path,
+            admin_socket=tmp_path / "admin.sock",
+            workload_socket=Path(address),
+        )

@@ -42,6 +42,7 @@ def test_values_survive_the_wire() -> None:
     assert workload.decode_validated(workload.encode_validated(validated)) == validated
 
 
+@pytest.mark.clause("WL-8", "WL-10")
 @pytest.mark.parametrize("field", ["spiffe_id", "x509_svid", "x509_svid_key", "bundle"])
 def test_a_message_with_an_empty_mandatory_field_is_discarded(field: str) -> None:
     """WL-8."""
@@ -66,6 +67,7 @@ def test_an_answer_without_anything_is_discarded() -> None:
             decode(message)
 
 
+@pytest.mark.clause("WL-10")
 def test_of_two_entries_with_one_hint_the_first_is_kept() -> None:
     """WL-10; entries without a hint are all kept."""
     second, bare = replace(ENTRY, chain=b"d"), replace(ENTRY, hint="", chain=b"e")
