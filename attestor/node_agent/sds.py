@@ -40,6 +40,7 @@ from attestor.wire.sds import Response, SecretRequest, Trust
 from ca.errors import Malformed, Unavailable
 from ca.runtime import grpc, log
 from ca.runtime.grpc import GrpcCall, Method
+from ca.runtime.metrics import Metrics
 from ca.spiffe.id import SpiffeId, TrustDomain
 
 _log = log.get(__name__)
@@ -61,11 +62,14 @@ class Naming:
 class SecretDiscovery:
     """The handlers; `methods` is what a gRPC server wants."""
 
-    def __init__(self, renewal: Renewal, issuer: Issuer, own: TrustDomain, naming: Naming) -> None:
+    def __init__(
+        self, renewal: Renewal, issuer: Issuer, own: TrustDomain, naming: Naming, metrics: Metrics | None = None
+    ) -> None:
         self._renewal = renewal
         self._issuer = issuer
         self._own = own
         self._naming = naming
+        self._metrics = metrics or Metrics()
         self._versions = itertools.count(1)
 
     def methods(self) -> Sequence[Method]:
@@ -110,6 +114,7 @@ class SecretDiscovery:
             if subscription.hear(request):
                 subscription.wake.announce()
             if request.refused is not None and request.nonce == subscription.nonce:
+                self._metrics.count("sojourn_sds_refused_total")
                 names = ", ".join(subscription.names) or "everything"
                 _log.warning("Envoy refused a secret", instance=held.instance, secrets=names, reason=request.refused)
 

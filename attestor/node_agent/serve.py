@@ -26,7 +26,7 @@ from attestor.node_agent.sources import open_attestor
 from attestor.node_agent.spiffe_broker_api import SpiffeBrokerApi
 from attestor.node_agent.upstream import Upstream
 from attestor.node_agent.workload_api import WorkloadApi
-from ca.errors import Malformed
+from ca.errors import Malformed, Problem
 from ca.runtime import grpc, log, places, web
 from ca.runtime.clock import Clock
 from ca.runtime.health import serve_health
@@ -43,6 +43,7 @@ DRAIN = 2.0
 """Seconds calls get to finish when it stops; streams are told at once."""
 
 _log = log.get(__name__)
+_REFUSED = frozenset({"untrusted", "revoked", "malformed"})
 
 
 @asynccontextmanager
@@ -148,7 +149,7 @@ async def _assemble(
         attestor=attestor,
         renewal=renewal,
         workload_api=WorkloadApi(renewal, upstream, clock, settings.trust_domain, settings.workload_api.profiles()),
-        sds=SecretDiscovery(renewal, upstream, settings.trust_domain, settings.envoy.naming()),
+        sds=SecretDiscovery(renewal, upstream, settings.trust_domain, settings.envoy.naming(), metrics),
         admin_api=AdminApi(holdings, attestor, upstream, part),
     )
 
@@ -197,7 +198,13 @@ async def _broker_listener(
         allowed=chosen.allowed(),
         svid=lambda: upstream.identity.svid if upstream.identity else None,
     )
-    context = api.context(lambda problem: _log.warning("a broker's handshake was refused", error=problem))
+
+    def refused(problem: Problem) -> None:
+        reason = problem.code if problem.code in _REFUSED else "other"
+        metrics.count("sojourn_handshakes_refused_total", reason=reason)
+        _log.warning("the handshake of a gateway was refused", error=problem)
+
+    context = api.context(refused)
     options = api.options(grpc.Options(metrics=metrics, drain=DRAIN))
     if isinstance(chosen.endpoint, UnixEndpoint):
         path = _folder(Path(chosen.endpoint.path), mode=0o711)

@@ -109,6 +109,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("sojourn_svid_expiry_timestamp_seconds", _G, "When this process's own SVID ends", "seconds"),
     Metric("sojourn_handshakes_refused_total", _C, "TLS handshakes refused, by class of reason", "handshakes",
            {"reason": _REFUSED}),
+    Metric("sojourn_sds_refused_total", _C, "Secrets an Envoy was sent and refused", "secrets"),
     # decisions and tasks
     Metric("sojourn_decisions_total", _C, "Decisions by their answer", "decisions",
            {"effect": ("permit", "deny", "step-up")}),

@@ -59,6 +59,7 @@ class Broker:
 
     agent: Agent
     path: Path
+    address: tuple[str, int]
     refusals: list[Problem]
 
     @property
@@ -107,15 +108,21 @@ async def broker_api(folder: Path, *sources: WorkloadSource) -> AsyncIterator[Br
         )
         options = api.options(grpc.Options(drain=0.0))
         path, context = folder / "broker.sock", api.context(refusals.append)
-        async with grpc.listen_unix(api.methods(), path, ssl=context, options=options):
-            yield Broker(agent, path, refusals)
+        async with (
+            grpc.listen_unix(api.methods(), path, ssl=context, options=options),
+            grpc.listen_tls(api.methods(), host="127.0.0.1", port=0, ssl=context, options=options) as address,
+        ):
+            yield Broker(agent, path, address, refusals)
 
 
 @asynccontextmanager
-async def channel_at(path: Path, caller: End) -> AsyncIterator[Channel]:
-    """A connection of `caller` to the socket at `path`."""
+async def channel_at(where: Path | tuple[str, int], caller: End) -> AsyncIterator[Channel]:
+    """A connection of `caller` to a socket or an address."""
+    host, port = where if isinstance(where, tuple) else (None, None)
     async with Channel(
-        path=str(path),
+        host,
+        port,
+        path=str(where) if isinstance(where, Path) else None,
         ssl=caller.client(alpn=["h2"]),
         config=Configuration(ssl_target_name_override="node-agent"),
         codec=ProtoCodec(),
@@ -125,9 +132,11 @@ async def channel_at(path: Path, caller: End) -> AsyncIterator[Channel]:
 
 
 @asynccontextmanager
-async def call_at(path: Path, caller: End, method: Any, reference: Reference) -> AsyncIterator[Stream[Any, Any]]:
+async def call_at(
+    where: Path | tuple[str, int], caller: End, method: Any, reference: Reference
+) -> AsyncIterator[Stream[Any, Any]]:
     """A call of `caller` there."""
-    async with channel_at(path, caller) as channel, opened(channel, method, request_for(method, reference)) as stream:
+    async with channel_at(where, caller) as channel, opened(channel, method, request_for(method, reference)) as stream:
         yield stream
 
 

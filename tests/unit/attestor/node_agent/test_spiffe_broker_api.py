@@ -30,6 +30,7 @@ from fakes.broker_api import (
     X509,
     Broker,
     broker_api,
+    call_at,
     ends,
     heard,
     opened,
@@ -69,6 +70,14 @@ async def test_a_process_that_never_called_is_served(broker: Broker) -> None:
                 assert [each.instance for each in held] == [peer.instance]
         for method in METHODS:
             assert await outcome(broker, method, ProcessReference(one.pid)) == (Status.OK, None)
+
+
+@pytest.mark.clause("BR-1")
+async def test_an_address_serves_as_well_as_a_socket(broker: Broker) -> None:
+    """The same over TCP."""
+    with process() as one:
+        async with call_at(broker.address, broker.caller(), X509, ProcessReference(one.pid)) as stream:
+            assert len((await heard(stream)).svids) == 1
 
 
 @pytest.mark.clause("BR-22")
