@@ -12,17 +12,18 @@ one list in `pause`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
 from ca import store
 from ca.authority import Authority
+from ca.errors import Problem
 from ca.profiles import crl
 from ca.profiles.prepared import BACKDATE, Kind
 from ca.runtime import failpoint, log
 from ca.runtime.clock import micros
-from ca.runtime.database import Transaction
+from ca.runtime.database import StoreFull, Transaction
 from ca.runtime.process import Wake
 from ca.spiffe.revocation_list import RevocationLists
 from ca.store import StoredAuthority, StoredList
@@ -40,6 +41,7 @@ class Lists:
     def __init__(self, authority: Authority, *, pause: timedelta = PAUSE) -> None:
         self._authority, self._pause = authority, pause
         self._signed_at: dict[bytes, datetime] = {}
+        self._unkept: dict[bytes, StoredList] = {}
         self._subscribers: list[Callable[[], object]] = []
         self.due = Wake()
         """Set it after a commit that took something back: the list need not wait for its turn."""
@@ -66,20 +68,27 @@ class Lists:
         self._subscribers.append(callback)
 
     async def tick(self, now: datetime) -> None:
-        """Sign what is due, and notice what other servers signed."""
+        """Sign what is due, and notice what other servers signed. Raises what kept it from signing one of them."""
         ring = self._authority.ring
-        known = await ring.database.read(store.numbers)
+        known, trouble = await ring.database.read(store.numbers), None
         for authority in ring.own:
             if authority.certificate is None or not ring.has_key(authority) or now >= authority.not_after:
                 continue
-            number = known.get(authority.key_id, 0)
-            if (
-                await self._is_due(authority.key_id, number, now)
-                and await self._sign(authority, number, now)
-                and number
-            ):
+            newest = max(known.get(authority.key_id, 0), self._number_unkept(authority.key_id))
+            try:
+                signed = await self._is_due(authority.key_id, newest, now) and await self._sign(authority, newest, now)
+            except Problem as problem:  # of one key; the others' lists are due all the same
+                trouble = problem
+                continue
+            if signed and newest:
                 self._signed_at[authority.key_id] = now
         await self._look(now)
+        if trouble is not None:
+            raise trouble
+
+    def _number_unkept(self, key_id: bytes) -> int:
+        found = self._unkept.get(key_id)
+        return 0 if found is None else found.number
 
     async def _is_due(self, key_id: bytes, number: int, now: datetime) -> bool:
         if not number:
@@ -97,39 +106,47 @@ class Lists:
         return await self._authority.ring.database.read(unit)
 
     async def _sign(self, authority: StoredAuthority, above: int, now: datetime) -> bool:
-        ring, number = self._authority.ring, max(above + 1, micros(now) // 1_000_000)
+        key_id, number = authority.key_id, max(above + 1, micros(now) // 1_000_000)
         failpoint.reach("revocation.claim.before")
-        # It tells of what was taken back, so it goes on with a full disk.
-        entries = await ring.database.write(
-            partial(
-                store.claim_entries,
-                issuer_key_id=authority.key_id,
-                above=above,
-                number=number,
-                most=crl.MOST_ENTRIES,
-                now=now,
-            ),
-            ending=True,
+        claim = partial(
+            store.claim_entries, issuer_key_id=key_id, above=above, number=number, most=crl.MOST_ENTRIES, now=now
         )
+        entries = await self._authority.ring.database.write(claim, ending=True)
         if len(entries) >= crl.MOST_ENTRIES:
             _log.error("a revocation list is full: replace the authority", entries=len(entries), kind=authority.kind)
+        signed = await self._signed(authority, number, entries, now)
+        failpoint.reach("revocation.keep.before")
+        kept = await self._keep(signed)
+        _log.info("revocation list signed", kind=authority.kind, number=number, entries=len(entries), kept=kept)
+        return kept
+
+    async def _signed(
+        self, authority: StoredAuthority, number: int, entries: Sequence[crl.Entry], now: datetime
+    ) -> StoredList:
         request = crl.ListRequest(
             number=number,
             this_update=max(now - BACKDATE, authority.not_before),
             next_update=authority.not_after,
             entries=entries,
         )
-        prepared = crl.prepare(request, ring.issuer(authority))
-        signed = StoredList(
+        prepared = crl.prepare(request, self._authority.ring.issuer(authority))
+        return StoredList(
             issuer_key_id=authority.key_id,
             number=number,
             this_update=prepared.not_before,
             next_update=prepared.not_after,
             der=await self._authority.sign_list(prepared),
         )
-        failpoint.reach("revocation.keep.before")
-        kept = await ring.database.write(partial(store.keep, one=signed), ending=True)
-        _log.info("revocation list signed", kind=authority.kind, number=number, entries=len(entries), kept=kept)
+
+    async def _keep(self, signed: StoredList) -> bool:
+        """Durable if the disk has room; what it names is durable, so it is shown either way (law 3, traps 12)."""
+        try:
+            kept = await self._authority.ring.database.write(partial(store.keep, one=signed), ending=True)
+        except StoreFull as error:
+            _log.error("a revocation list is shown and can't be kept", error=error)
+            self._unkept[signed.issuer_key_id] = signed
+            return True
+        self._unkept.pop(signed.issuer_key_id, None)
         return kept
 
     async def _look(self, now: datetime) -> None:
@@ -139,12 +156,13 @@ class Lists:
         believed = {one.key_id for one in self._authority.ring.authorities}
         if known.keys() - believed:  # or of one that another server has just made
             await database.write(partial(store.forget_finished, now=now), ending=True)
-        if {one.issuer_key_id: one.number for one in self.current} == {
-            key_id: number for key_id, number in known.items() if key_id in believed
-        }:
+        known |= {key_id: one.number for key_id, one in self._unkept.items() if one.number > known.get(key_id, 0)}
+        wanted = {key_id: number for key_id, number in known.items() if key_id in believed}
+        if {one.issuer_key_id: one.number for one in self.current} == wanted:
             return
-        found = [one for one in await database.read(store.lists) if one.issuer_key_id in believed]
-        self.current = tuple(found)
-        self.revocations = RevocationLists.of(one.der for one in found)
+        found = {one.issuer_key_id: one for one in await database.read(store.lists)}
+        found |= {key_id: one for key_id, one in self._unkept.items() if one.number == wanted.get(key_id)}
+        self.current = tuple(found[key_id] for key_id in sorted(found.keys() & believed))
+        self.revocations = RevocationLists.of(self.ders)
         for callback in tuple(self._subscribers):
             callback()

@@ -229,6 +229,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
     """Everything that is due by itself."""
     woken, clock = Wake(), parts.clock
     parts.authority.subscribe(woken.set)
+    parts.lists.subscribe(woken.set)
     reload = await _bells(stack, parts)
 
     async def gauges(now: datetime) -> None:

@@ -202,3 +202,29 @@ async def crl(open_: Held, issuer: str) -> Any:
         async with session.get(f"/crl/{issuer}") as answer:
             assert (answer.status == 200) == (issuer in known)
             return await answer.read() if answer.status == 200 else None
+
+
+async def test_the_server_itself_shows_another_leaf_when_its_own_was_revoked(tmp_path: Path) -> None:
+    """Otherwise an order below `/sojourn` would cut off every node."""
+    async with held(tmp_path) as open_:
+        before = await shown_by(open_)
+        assert (await open_.revoke(under="/sojourn/server"))["leaf_count"] == 1
+        async with as_node(open_.server.address, open_.admitted) as node, following(node) as follow:
+            hear = Hearing()
+            await until(follow, hear, lambda _: names(hear.lists, before))
+            while await shown_by(open_) == before:
+                await follow.recv_message()  # a beat
+
+
+async def shown_by(open_: Held) -> int:
+    """The serial of the leaf a new connection is shown."""
+    seen: list[int] = []
+
+    def verify_nobody(chain: Any) -> str:
+        seen.append(der.certificate(chain[0], "the server's chain").serial_number)
+        return "server"
+
+    async with connected(open_.server.address, None, verify_nobody) as link:
+        with pytest.raises(Problem), answers_from("the server"):
+            await ask(link, wire.RESOLVE, pb.ResolveRequest(), pb.ResolveResponse)
+    return seen[0]

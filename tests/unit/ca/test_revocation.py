@@ -7,21 +7,24 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 
 from ca import store
 from ca.authority import Authority
+from ca.errors import Unavailable
 from ca.keys.memory import MemoryKeyStore
 from ca.profiles.prepared import Kind, Prepared
 from ca.revocation import PAUSE, TIDY, Lists
-from ca.rotation import Rotation
-from ca.runtime.database import Transaction
+from ca.rotation import Rotation, open_authority
+from ca.runtime.database import Database, StoreFull, Transaction, Unit
+from ca.runtime.sqlite import open_sqlite
 from ca.spiffe.revocation_list import RevocationList
 from ca.store import Issued, State
 from ca.store.revoked import GRACE
-from fakes.authority import BEGIN, INSTANCE, leaf, opened, settings
+from fakes.authority import BEGIN, INSTANCE, WatchedKeyStore, leaf, opened, settings
 from fakes.clock import ManualClock
 
 OTHER = "f" * 32
@@ -248,3 +251,63 @@ async def test_who_watches_is_told_of_a_new_list_and_of_nothing_else(authority: 
     await take_back(authority, clock, INSTANCE)
     await lists.tick(clock.now())
     assert len(told) == 2
+
+
+class RoomForRowsOnly:
+    """A real store with room for a row and, while `full`, for no list."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self.full = database, False
+
+    async def read(self, unit: Unit[Any]) -> Any:
+        return await self._database.read(unit)
+
+    async def write(self, unit: Unit[Any], *, ending: bool = False) -> Any:
+        if self.full and getattr(unit, "func", None) is store.keep:
+            raise StoreFull("no space is left")
+        return await self._database.write(unit, ending=ending)
+
+
+async def test_a_list_the_disk_has_no_room_for_is_shown_all_the_same(tmp_path: Path, clock: ManualClock) -> None:
+    """What ends access waits for no record; a new process signs it above what was shown (traps 12)."""
+    async with open_sqlite(tmp_path / "ca.db") as database:
+        room = RoomForRowsOnly(database)
+        async with open_authority(settings(), room, MemoryKeyStore(), clock) as authority:
+            lists = Lists(authority)
+            await lists.tick(clock.now())
+            first = await issue(authority, clock)
+            room.full = True
+            await take_back(authority, clock, INSTANCE)
+            await lists.tick(clock.now())
+            shown = of(lists, authority, Kind.ISSUING)
+            assert shown.serials == frozenset({first.serial})
+            await clock.advance(60)
+            await lists.tick(clock.now())
+            assert of(lists, authority, Kind.ISSUING).number == shown.number
+            another = Lists(authority)
+            room.full = False
+            await another.tick(clock.now())
+            assert of(another, authority, Kind.ISSUING).serials == shown.serials
+            assert of(another, authority, Kind.ISSUING).number > shown.number
+            second = await issue(authority, clock, OTHER)
+            await take_back(authority, clock, OTHER)
+            await lists.tick(clock.now())
+            assert second.serial in of(lists, authority, Kind.ISSUING).serials
+
+
+async def test_a_key_that_fails_keeps_nobody_else_s_list_back(tmp_path: Path, clock: ManualClock) -> None:
+    """It is tried again, and said, with every tick."""
+    keys = WatchedKeyStore(MemoryKeyStore())
+    async with opened(tmp_path, keys, clock) as authority:
+        lists = Lists(authority)
+        await lists.tick(clock.now())
+        gone = await issue(authority, clock)
+        await take_back(authority, clock, INSTANCE)
+        keys.sign_failure = Unavailable("the token does not answer")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="token"):
+                await lists.tick(clock.now())
+            assert len(lists.ders) == 2
+        keys.sign_failure = None
+        await lists.tick(clock.now())
+        assert gone.serial in of(lists, authority, Kind.ISSUING).serials
