@@ -116,18 +116,17 @@ async def serve(
         BadSettings: the rules, or where keys rest, can't be used.
         StoreLocked: another server has this store.
     """
-    part = readiness.part("attestor server")
+    metrics, part = metrics or Metrics(), readiness.part("attestor server")
     rules = _rules(settings)  # first: what can't be meant is refused before anything is made
     take_descriptors()
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(settings.database))
+        database = await stack.enter_async_context(open_database(settings.database, metrics=metrics))
         await migrate(database, "attestor.server", MIGRATIONS)
         authority = await stack.enter_async_context(
             open_authority(settings.authority(), database, _key_store(settings), clock, _upstream(settings))
         )
-        counts = metrics or Metrics()
-        platforms = await stack.enter_async_context(open_platforms(settings, clock, counts))
-        parts = _assemble(settings, clock, counts, database, authority, rules, platforms)
+        platforms = await stack.enter_async_context(open_platforms(settings, clock, metrics))
+        parts = _assemble(settings, clock, metrics, database, authority, rules, platforms)
         await _until_it_signs(parts, part)
         await parts.lists.tick(clock.now())
         await parts.own.tick(clock.now())

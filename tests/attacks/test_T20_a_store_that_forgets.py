@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from ca.runtime.database import open_database
 from ca.runtime.postgres import open_postgres
 from ca.runtime.postgres_session import Unsafe
 from fakes.stores import as_superuser, create, database_of, insert, postgres_address, tapped_store
-from servers.postgres import postgres
+from servers.postgres import postgres, standby_of
 
 
 @pytest.fixture
@@ -55,4 +56,24 @@ async def test_another_store_behind_the_same_address_is_noticed(address: str) ->
             await connection.close()
         with pytest.raises(Unavailable, match="may be gone"):
             await store.write(insert(1))
+    assert len(heard) == 1
+
+
+async def test_a_promoted_replica_is_another_incarnation() -> None:
+    """It may lack what the primary had told to be durable; a replica that was not promoted takes no writes at all."""
+    heard: list[BaseException] = []
+    async with postgres(fresh=True) as primary:
+        address = await primary.store("ha")
+        with standby_of(primary) as standby:
+            both = address.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
+            async with open_postgres(both, on_change=heard.append) as store:
+                await store.write(create)
+                primary.stop(signal.SIGKILL)
+                with pytest.raises(Unavailable, match="can't be reached"):
+                    await store.write(insert(1))
+                connection = await standby.connect()
+                assert await connection.fetchval("SELECT pg_promote()")
+                await connection.close()
+                with pytest.raises(Unavailable, match=r"timeline 1.*timeline 2.*may be gone"):
+                    await store.write(insert(1))
     assert len(heard) == 1

@@ -24,8 +24,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -242,6 +242,22 @@ async def postgres(
         _RUNNING[key] = await _open(binaries, options)
         atexit.register(_end, _RUNNING[key])
     yield _RUNNING[key]
+
+
+@contextlib.contextmanager
+def standby_of(primary: Server) -> Iterator[Server]:
+    """A replica that follows `primary`, asynchronously, until somebody promotes it."""
+    folder = Path(tempfile.mkdtemp(prefix="sj-pg-", dir="/tmp"))
+    _own(folder)
+    command = [str(primary.binaries / "pg_basebackup"), "-D", str(folder / "data"), "-R", "-X", "stream"]
+    command += ["-c", "fast", "-h", primary.host, "-p", str(primary.port), "-U", primary.superuser, "--no-sync"]
+    subprocess.run(command, check=True, cwd=folder, env={**os.environ, "PGPASSWORD": primary.password}, **_identity())
+    standby = replace(primary, folder=folder, port=_free_port(), process=None)
+    standby.start()
+    try:
+        yield standby
+    finally:
+        _end(standby)
 
 
 async def _open(binaries: Path, options: Sequence[str]) -> Server:

@@ -12,7 +12,7 @@ from ca.errors import Malformed, Unavailable
 from ca.runtime.database import open_database
 from fakes.stores import create, ids, insert
 from fakes.web_pki import WebAuthority
-from servers.postgres import postgres
+from servers.postgres import installations, postgres
 
 
 def _private(path: Path, content: bytes) -> Path:
@@ -73,3 +73,14 @@ async def test_a_wrong_password_and_a_missing_one_are_told_apart(tmp_path: Path)
         with pytest.raises(Malformed, match="can't read"):
             async with open_database(f"{base}?password=file:{tmp_path}/none"):
                 pass
+
+
+@pytest.mark.parametrize("name", installations())
+async def test_every_release_that_is_here_can_hold_a_store_and_the_host_that_answers_is_found(name: str) -> None:
+    """By a role that owns its database and nothing else."""
+    async with postgres(installations()[name], fresh=True) as server:
+        address = await server.store("any")
+        async with open_database(address.replace("@", "@127.0.0.1:1,")) as store:
+            await store.write(create)
+            await store.write(insert(1))
+            assert await ids(store) == [1]
