@@ -50,7 +50,7 @@ class Tokens:
         if identity is None or (identity.ends_at is not None and now >= identity.ends_at):
             raise NotEntitled("the calling process has no such identity")
         known = held.tokens.get(key)
-        if known is not None and known.is_fresh(now):
+        if known is not None and known.is_fresh(now) and not self._is_taken_back(known.text):
             return known.text
         text = await self._issuer.sign_jwt(JwtItem(attestation=held.attestation(), id=spiffe_id, audience=audience))
         svid = jwtsvid.parse_unverified(text)
@@ -90,6 +90,11 @@ class Tokens:
     def wits_due(self, held: Held, now: datetime) -> bool:
         """Whether one that was handed over is to be replaced."""
         return any(self._is_due(wit, now) for wit in held.wits.values())
+
+    def _is_taken_back(self, token: str) -> bool:
+        """Whether its key is withdrawn; it may have been signed before that and kept after all others were dropped."""
+        header, _ = jose.take_apart(token, "a JWT-SVID")
+        return str(header.get("kid")) in {key_id.hex() for key_id in self._issuer.withdrawn}
 
     def _is_due(self, wit: Wit | None, now: datetime) -> bool:
         return wit is None or not wit.is_fresh(now) or self._is_withdrawn(wit)

@@ -8,6 +8,7 @@ bundle's row, so a ring that is behind is refused and never overwrites.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
@@ -20,7 +21,7 @@ from ca.authority.purposes import PURPOSES
 from ca.authority.settings import AuthoritySettings, name_warnings
 from ca.authority.shown import bundle_of, key_id_of, spki, spki_of, store_warnings, subject
 from ca.authority.upstream import Upstream
-from ca.errors import Problem, Stale, Unavailable
+from ca.errors import Conflict, Problem, Stale, Unavailable
 from ca.keys.protocol import KeyNotFound, KeyStore, KeyUnusable, SigningKey
 from ca.profiles.prepared import Issuer, Kind
 from ca.runtime.database import Database, Transaction, Unit
@@ -34,6 +35,12 @@ class KeyLost(Problem):
     code = "key-lost"
 
 
+class NameTaken(Conflict):
+    """Another process serves under this server's name; whoever took it last has it, and the other one ends."""
+
+    code = "name-taken"
+
+
 class Ring:
     """Loaded by `Ring.load`."""
 
@@ -45,6 +52,7 @@ class Ring:
         self.bundle = Bundle(trust_domain=settings.trust_domain, refresh_hint=settings.refresh_hint)
         self.warnings = [*name_warnings(settings.trust_domain), *store_warnings(key_store)]
         self.anchors: tuple[Anchor, ...] = ()
+        self.run = secrets.token_hex(8)
         self._generation = -1
         self._authorities: dict[bytes, StoredAuthority] = {}
         self._keys: dict[bytes, SigningKey] = {}
@@ -62,7 +70,11 @@ class Ring:
         """
         ring = cls(settings, database, key_store, upstream)
 
-        await database.write(partial(store.claim, trust_domain=settings.trust_domain), ending=True)
+        async def claim(tx: Transaction) -> None:
+            await store.claim(tx, settings.trust_domain)
+            await store.take_name(tx, settings.server, ring.run)
+
+        await database.write(claim, ending=True)
         await ring.clear_intents()
         await ring._read()
         await ring._load_keys()
@@ -227,8 +239,21 @@ class Ring:
         """Notice what other servers committed, and say that this one has; cheap when they did nothing.
 
         Answers whether anything changed; subscribers have then been called.
+
+        Raises:
+            NameTaken: another process has this server's name.
         """
-        changed = await self.database.read(store.generation) != self._generation
+
+        async def unit(tx: Transaction) -> tuple[int, str | None]:
+            return await store.generation(tx), await store.who_has(tx, self.settings.server)
+
+        generation, run = await self.database.read(unit)
+        if run != self.run:
+            raise NameTaken(
+                f"another process has the name `{self.settings.server}` now:"
+                " give each server over a store its own `name`"
+            )
+        changed = generation != self._generation
         if changed:
             await self._read()
             self._tell()
@@ -284,7 +309,7 @@ class Ring:
         needed = [each for each in lost if each.state in {State.PREPARED, State.ACTIVE}]
         if needed and self.key_store.durable:
             raise KeyLost(
-                f"the key `{needed[0].key_name}` is missing: restore the key store,"
+                f"the key `{needed[0].key_name}` of `{self.settings.server}` is missing: restore the key store,"
                 f" or remove the authority's database to begin the trust domain anew"
             )
         if needed:

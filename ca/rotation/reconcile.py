@@ -16,7 +16,7 @@ from ca.authority.propagation import may_sign
 from ca.authority.purposes import PURPOSES
 from ca.authority.settings import SHARE
 from ca.authority.shown import key_id_of
-from ca.errors import Conflict, Problem, Stale
+from ca.errors import Conflict, Problem, Stale, Unavailable
 from ca.profiles.prepared import BACKDATE, Kind
 from ca.rotation.table import TRANSITIONS, Event, step
 from ca.rotation.withdrawal import forgetting, revoking, tainting
@@ -46,7 +46,8 @@ class Rotation:
         """Do what is due: hear of other servers, give up lost keys, prepare, activate, retire, destroy.
 
         Raises:
-            Unavailable, KeyUnusable: a key store or the root kept elsewhere does not answer; everything else was done.
+            Unavailable: a key store or the root kept elsewhere does not do its part; everything else was done.
+            NameTaken: another process has this server's name.
         """
         async with self._lock:
             try:
@@ -61,8 +62,10 @@ class Rotation:
         trouble = await self._each_kind(tuple(PURPOSES), now)
         await self._retire(now)
         await self._ring.destroy_keys(now)
-        if trouble is not None:
+        if isinstance(trouble, Stale):
             raise trouble
+        if trouble is not None:  # whatever it was, the process goes on: what is signed meanwhile needs none of it
+            raise Unavailable(f"the authorities can't all be renewed: {trouble}") from trouble
 
     async def _each_kind(self, kinds: Sequence[Kind], now: datetime) -> Problem | None:
         """Advance each kind; what keeps one from it does not keep the others. The first trouble is the answer."""
@@ -121,6 +124,7 @@ class Rotation:
         """
         self._check_root(kind)
         async with self._lock:
+            await self._ring.reload(now)
             for each in (Kind.ROOT, Kind.ISSUING) if kind is Kind.ROOT else (kind,):
                 await self._move(self._of_another_root(each), Event.GIVE_UP, now)
                 if self._ring.prepared(each) is None:

@@ -39,7 +39,7 @@ from ca.store.revoked import (
 )
 from ca.store.revoked import claim as claim_entries
 from ca.store.revoked import count as count_revoked
-from ca.store.servers import LIVE, behind, heard, is_live, others
+from ca.store.servers import LIVE, behind, heard, is_live, others, take_name, who_has
 
 __all__ = [
     "LIVE",
@@ -87,7 +87,9 @@ __all__ = [
     "revoke_leaves_of",
     "sequence",
     "signed_by",
+    "take_name",
     "touch",
     "trusted",
     "unlisted",
+    "who_has",
 ]

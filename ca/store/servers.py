@@ -56,3 +56,16 @@ async def behind(tx: Transaction, authority: StoredAuthority, now: datetime, wai
         authority.key_id.hex(),
     )
     return [row["server"] for row in rows]
+
+
+async def take_name(tx: Transaction, server: str, run: str) -> None:
+    """From now on the process `run` has this server's name, and who had it before has not."""
+    await tx.execute(
+        "INSERT INTO ca_runs (server, run) VALUES ($1, $2) ON CONFLICT (server) DO UPDATE SET run = $2", server, run
+    )
+
+
+async def who_has(tx: Transaction, server: str) -> str | None:
+    """The process that took the name last."""
+    row = await tx.fetchrow("SELECT run FROM ca_runs WHERE server = $1", server)
+    return None if row is None else str(row["run"])

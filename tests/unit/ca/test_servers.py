@@ -16,6 +16,7 @@ from cryptography.x509 import Certificate
 
 from ca import store
 from ca.authority import Authority
+from ca.authority.ring import NameTaken
 from ca.errors import Conflict, Malformed, NotFound, Stale, Unavailable
 from ca.keys.memory import MemoryKeyStore
 from ca.profiles.prepared import Kind
@@ -172,6 +173,18 @@ async def test_a_server_that_is_gone_for_good_is_forgotten(database: Database, s
         for name, words in (("one", "nothing of a server `one`"), ("two", "is alive")):
             with pytest.raises((NotFound, Conflict), match=words):
                 await rotation.forget(name, now)
+
+
+async def test_whoever_takes_a_name_last_has_it(database: Database, stores: Sequence[Database]) -> None:
+    """The other process ends at its next look, and makes no key in between."""
+    async with server(database, "one") as first, server(stores[1], "one"):
+        before = first.generation
+        with pytest.raises(NameTaken, match="give each server over a store its own `name`") as caught:
+            await Rotation(first).tick(BEGIN)
+        assert not caught.value.retryable
+        with pytest.raises(NameTaken):
+            await Rotation(first).replace(Kind.JWT, BEGIN)
+        assert first.generation == before
 
 
 async def test_a_server_that_lives_is_not_forgotten(database: Database, stores: Sequence[Database]) -> None:

@@ -185,7 +185,7 @@ async def test_a_root_that_does_not_answer_keeps_only_what_needs_it(tmp_path: Pa
         (tmp_path / "root.key").rename(tmp_path / "away")
         await clock.advance((16 * DAY).total_seconds())
         for _ in range(3):
-            with pytest.raises(KeyUnusable, match=r"root\.key"):
+            with pytest.raises(Unavailable, match=r"root\.key"):
                 await rotation.tick(clock.now())
         states = {(each.kind, each.state) for each in authority.believed}
         assert (Kind.JWT, State.PREPARED) in states
