@@ -37,10 +37,12 @@ async def status(console: Console, where: Where) -> None:
         found = await _look(broker)
     now = SystemClock().now()
     running = _running(where)
+    node_agent = await _node_agent(running)
     if console.json:
-        console.result(_plain(running, found, now))
+        console.result({**_plain(running, found, now), "node_agent": node_agent})
         return
     _head(console, running, now)
+    _processes(console, node_agent, now)
     _show(console, found, now)
 
 
@@ -85,6 +87,35 @@ def _running(where: Where) -> Running | None:
         return running(places_of(where.state)) if where.admin is None else None
     except Problem:
         return None
+
+
+async def _node_agent(running: Running | None) -> dict[str, Any] | None:
+    """How the node agent of the running `up` stands; None when there is none, or it does not answer."""
+    from attestor.client.admin import AdminClient
+    from ca.errors import Problem
+
+    if running is None:
+        return None
+    try:
+        async with AdminClient(running.node_agent_admin) as admin:
+            return dict(await admin.get("/v1/health"))
+    except Problem:
+        return None
+
+
+def _processes(console: Console, node_agent: dict[str, Any] | None, now: datetime) -> None:
+    """What is held for processes, and until when they go on if the attestor server is away."""
+    from ca.runtime.terminal import when
+
+    if node_agent is None:
+        return
+    text = f"{node_agent['processes']} held"
+    if node_agent["first_expires_at"]:
+        first, last = (datetime.fromisoformat(node_agent[f"{one}_expires_at"]) for one in ("first", "last"))
+        text += f"; without the attestor server the first runs out {when(first, now)}, the last {when(last, now)}"
+    console.say(Styled(f"  {'processes':<14}", Style.DIM), text)
+    if not node_agent["ready"]:
+        console.say(Styled(f"  {'waiting for':<14}", Style.WARN), node_agent["waiting_for"])
 
 
 def _head(console: Console, running: Running | None, now: datetime) -> None:

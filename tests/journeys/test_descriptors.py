@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
@@ -51,7 +52,11 @@ async def test_the_newest_is_refused_and_everything_else_goes_on() -> None:
             assert "gets no more at the moment" in refusal
             with idle(running, 600):
                 assert (await admin.get("/v1/health"))["ready"]
-                assert (await running.sojourn("status", "--json")).code == 0
+                status = await running.sojourn("status", "--json")
+                node_agent = json.loads(status.out)["node_agent"]
+                assert node_agent["ready"]
+                assert node_agent["first_expires_at"] <= node_agent["last_expires_at"]
+                assert "without the attestor server the first runs out" in (await running.sojourn("status")).out
                 for updates in held:  # each hears of the rotation that is due every few seconds
                     assert (await anext(updates)).svids
                 with pytest.raises(Unavailable):
