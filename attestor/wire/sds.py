@@ -7,9 +7,9 @@ Values hold DER as the node agent keeps it; Envoy reads PEM, so it becomes PEM o
 from __future__ import annotations
 
 import base64
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
@@ -62,8 +62,7 @@ class Trust:
 
     def pem(self) -> bytes:
         """Everything of it in one PEM text: where there is one list, Envoy wants one of each authority (traps 15)."""
-        pieces = der.split(self.authorities, "a bundle", _MOST_AUTHORITIES)
-        return _pem("CERTIFICATE", pieces) + _pem("X509 CRL", self.revocation_lists)
+        return _trust_pem(self.authorities, self.revocation_lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +152,13 @@ def plain_validation(name: str, trust: Trust) -> pb.Secret:
     return pb.Secret(name=name, validation_context=pb.CertificateValidationContext(trusted_ca=_inline(trust.pem())))
 
 
+@lru_cache(maxsize=32)
+def _trust_pem(authorities: bytes, revocation_lists: tuple[bytes, ...]) -> bytes:
+    """Remembered: every stream is sent the same, and lists are long."""
+    pieces = der.split(authorities, "a bundle", _MOST_AUTHORITIES)
+    return _pem("CERTIFICATE", pieces) + _pem("X509 CRL", revocation_lists)
+
+
 def _packed(type_url: str, message: Message) -> Packed:
     return Packed(type_url=type_url, value=message.SerializeToString(deterministic=True))
 
@@ -165,7 +171,8 @@ def _pem(label: str, pieces: Sequence[bytes]) -> bytes:
     lines: list[str] = []
     for piece in pieces:
         text = base64.b64encode(piece).decode()
-        lines += [f"-----BEGIN {label}-----", *textwrap.wrap(text, 64), f"-----END {label}-----"]
+        body = (text[start : start + 64] for start in range(0, len(text), 64))
+        lines += [f"-----BEGIN {label}-----", *body, f"-----END {label}-----"]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

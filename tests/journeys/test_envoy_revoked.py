@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from journeys.processes import short_folder, sojourn
 from servers.envoy import Envoy, Sidecar, bootstrap, envoy
 
 WEB, ORDERS = "spiffe://example.org/web", "spiffe://example.org/orders"
+CONNECTED = "sds.ALL.control_plane.connected_state"
 NODE = "spiffe://example.org/sojourn/node/web-1"
 GATEWAYS = 4711
 """A group nobody is in."""
@@ -128,6 +129,33 @@ async def test_ten_rotations_of_the_authority_lose_no_request(folder: Path) -> N
                 await client.reaches(TAKEN_OUT, before + 1)
                 await server_side.reaches(TAKEN_IN, at + 1)
                 await seen.more(10)
+        assert {(status, WEB in text) for status, text in seen.answers} == {(200, True)}
+
+
+async def test_envoy_goes_on_while_the_node_agent_is_away(folder: Path) -> None:
+    """It keeps its secrets, comes back by itself, and then hears of changes again; no request is lost."""
+    async with (
+        server(folder) as one,
+        service() as port,
+        AdminClient(one.admin_socket) as admin,
+        AsyncExitStack() as envoys,
+    ):
+        token = Secret((await one.issue_token("web-1")).reveal())
+        async with agent(folder, one.address[1], token) as chosen:
+            sidecar = Sidecar(socket=chosen.workload_socket, service=port, own=ORDERS, lets_in=WEB)
+            back = await envoys.enter_async_context(envoy(bootstrap(sidecar), folder, "orders"))
+            sidecar = Sidecar(socket=chosen.workload_socket, peer=await back.port("inbound"), own=WEB, calls=ORDERS)
+            front = await envoys.enter_async_context(envoy(bootstrap(sidecar), folder, "web"))
+        async with traffic(front) as seen:
+            await seen.more(50)
+            async with agent(folder, one.address[1]):
+                await back.reaches(CONNECTED, 1)
+                at = await back.counter(TAKEN_IN)
+                done = await admin.post("/v1/authorities/rotate", {"kind": "issuing", "at_once": True})
+                (old,) = [each["key_id"] for each in done["changes"] if each["after"] == "old"]
+                await admin.post(f"/v1/authorities/{old}/taint", {})
+                await back.reaches(TAKEN_IN, at + 1)
+                await seen.more(20)
         assert {(status, WEB in text) for status, text in seen.answers} == {(200, True)}
 
 
