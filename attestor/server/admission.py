@@ -166,7 +166,7 @@ class Admission:
         """A proof that could be copied is good for one key."""
         if attested.token_id:
             subject, expires = f"node {attested.node}", now + LONGEST_TOKEN_LIFE
-            await self._token_keys.bind(attested.token_id, subject, spki(key), frozenset(), expires, now)
+            await self._token_keys.bind(attested.token_id, subject, spki(key), {}, expires, now)
 
     def _verifier(self, method: str) -> MakeVerifier:
         found = self._verifiers.get(method)

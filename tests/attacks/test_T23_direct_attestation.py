@@ -13,7 +13,7 @@ from cryptography import x509
 
 from attestor.errors import NotEntitled, NotProven
 from attestor.server.risks import Risk
-from ca.errors import Denied, Problem
+from ca.errors import Denied, Problem, Unavailable
 from fakes.clusters import NODE_AUDIENCE, known
 from fakes.direct_parts import DirectParts, direct_parts, new_key, request
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
@@ -55,11 +55,13 @@ async def test_a_restarted_container_may_bring_one_new_key(tmp_path: Path) -> No
         pod = parts.pod(containers=("main", "side"))
         token, before = parts.token(pod), new_key()
         first, _ = await parts.attest(token, before)
+        await parts.server.clock.advance(5)
         parts.api.restart(pod)
         after = new_key()
         assert (await parts.attest(token, after))[0].instance == first.instance
         with pytest.raises(NotProven):
             await parts.attest(token, new_key())
+        await parts.server.clock.advance(5)
         parts.api.restart(pod, "side")
         await parts.attest(token, new_key())
         with pytest.raises(NotProven):
@@ -67,6 +69,38 @@ async def test_a_restarted_container_may_bring_one_new_key(tmp_path: Path) -> No
         for known_key in (before, after):
             await parts.attest(token, known_key)
         assert len(await risks(parts)) == 2
+
+
+async def test_a_container_that_was_shown_late_is_no_restart(tmp_path: Path) -> None:
+    """The API is behind: what it shows for the first time began before the key was bound."""
+    async with direct_parts(tmp_path) as parts:
+        pod = parts.pod(containers=("main", "side"))
+        token, key = parts.token(pod), new_key()
+        shown = pod["status"].pop("containerStatuses")
+        with pytest.raises(Unavailable, match="does not show yet"):
+            await parts.attest(token, key)
+        await parts.server.clock.advance(2)
+        pod["status"]["containerStatuses"] = shown[:1]
+        await parts.attest(token, key)
+        await parts.server.clock.advance(2)
+        pod["status"]["containerStatuses"] = shown
+        with pytest.raises(NotProven):
+            await parts.attest(token, new_key())
+
+
+async def test_a_container_that_does_not_run_is_no_evidence(tmp_path: Path) -> None:
+    """Waiting, over, or of a time that can't be told."""
+    async with direct_parts(tmp_path) as parts:
+        pod = parts.pod(containers=("main", "side"))
+        token = parts.token(pod)
+        await parts.attest(token, new_key())
+        await parts.server.clock.advance(5)
+        parts.api.restart(pod, "side")
+        (side,) = [one for one in pod["status"]["containerStatuses"] if one["name"] == "side"]
+        for state in ({"waiting": {"reason": "CrashLoopBackOff"}}, {"terminated": side["state"]["running"]}, {}):
+            side["state"] = state
+            with pytest.raises(NotProven):
+                await parts.attest(token, new_key())
 
 
 async def test_two_keys_at_once_are_not_both_the_first(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from attestor.methods.platform.cluster import Cluster
 from attestor.methods.platform.pods import Pod
 from attestor.methods.platform.protocol import Proven, token_id
 from attestor.selector import Selector
+from ca.errors import Unavailable
 
 METHOD = "k8s_token"
 _YEAR_9999 = 253_402_300_799
@@ -36,6 +37,8 @@ class Platform:
             raise NotProven("the token has expired")
         cluster = self._cluster
         pod = await cluster.pod_of(await cluster.review(token, cluster.settings.pod_audience))
+        if not pod.running:  # else whatever is shown later would seem to have been started anew
+            raise Unavailable(f"the cluster `{cluster.name}` does not show yet that a container of this pod runs")
         place = {"direct", f"method:{METHOD}", f"cluster:{cluster.name}"}
         return Proven(
             subject=subject_of(cluster.name, pod),
@@ -44,7 +47,7 @@ class Platform:
             token_id=token_id(token),
             expires_at=expires,
             strength=Strength.POD,
-            parts=frozenset(one.part for one in pod.containers if one.part),
+            parts=pod.running,
         )
 
     def seems_gone(self, subject: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from attestor.errors import NotProven
@@ -26,18 +27,17 @@ _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerSt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """One container of a pod; `id` is empty until it was started, and another after each restart."""
+    """One container of a pod; `id` is empty until it was started, and another after each restart.
+
+    `started_at` is None unless it runs.
+    """
 
     name: str
     image: str
     image_id: str
     id: str
     restarts: int
-
-    @property
-    def part(self) -> str:
-        """What tells this run of it from every other."""
-        return f"{self.name} {self.id} {self.restarts}" if self.id else ""
+    started_at: datetime | None
 
     @property
     def images(self) -> frozenset[str]:
@@ -61,6 +61,15 @@ class Pod:
     """It sees the processes of its machine, or holds a container that may do anything there."""
     ending: bool
     """Told to end, or over: it gets nothing new."""
+
+    @property
+    def running(self) -> Mapping[str, datetime]:
+        """What runs in it: a name for each run of a container, which no other run ever has, and when it began."""
+        return {
+            f"{one.name} {one.id} {one.restarts}": one.started_at
+            for one in self.containers
+            if one.id and one.started_at is not None
+        }
 
     def container(self, name: str) -> Container | None:
         """The one of that name."""
@@ -161,7 +170,15 @@ def _container(found: Mapping[str, Any]) -> Container:
         image_id=_text(found.get("imageID", "")).removeprefix("docker-pullable://"),
         id=_text(found.get("containerID", "")),
         restarts=int(found.get("restartCount", 0)),
+        started_at=_started((found.get("state") or {}).get("running")),
     )
+
+
+def _started(running: Mapping[str, Any] | None) -> datetime | None:
+    if running is None or not running.get("startedAt"):
+        return None
+    begun = datetime.fromisoformat(_text(running["startedAt"]))
+    return begun if begun.tzinfo is not None else begun.replace(tzinfo=UTC)
 
 
 def _labels(meta: Mapping[str, Any]) -> dict[str, str]:

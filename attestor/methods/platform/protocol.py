@@ -7,7 +7,7 @@ in a repr, an error or the store; `token_id` names it by a hash.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,8 +25,8 @@ class Proven:
     """Whom a token speaks for.
 
     `subject` names the one pod or job in the words of `Platform.is_gone`, `selectors` say what is known of it, and
-    `place` what is known of where it runs: rules name that under `nodes:`. `parts` are ids of what runs in it now; one
-    that was not there before shows that something was started anew. Nothing given for the token outlives `expires_at`.
+    `place` what is known of where it runs: rules name that under `nodes:`. `parts` names what runs in it
+    now, and when each was started. Nothing given for the token outlives `expires_at`.
     """
 
     subject: str
@@ -35,7 +35,7 @@ class Proven:
     token_id: str
     expires_at: datetime
     strength: Strength
-    parts: frozenset[str] = field(default=frozenset())
+    parts: Mapping[str, datetime] = field(default_factory=dict)
 
 
 Count = Callable[[str, str], object]
