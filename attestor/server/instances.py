@@ -146,8 +146,11 @@ class Instances:
             raise InstanceEnded("this instance has ended")
 
     async def end(self, tx: Transaction, found: Sequence[Instance], reason: str, now: datetime) -> None:
-        """Inside a unit, at its end: these end, and no leaf of theirs lives on, bound or not."""
-        await self._move(tx, found, State.ENDED, reason, now, every_leaf=True)
+        """Inside a unit, at its end: these end, whatever they are by now, and no leaf of theirs lives on."""
+        ids = [one.id for one in found]
+        ended = [one for one in ids if await store.finish(tx, one, reason, now)]
+        await revoke_leaves_of(tx, ids, alive_at=now, reason=reason, now=now)
+        await change_store.append(tx, ended, State.ENDED, reason, now)
 
     async def over(self, tx: Transaction, found: Sequence[Instance], reason: str, now: datetime) -> None:
         """Inside a unit, at its end: these have ended by themselves."""
@@ -253,22 +256,12 @@ class Instances:
         return quiet
 
     async def _move(
-        self,
-        tx: Transaction,
-        found: Sequence[Instance],
-        state: State,
-        reason: str,
-        now: datetime,
-        *,
-        every_leaf: bool = False,
+        self, tx: Transaction, found: Sequence[Instance], state: State, reason: str, now: datetime
     ) -> list[str]:
         """Those that were still as they were found."""
-        moving = [one for one in found if one.state is not State.ENDED]
-        moved = [one.id for one in moving if await store.move(tx, one, state, reason, now)]
-        # Only after the move: what is signed before it is there to be found, and nothing is signed after it.
-        if every_leaf:
-            await revoke_leaves_of(tx, [one.id for one in found], alive_at=now, reason=reason, now=now)
-        elif state is State.ENDED:
+        moved = [one.id for one in found if await store.move(tx, one, state, reason, now)]
+        if state is State.ENDED:
+            # Only after the move: what is signed before it is there to be found, and nothing is signed after it.
             bound = await store.bound_among(tx, moved)  # the others live out their short life (traps 4)
             await revoke_leaves_of(tx, bound, alive_at=now + self._let_expire, reason=reason, now=now)
         await change_store.append(tx, moved, state, reason, now)

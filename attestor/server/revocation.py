@@ -19,11 +19,11 @@ from attestor.server.instances import Instances
 from attestor.server.store import instances as instance_store
 from attestor.server.store import nodes
 from attestor.server.store.instances import Instance
-from attestor.server.store.nodes import Node, NodeState
+from attestor.server.store.nodes import NodeState
 from ca import store
 from ca.errors import Malformed, NotFound
 from ca.runtime import log
-from ca.runtime.database import Database, Transaction
+from ca.runtime.database import Database, Transaction, Unit
 from ca.spiffe.id import SpiffeId
 from ca.store import Issued
 
@@ -42,11 +42,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A hit with what is needed to carry it out; of `rows` every leaf is taken back, also of those that have ended."""
+    """A hit, and the instances whose every leaf is taken back, also of those that have ended."""
 
     hit: Hit
     rows: tuple[Instance, ...] = ()
-    node: Node | None = None
 
 
 _Find = Callable[[Transaction], Coroutine[Any, Any, _Found]]
@@ -92,9 +91,12 @@ class Revocations:
             rows = await instance_store.all_of_node(tx, name)
             leaves = await store.leaves_of(tx, [node.admission, *(one.id for one in rows)], now)
             found = _found(rows, leaves)
-            return replace(found, hit=replace(found.hit, node=name), node=node)
+            return replace(found, hit=replace(found.hit, node=name))
 
-        return await self._do(find, now, dry_run=dry_run)
+        async def evict(tx: Transaction) -> object:
+            return await nodes.send_away(tx, name, NodeState.EVICTED)
+
+        return await self._do(find, now, dry_run=dry_run, first=evict)
 
     async def under(self, identity: SpiffeId, now: datetime, *, dry_run: bool = False) -> Hit:
         """Whatever is called `identity` or anything below it, by whole segments. Raises Malformed.
@@ -114,14 +116,14 @@ class Revocations:
 
         return await self._do(find, now, dry_run=dry_run)
 
-    async def _do(self, find: _Find, now: datetime, *, dry_run: bool) -> Hit:
+    async def _do(self, find: _Find, now: datetime, *, dry_run: bool, first: Unit[object] | None = None) -> Hit:
         if dry_run:
             return (await self._database.read(find)).hit
 
         async def unit(tx: Transaction) -> Hit:
+            if first is not None:  # before anything is looked up: nothing more begins behind our back
+                await first(tx)
             found = await find(tx)
-            if found.node is not None:
-                await nodes.send_away(tx, found.node.id, NodeState.EVICTED)
             await store.revoke(tx, found.hit.leaves, REASON, now)
             await self._instances.end(tx, found.rows, REASON, now)
             return found.hit

@@ -184,6 +184,17 @@ async def move(tx: Transaction, found: Instance, state: State, reason: str, now:
     return changed == 1
 
 
+async def finish(tx: Transaction, instance_id: str, reason: str, now: datetime) -> bool:
+    """End it, whatever it was since it was looked up; False when it has ended or is not known."""
+    changed = await tx.execute(
+        "UPDATE instances SET state = 'ended', reason = $2, changed_at = $3 WHERE id = $1 AND state <> 'ended'",
+        instance_id,
+        reason,
+        micros(now),
+    )
+    return changed == 1
+
+
 async def give(tx: Transaction, instance_id: str, given: Iterable[Given]) -> None:
     """Remember which identities it was given."""
     for one in given:

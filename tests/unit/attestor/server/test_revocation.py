@@ -11,6 +11,7 @@ import pytest
 from attestor.errors import Banned, InstanceEnded, LeafRevoked, UnknownNode
 from attestor.instance import State, new_id
 from attestor.server.revocation import REASON, Revocations
+from attestor.server.store import instances
 from attestor.server.store.nodes import Node, NodeState
 from attestor.wire.node import LiveSet, Signed
 from ca.errors import Malformed, NotFound
@@ -220,6 +221,22 @@ async def test_a_whole_trust_domain_is_not_below_a_path(tmp_path: Path) -> None:
     async with parts(tmp_path, RULES) as server:
         with pytest.raises(Malformed, match="authority"):
             await verbs(server).under(DOMAIN.id, server.clock.now())
+
+
+async def test_an_order_ends_what_changed_since_it_was_looked_up(tmp_path: Path) -> None:
+    """Another server may have found its node silent meanwhile: that is no reason to let it live."""
+    async with parts(tmp_path, RULES) as server:
+        given = await give(server, await server.join("n"), 9, "/team/bound")
+        stale = await server.database.read(lambda tx: instances.get(tx, given.instance))
+        assert stale is not None
+        await server.clock.advance(20)
+        await server.instances.tick(server.clock.now())
+        assert await server.instances.state(given.instance) is State.UNOBSERVED
+        now = server.clock.now()
+        await server.database.write(lambda tx: server.instances.end(tx, [stale], REASON, now))
+        assert await server.instances.state(given.instance) is State.ENDED
+        assert await server.listed() == {given.peer.serial}
+        assert [one.cursor for one in await server.instances.since(0)] == [1, 2]
 
 
 async def test_nothing_is_signed_for_an_instance_that_ends_meanwhile(tmp_path: Path) -> None:
