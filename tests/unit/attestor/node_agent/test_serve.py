@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.x509 import AuthorityKeyIdentifier
 
 from attestor.client.admin import AdminClient
 from attestor.client.errors import NoIdentity
@@ -17,7 +19,7 @@ from attestor.client.source import JwtSource, X509Source
 from attestor.client.workload_api import WorkloadApiClient
 from attestor.node_agent import serve as node_agent
 from attestor.node_agent.settings import NodeAgentSettings
-from ca.errors import Unavailable
+from ca.errors import Malformed, Unavailable
 from ca.runtime.process import Readiness
 from ca.runtime.secret import Secret
 from ca.spiffe import proof
@@ -194,3 +196,39 @@ async def test_a_wit_svid_end_to_end(tmp_path: Path) -> None:
         audiences = ["https://orders.example.org"]
         peer = proof.verify(svid.token, shown, audiences=audiences, bundles=bundles, now=now, seen=proof.ReplayCache())
         assert str(peer.id) == "spiffe://example.org/agent"
+
+
+async def test_a_leaf_taken_back_is_replaced_on_its_stream(tmp_path: Path) -> None:
+    """By an operator's word for that one leaf: the process gets another at once and stays the instance it was."""
+    async with (
+        both(tmp_path) as (one, chosen),
+        AdminClient(one.admin_socket) as admin,
+        WorkloadApiClient(address(chosen)) as client,
+        aclosing(client.watch_x509()) as updates,
+        asyncio.timeout(60),
+    ):
+        first = (await anext(updates)).svids[0]
+        named = first.chain[0].extensions.get_extension_for_class(AuthorityKeyIdentifier).value.key_identifier
+        leaf = {"issuer_key_id": named.hex() if named else "", "serial": f"{first.chain[0].serial_number:x}"}
+        assert (await admin.post("/v1/revocations", {"leaf": leaf}))["leaf_count"] == 1
+        second = first
+        while second.chain[0].serial_number == first.chain[0].serial_number:  # the list itself may be told before
+            second = (await anext(updates)).svids[0]
+        assert second.instance == first.instance
+
+
+async def test_a_socket_s_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+    """A file there is somebody's: it stays, the node agent says so, and what a dead one left is replaced."""
+    chosen = settings(tmp_path, 1)
+    chosen.workload_socket.parent.mkdir()
+    chosen.workload_socket.write_text("mine")
+    with pytest.raises(Malformed, match="something else is there"):
+        async with node_agent.serve(chosen, CLOCK, Readiness()):
+            pass
+    assert chosen.workload_socket.read_text() == "mine"
+    chosen.workload_socket.unlink()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(chosen.workload_socket))
+    async with node_agent.serve(chosen, CLOCK, Readiness()), WorkloadApiClient(address(chosen)) as client:
+        with pytest.raises(Unavailable):
+            await client.fetch_x509()
