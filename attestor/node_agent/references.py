@@ -105,12 +105,13 @@ class References:
         return peer_by_number(reference.pid)
 
     def _pod(self, reference: PodReference) -> Held:
-        """The one attested process of a pod."""
+        """A process of the one instance of a pod: where a rule binds to the pod or container, of all its processes."""
         asked = {"pod-uid": reference.uid, "ns": reference.namespace, "pod-name": reference.name}
         wanted = {Selector("k8s", f"{name}:{value}") for name, value in asked.items() if value}
         found = [one for one in self._attested() if one.findings and wanted <= one.findings.selectors]
-        if len(found) > 1:
-            raise BadReference(f"{len(found)} workloads of this pod are attested: refer to one of them by its pid")
+        instances = {one.instance for one in found}
+        if len(instances) > 1:
+            raise BadReference(f"{len(instances)} workloads of this pod are attested: refer to one of them by its pid")
         if not found:
             raise UnknownWorkload("no process of this pod has been attested on this node")
         return found[0]
