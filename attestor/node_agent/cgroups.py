@@ -60,22 +60,35 @@ def reopen_cgroup(name: CgroupName) -> int | None:
     return folder
 
 
-def open_events(folder: int) -> int | None:
-    """A descriptor that tells of changes, or None in version 1, which has none."""
-    try:
-        return os.open(_EVENTS, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return None
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """An open cgroup, by one descriptor; `tells` whether that can be polled for changes: version 2."""
+
+    descriptor: int
+    tells: bool
+
+    def is_populated(self) -> bool:
+        """Whether a process is left in it or below; a removed one has none."""
+        try:
+            if self.tells:
+                return b"populated 1" in os.pread(self.descriptor, 4096, 0).splitlines()
+            return any(_members(self.descriptor))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
 
 
-def is_populated(folder: int, events: int | None) -> bool:
-    """Whether a process is left in it or below; a removed one has none."""
+def watch(folder: int) -> Watch:
+    """Watch the cgroup whose open folder this is; the descriptor is the watch's from now on."""
     try:
-        if events is not None:
-            return b"populated 1" in os.pread(events, 4096, 0).splitlines()
-        return any(_members(folder))
-    except OSError:
-        return False
+        events = os.open(_EVENTS, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:  # version 1 has none
+        return Watch(folder, tells=False)
+    os.close(folder)
+    return Watch(events, tells=True)
 
 
 def _members(folder: int) -> Iterator[bytes]:

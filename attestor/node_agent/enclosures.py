@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from attestor.instance import new_id
 from attestor.methods.workload.cgroup import Cgroup
-from attestor.node_agent.cgroups import CgroupName, is_populated, open_cgroup, open_events, reopen_cgroup
+from attestor.node_agent.cgroups import CgroupName, Watch, open_cgroup, reopen_cgroup, watch
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -25,23 +25,24 @@ class Enclosure:
 
     instance: str
     name: CgroupName
-    folder: int = field(repr=False)
-    events: int | None = field(repr=False)
+    watch: Watch = field(repr=False)
     counter: int = 0
     barred: bool = False
+    ended: bool = False
     settling: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def is_alive(self) -> bool:
         """Whether anybody is left in it."""
-        return self.folder >= 0 and is_populated(self.folder, self.events)
+        return not self.ended and self.watch.is_populated()
 
 
 class Enclosures:
-    """All of them. `ended` is told of each that nobody is left in."""
+    """All of them. `ended` is told of each that nobody is left in; each costs a descriptor, if there is `room`."""
 
-    def __init__(self, *, most: int, ended: Callable[[Enclosure], object]) -> None:
-        self._most, self._ended = most, ended
+    def __init__(self, *, room: Callable[[], bool], ended: Callable[[Enclosure], object]) -> None:
+        self._room, self._ended = room, ended
         self._known: dict[CgroupName, Enclosure] = {}
+        self._newest: dict[Cgroup, Enclosure] = {}
         self._poll: select.epoll | None = None
 
     def restore(self, instance: str, name: CgroupName) -> Enclosure | None:
@@ -49,27 +50,27 @@ class Enclosures:
         folder = reopen_cgroup(name)
         if folder is None:
             return None
-        found = self._insert(Enclosure(instance=instance, name=name, folder=folder, events=open_events(folder)))
+        found = self._insert(Enclosure(instance=instance, name=name, watch=watch(folder)))
         if not found.is_alive():
             self.remove(found)
             return None
         return found
 
     def of(self, cgroup: Cgroup) -> Enclosure | None:
-        """That of `cgroup`, made when there is none; None when it can't be watched from here, or there are too many."""
+        """That of `cgroup`, made when there is none; None when it can't be watched from here, or there is no room."""
         opened = open_cgroup(cgroup)
         if opened is None:
             return None
         name, folder = opened
         known = self._known.get(name)
-        if known is not None or len(self._known) >= self._most:
+        if known is not None or not self._room():
             os.close(folder)
             return known
-        return self._insert(Enclosure(instance=new_id(), name=name, folder=folder, events=open_events(folder)))
+        return self._insert(Enclosure(instance=new_id(), name=name, watch=watch(folder)))
 
     def known(self, cgroup: Cgroup) -> Enclosure | None:
         """That of `cgroup`, if there is one."""
-        return next((one for one in self._known.values() if one.name.cgroup == cgroup), None)
+        return self._newest.get(cgroup)
 
     def tick(self) -> None:
         """Look at all: what version 1 does not tell, and what was missed."""
@@ -80,7 +81,12 @@ class Enclosures:
     def remove(self, one: Enclosure) -> None:
         """Let go of it."""
         del self._known[one.name]
+        if self._newest.get(one.name.cgroup) is one:
+            del self._newest[one.name.cgroup]
         self._let_go(one)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def __iter__(self) -> Iterator[Enclosure]:
         return iter(tuple(self._known.values()))
@@ -90,19 +96,20 @@ class Enclosures:
         for one in self:
             self._let_go(one)
         self._known.clear()
+        self._newest.clear()
         if self._poll is not None:
             asyncio.get_running_loop().remove_reader(self._poll.fileno())
             self._poll.close()
             self._poll = None
 
     def _insert(self, one: Enclosure) -> Enclosure:
-        self._known[one.name] = one
-        if one.events is not None:
-            self._watch().register(one.events, select.EPOLLPRI)
-            is_populated(one.folder, one.events)  # what changes after this look is told
+        self._known[one.name] = self._newest[one.name.cgroup] = one
+        if one.watch.tells:
+            self._changes().register(one.watch.descriptor, select.EPOLLPRI)
+            one.watch.is_populated()  # what changes after this look is told
         return one
 
-    def _watch(self) -> select.epoll:
+    def _changes(self) -> select.epoll:
         """One for all: the loop can't wait for such a change, but for a poll that does."""
         if self._poll is None:
             self._poll = select.epoll()
@@ -113,7 +120,7 @@ class Enclosures:
         assert self._poll is not None
         stirred = {descriptor for descriptor, _ in self._poll.poll(0)}
         for one in self:
-            if one.events in stirred and not one.is_alive():
+            if one.watch.descriptor in stirred and not one.is_alive():
                 self._end(one)
 
     def _end(self, one: Enclosure) -> None:
@@ -121,9 +128,7 @@ class Enclosures:
         self._ended(one)
 
     def _let_go(self, one: Enclosure) -> None:
-        if one.events is not None:
-            if self._poll is not None:
-                self._poll.unregister(one.events)
-            os.close(one.events)
-        os.close(one.folder)
-        one.folder, one.events = -1, None
+        if one.watch.tells and self._poll is not None:
+            self._poll.unregister(one.watch.descriptor)
+        one.watch.close()
+        one.ended = True

@@ -42,7 +42,8 @@ class Holdings:
         self._most = most
         self._ended = ended
         self._held: dict[ProcessName, Held] = {}
-        self._enclosures = Enclosures(most=most, ended=self._on_empty)
+        self._by_pid: dict[int, Held] = {}
+        self._enclosures = Enclosures(room=self._has_room, ended=self._on_empty)
         self._counter = 0
 
     def restore(self) -> None:
@@ -107,7 +108,7 @@ class Holdings:
             if enclosure.counter:
                 return
             await self._journal.begin(enclosure.instance, enclosure.name)
-            if enclosure.folder < 0:
+            if enclosure.ended:
                 self._journal.end(enclosure.instance)
                 raise CallerGone("the container, pod or unit of the calling process has ended")
             self._counter += 1
@@ -177,10 +178,8 @@ class Holdings:
             held.tokens.clear()
 
     def lineage(self, findings: Findings) -> tuple[str, ...]:
-        """The instances among the parents of a process, the nearest first; in its own enclosure nobody descends."""
-        own = {id(self._enclosures.known(cgroup)) for _, cgroup in findings.within}
-        found = [one for one in self.parents(findings) if one.enclosure is None or id(one.enclosure) not in own]
-        return tuple(dict.fromkeys(one.instance for one in found))
+        """The instances among the parents of a process, the nearest first."""
+        return tuple(dict.fromkeys(one.instance for one in self._elders(findings)))
 
     def inherited(self, findings: Findings) -> Selectors:
         """What a process is by the identities its living parents hold: `ancestor:id:…`, `parent:id:…` of the nearest.
@@ -189,16 +188,21 @@ class Holdings:
         have been given to that very process (traps 9).
         """
         found: list[str] = []
-        for one in self.parents(findings):
+        for one in self._elders(findings):
             nearest = (one.name.pid, one.name.start_time) == findings.lineage[0]
             for identity in () if one.barred else one.identities:
                 found += [f"ancestor:id:{identity.id}", *([f"parent:id:{identity.id}"] if nearest else [])]
         return parse_all(found[:MOST_INHERITED])
 
+    def _elders(self, findings: Findings) -> list[Held]:
+        """Its parents that are another instance than it may be: in its own enclosure nobody descends."""
+        own = {id(self._enclosures.known(cgroup)) for _, cgroup in findings.within}
+        return [one for one in self.parents(findings) if one.enclosure is None or id(one.enclosure) not in own]
+
     def parents(self, findings: Findings) -> list[Held]:
         """Who is held among the parents of a process, the nearest first."""
-        known = {(one.name.pid, one.name.start_time): one for one in self._held.values() if one.counter}
-        return [known[pair] for pair in findings.lineage if pair in known]
+        found = [(self._by_pid.get(pid), start) for pid, start in findings.lineage]
+        return [one for one, start in found if one is not None and one.name.start_time == start and one.counter]
 
     def enclosure(self, cgroup: Cgroup) -> Enclosure | None:
         """The container, pod or unit held at `cgroup`."""
@@ -223,7 +227,7 @@ class Holdings:
             known.uid = peer.uid
             peer.close()
             return known
-        if len(self._held) >= self._most:
+        if not self._has_room():
             raise Exhausted(f"this node agent holds identities for {self._most} processes and takes no more")
         if sum(held.uid == peer.uid for held in self._held.values()) >= max(1, self._most // 2):
             raise Exhausted(f"the user {peer.uid} has half of the {self._most} processes held here and gets no more")
@@ -231,8 +235,11 @@ class Holdings:
         self._insert(held)
         return held
 
+    def _has_room(self) -> bool:
+        return len(self._held) + len(self._enclosures) < self._most
+
     def _insert(self, held: Held) -> None:
-        self._held[held.name] = held
+        self._held[held.name] = self._by_pid[held.name.pid] = held
         asyncio.get_running_loop().add_reader(held.pidfd, self._on_exit, held)
 
     def _on_exit(self, held: Held) -> None:
@@ -255,6 +262,8 @@ class Holdings:
 
     def _remove(self, held: Held) -> None:
         del self._held[held.name]
+        if self._by_pid.get(held.name.pid) is held:
+            del self._by_pid[held.name.pid]
         self._let_go(held)
 
     def _let_go(self, held: Held) -> None:

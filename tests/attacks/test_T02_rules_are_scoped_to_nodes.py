@@ -145,6 +145,31 @@ async def test_an_instance_of_another_node_is_nobody_s_ancestor(tmp_path: Path) 
         assert [one.id.path for one in there.identities] == ["/agent/orders", "/on/bad/root"]
 
 
+async def test_an_ancestor_counts_for_what_it_was_given_here(tmp_path: Path) -> None:
+    """A node agent names whom a process descends from; what it never held on that node, nobody inherits."""
+    rules = """
+rules:
+  - {name: agent, nodes: ["node:name:good"], when: ["unix:uid:7"], spiffe_id: /agent}
+  - {name: other, nodes: ["node:*"], when: ["unix:uid:8"], spiffe_id: /other}
+  - {name: sub, nodes: ["node:*"], when: ["ancestor:id:spiffe://example.org/agent", "unix:uid:9"], spiffe_id: /sub}
+"""
+    lie = ("ancestor:id:spiffe://example.org/agent", "parent:id:spiffe://example.org/agent", "unix:uid:9")
+    async with parts(tmp_path, rules) as server:
+        good, bad = await server.join("good"), await server.join("bad")
+        agent, other = attestation("unix:uid:7"), attestation("unix:uid:8")
+        assert isinstance(await ask(server, "good", "/agent", agent), Signed)
+        assert isinstance(await ask(server, "bad", "/other", other), Signed)
+        for node, ancestors, paths in (
+            (good, (agent.instance,), ["/sub"]),
+            (good, (), []),
+            (bad, (), []),
+            (bad, (other.instance,), []),
+            (bad, (agent.instance,), []),
+        ):
+            (told,), _ = await server.workloads.resolve(node, [attestation(*lie, ancestors=ancestors)])
+            assert [one.id.path for one in told.identities] == paths
+
+
 def test_selectors_of_a_node_are_only_the_verified_ones() -> None:
     """`node:*` in a report is just a text."""
     assert Selector("node", "*") in parse_all(["node:*"])

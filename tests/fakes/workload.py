@@ -62,6 +62,7 @@ async def workload_api(
     issuer: FakeIssuer | None = None,
     clock: ManualClock | None = None,
     connections: int = 64,
+    most: int = 100,
     profiles: Profiles | None = None,
     naming: Naming | None = None,
     sources: Sequence[WorkloadSource] = (),
@@ -73,7 +74,7 @@ async def workload_api(
     async with AsyncExitStack() as stack:
         journal = Journal(folder / "journal")
         stack.callback(journal.close)
-        holdings = Holdings(journal, most=100, ended=lambda: None)
+        holdings = Holdings(journal, most=most, ended=lambda: None)
         stack.callback(holdings.close)
         holdings.restore()
         holdings.count_from(0)

@@ -15,6 +15,7 @@ from attestor.errors import InstanceElsewhere, InstanceEnded, NotEntitled, Unobs
 from attestor.methods.node import NODE_METHODS
 from attestor.methods.platform import PLATFORMS
 from attestor.rules.evaluate import Entitled, Facts, Missed
+from attestor.selector import Selectors
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.pods import Believed, PodView
@@ -34,6 +35,9 @@ from ca.spiffe.id import SpiffeId
 
 VERIFIED_HERE = frozenset({"node", *NODE_METHODS, *PLATFORMS})
 """Types of selectors only the server finds out; what a node agent says in their name is not heard."""
+
+LINEAGE = frozenset({"ancestor", "parent"})
+"""Types of selectors that name the identity of who started a process; held against what that one was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +163,12 @@ class Workloads:
         return [
             Facts(
                 node=node.selectors,
-                workload=one.selectors,
+                workload=_descended(one.selectors, given),
                 strength=one.strength,
-                inherited=frozenset().union(*(inherited[ancestor] for ancestor in one.ancestors)),
+                inherited=given,
             )
             for one in attestations
+            for given in [frozenset().union(*(inherited[ancestor] for ancestor in one.ancestors))]
         ]
 
     async def _inherited(self, node: Node, attestations: Sequence[Attestation]) -> dict[str, frozenset[SpiffeId]]:
@@ -251,6 +256,12 @@ class Workloads:
             audiences=rule.audiences,
             federates_with=rule.federates_with,
         )
+
+
+def _descended(said: Selectors, given: frozenset[SpiffeId]) -> Selectors:
+    """Without ancestors that were given nothing of the kind on this node: a node agent names them, and may lie."""
+    known = {f"id:{one}" for one in given}
+    return frozenset(one for one in said if one.type not in LINEAGE or one.value in known)
 
 
 def _entitled_to(wanted: SpiffeId, found: Sequence[Entitled]) -> Entitled:

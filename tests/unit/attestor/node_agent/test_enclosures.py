@@ -14,10 +14,10 @@ from attestor.errors import NotEntitled
 from attestor.instance import Binding
 from attestor.methods.workload.cgroup import SYSTEMD, Cgroup
 from attestor.methods.workload.proc import CallerGone
-from attestor.node_agent.cgroups import CgroupName, is_populated, open_cgroup, open_events, reopen_cgroup
+from attestor.node_agent.cgroups import CgroupName, open_cgroup, reopen_cgroup, watch
 from attestor.node_agent.held import Held
 from attestor.node_agent.peer import boot_id, peer_of
-from ca.errors import Unavailable
+from ca.errors import Exhausted, Unavailable
 from fakes.caller import WAIT, Caller, caller
 from fakes.cgroups import cgroup, move, place_of
 from fakes.issuer import identity
@@ -263,22 +263,68 @@ async def test_a_rule_that_binds_anew_reaches_an_open_stream(agent: Agent, tmp_p
 
 def test_a_cgroup_is_known_by_more_than_its_path(tmp_path: Path) -> None:
     """Another boot, another inode or a place we don't see is another, or none."""
-    with caller(tmp_path) as one, cgroup(f"2:{UNIT}", one), cgroup(f"1:{UNIT}") as empty:
+    with caller(tmp_path) as one, cgroup(f"2:{UNIT}", one):
         opened = open_cgroup(Cgroup((), UNIT))
         assert opened is not None
         name, folder = opened
-        assert is_populated(folder, open_events(folder))
+        os.close(folder)
         assert name.boot_id == boot_id()
         for wrong in (replace(name, inode=1), replace(name, boot_id="x"), replace(name, path=f"{UNIT}/no")):
             assert reopen_cgroup(wrong) is None
-        os.close(folder)
-        in_one = open_cgroup(Cgroup((SYSTEMD,), UNIT))
-        assert in_one is not None
-        assert not is_populated(in_one[1], open_events(in_one[1]))
-        (empty / "below").mkdir()
-        move(one.pid, empty / "below")
-        assert is_populated(in_one[1], None)
-        os.close(in_one[1])
     for cannot in (Cgroup((), "/"), Cgroup((), "/../x"), Cgroup(("no",), UNIT), Cgroup((), UNIT)):
         assert open_cgroup(cannot) is None
     assert isinstance(name, CgroupName)
+
+
+@pytest.mark.parametrize(("version", "controllers"), [("1", (SYSTEMD,)), ("2", ())])
+def test_whoever_is_below_is_in_it(tmp_path: Path, version: str, controllers: tuple[str, ...]) -> None:
+    """In either version; a removed one has nobody."""
+    with caller(tmp_path) as one:
+        with cgroup(f"{version}:{UNIT}") as place:
+            opened = open_cgroup(Cgroup(controllers, UNIT))
+            assert opened is not None
+            watched = watch(opened[1])
+            assert (watched.tells, watched.is_populated()) == (version == "2", False)
+            (place / "below").mkdir()
+            move(one.pid, place / "below")
+            assert watched.is_populated()
+        assert not watched.is_populated()
+        watched.close()
+
+
+async def test_processes_and_cgroups_share_the_room(tmp_path: Path) -> None:
+    """Each costs a descriptor; without room for the cgroup the process is the instance."""
+    with ExitStack() as stack:
+        one, other = stack.enter_context(caller(tmp_path)), stack.enter_context(caller(tmp_path))
+        stack.enter_context(cgroup(f"2:{UNIT}", one, other))
+        async with workload_api(tmp_path, most=2) as agent:
+            bound(agent, Binding.UNIT)
+            await held_by(agent, one)
+            with pytest.raises(Exhausted):
+                await held_by(agent, other)
+        (tmp_path / "journal").unlink()
+        async with workload_api(tmp_path, most=1) as agent:
+            bound(agent, Binding.UNIT)
+            assert (await held_by(agent, one)).enclosure is None
+
+
+async def test_no_descriptor_is_left_behind(tmp_path: Path) -> None:
+    """Neither of a cgroup that ended nor of one that was watched until we stopped."""
+    before = descriptors()
+    for version in ("1", "2"):
+        with caller(tmp_path) as stays, cgroup(f"{version}:/system.slice/stays.service", stays):
+            async with workload_api(tmp_path) as agent:
+                bound(agent, Binding.UNIT)
+                await held_by(agent, stays)
+                with caller(tmp_path) as one, cgroup(f"{version}:{UNIT}", one):
+                    await held_by(agent, one)
+                    one.kill()
+                    await agent.clock.until(lambda: len(agent.holdings) == 1)
+                    await agent.tick()
+                    await agent.clock.until(lambda: len(live(agent)) == 1)
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
