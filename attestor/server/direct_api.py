@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import json
 from datetime import datetime
 
@@ -19,7 +18,7 @@ from attestor.server.direct import Asked, Direct, Issued
 from attestor.wire import direct as wire
 from ca.errors import Exhausted, Malformed
 from ca.runtime.clock import Clock
-from ca.runtime.rate import Rate
+from ca.runtime.rate import Rate, network_of
 from ca.runtime.web import Call, Route
 from ca.spiffe import der
 from ca.spiffe.id import SpiffeId
@@ -54,7 +53,7 @@ class DirectApi:
 
     async def attest(self, call: Call) -> wire.AttestAnswer:
         """`POST /v1/attest`."""
-        self._rate.take(_network(call.request.remote))
+        self._rate.take(network_of(call.request.remote))
         if self._waiting >= MOST_AT_ONCE:
             raise Exhausted("too many attestations at a time: try again later")
         asked = _asked(call.body)
@@ -71,15 +70,6 @@ class DirectApi:
             bundle=json.loads(authority.bundle(now).to_jwks()),
             renew_by=_said(one.renew_by),
         )
-
-
-def _network(remote: str | None) -> str | None:
-    """Who a caller is, as far as an address tells: of IPv6 one host has at least a /64 to itself."""
-    try:
-        address = ipaddress.ip_address((remote or "").partition("%")[0])
-    except ValueError:
-        return None
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
 
 
 def _asked(body: wire.AttestRequest) -> Asked:

@@ -26,10 +26,13 @@ from ca.revocation import Lists
 from ca.runtime import grpc
 from ca.runtime.clock import Clock
 from ca.runtime.grpc import GrpcCall, Method
+from ca.runtime.rate import Rate, network_of
 from ca.tls import peer_of
 
 ATTEST_WITHIN = 30.0
 """Seconds an unknown caller may take to prove itself."""
+BURST, PER_SECOND = 100, 10.0
+"""Attestations of one address: many nodes may stand behind one."""
 LONGEST_ATTEST = 64 * 1024
 """Bytes of one of its messages: a stranger keeps no more of our memory busy than a proof needs."""
 
@@ -75,6 +78,8 @@ class NodeApi:
     changes: Changes
     clock: Clock
     beat: timedelta
+    strangers: Rate
+    """How often one address may try to prove itself: each try may cost a platform a question, or us a write."""
     turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary, repr=False)
     """One report or question of a node at a time: however many streams a hostile one opens, the others' are heard."""
 
@@ -92,6 +97,7 @@ class NodeApi:
 
     async def attest(self, call: GrpcCall) -> pb.AttestResponse:
         """The only call that needs no certificate."""
+        self.strangers.take(network_of(call.peer.rpartition(":")[0]))
         try:
             async with asyncio.timeout(ATTEST_WITHIN):
                 first: pb.AttestRequest | None = await call.recv()

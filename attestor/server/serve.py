@@ -26,7 +26,7 @@ from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.own import OwnSvid
 from attestor.server.issuance.workloads import Workloads
-from attestor.server.node_api import NodeApi
+from attestor.server.node_api import BURST, PER_SECOND, NodeApi
 from attestor.server.node_checks import NodeChecks
 from attestor.server.platforms import Platforms, open_platforms
 from attestor.server.public_api import PublicApi
@@ -53,6 +53,7 @@ from ca.runtime.document import BadSettings
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
 from ca.runtime.process import Part, Readiness, Wake, background, take_descriptors
+from ca.runtime.rate import Rate
 from ca.seal import AesSeal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
@@ -277,6 +278,7 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
         changes=parts.changes,
         clock=clock,
         beat=settings.beat,
+        strangers=Rate(clock, burst=BURST, per_second=PER_SECOND),
     )
     task_api = TaskApi(
         trust_domain=settings.trust_domain, instances=parts.instances, changes=parts.changes, clock=clock

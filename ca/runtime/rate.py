@@ -6,6 +6,7 @@ there are too many, those that are full again go first, and when none is, strang
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
 
@@ -41,3 +42,12 @@ class Rate:
             return False
         del self._buckets[oldest]
         return True
+
+
+def network_of(address: str | None) -> str | None:
+    """Who a caller is, as far as an address tells: of IPv6 one host has at least a /64 to itself."""
+    try:
+        found = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return None
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else str(found)

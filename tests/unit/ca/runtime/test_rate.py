@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ca.errors import Exhausted
-from ca.runtime.rate import Rate
+from ca.runtime.rate import Rate, network_of
 from fakes.clock import ManualClock
 
 
@@ -45,3 +45,20 @@ async def test_too_many_strangers_share_what_is_left() -> None:
         rate.take(0)
     await clock.advance(2)
     assert tries(rate, "new", 5) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_an_address_is_as_much_as_one_host_can_have(address: str | None, network: str | None) -> None:
+    """So that nobody has 2^64 buckets."""
+    assert network_of(address) == network
