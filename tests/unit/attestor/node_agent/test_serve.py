@@ -222,7 +222,8 @@ async def test_a_socket_s_place_that_is_taken_is_left_alone(tmp_path: Path) -> N
     chosen = settings(tmp_path, 1)
     chosen.workload_socket.parent.mkdir()
     chosen.workload_socket.write_text("mine")
-    with pytest.raises(Malformed, match="something else is there"):
+    refusal = pytest.RaisesExc(Malformed, match="something else is there")
+    with pytest.RaisesGroup(refusal, flatten_subgroups=True):
         async with node_agent.serve(chosen, CLOCK, Readiness()):
             pass
     assert chosen.workload_socket.read_text() == "mine"
