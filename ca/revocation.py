@@ -42,6 +42,7 @@ class Lists:
         self._authority, self._pause = authority, pause
         self._signed_at: dict[bytes, datetime] = {}
         self._unkept: dict[bytes, StoredList] = {}
+        self._keyless: set[bytes] = set()
         self._subscribers: list[Callable[[], object]] = []
         self.due = Wake()
         """Set it after a commit that took something back: the list need not wait for its turn."""
@@ -72,7 +73,10 @@ class Lists:
         ring = self._authority.ring
         known, trouble = await ring.database.read(store.numbers), None
         for authority in ring.own:
-            if authority.certificate is None or not ring.has_key(authority) or now >= authority.not_after:
+            if authority.certificate is None or now >= authority.not_after:
+                continue
+            if not ring.has_key(authority):
+                await self._warn(authority, known.get(authority.key_id, 0))
                 continue
             newest = max(known.get(authority.key_id, 0), self._number_unkept(authority.key_id))
             try:
@@ -85,6 +89,15 @@ class Lists:
         await self._look(now)
         if trouble is not None:
             raise trouble
+
+    async def _warn(self, authority: StoredAuthority, number: int) -> None:
+        """Its key was in memory, or is lost: what it signed can only be ended with the authority."""
+        unlisted = partial(store.unlisted, issuer_key_id=authority.key_id, number=number)
+        if authority.key_id not in self._keyless and await self._authority.ring.database.read(unlisted):
+            self._keyless.add(authority.key_id)
+            _log.error(
+                "leaves were revoked and no list can say so: their authority's key is gone, revoke the authority"
+            )
 
     def _number_unkept(self, key_id: bytes) -> int:
         found = self._unkept.get(key_id)

@@ -12,6 +12,7 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from attestor.client.admin import AdminClient
 from attestor.client.http import client_session
 from attestor.client.source import X509Source
 from attestor.client.tls import server_context
@@ -89,6 +90,28 @@ async def is_refused(client: Material, url: str) -> bool:
             return False
     except aiohttp.ClientError:
         return True
+
+
+async def test_the_node_agent_replaces_a_leaf_that_was_revoked() -> None:
+    """Its process lives and is the same instance; the operators' socket says which list tells of it."""
+    async with up(rules=_RULES) as running, X509Source.open(running.workload_api) as source:
+        before = source.svid
+        issuer = before.chain[0].extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        named = {"issuer_key_id": (issuer or b"").hex(), "serial": f"{before.chain[0].serial_number:x}"}
+        async with running.admin() as admin:
+            was = await number(admin, named["issuer_key_id"])
+            assert (await admin.post("/v1/revocations", {"leaf": named}))["leaf_count"] == 1
+            async for _ in source.changed():
+                if source.svids and source.svid.chain[0] != before.chain[0]:
+                    break
+            assert await number(admin, named["issuer_key_id"]) > was
+        assert source.svid.instance == before.instance
+
+
+async def number(admin: AdminClient, issuer: str) -> int:
+    """Of the newest list of an authority."""
+    lists = (await admin.get("/v1/revocation-lists"))["lists"]
+    return max(int(one["number"]) for one in lists if one["issuer_key_id"] == issuer)
 
 
 async def test_what_lives_below_a_path_ends_by_one_order() -> None:
