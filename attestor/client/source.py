@@ -220,7 +220,7 @@ class JwtSource:
         """Follow the Workload API at `address`; ready once it has given its JWT bundles."""
         async with WorkloadApiClient(address) as api:
             source = cls(api, clock or SystemClock())
-            source.subscribe(source._forget_when_withdrawn)
+            source.subscribe(source._tokens.clear)  # one of a key that is no longer believed is not given again
             async with beside(_follow(source._followed, api.watch_jwt_bundles, source.clock, waiting)):
                 await source._followed.first.wait()
                 yield source
@@ -259,10 +259,6 @@ class JwtSource:
     def subscribe(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Have `callback` called after each change of the bundles; call what is returned to end that."""
         return _subscribe(self._followed, callback)
-
-    def _forget_when_withdrawn(self) -> None:
-        if self._followed.trouble is not None:
-            self._tokens.clear()
 
 
 def _subscribe(followed: _Followed[T], callback: Callable[[], object]) -> Callable[[], None]:

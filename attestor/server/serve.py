@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from attestor.errors import BadRules
@@ -22,6 +22,7 @@ from attestor.server.admission import Admission
 from attestor.server.changes import Changes
 from attestor.server.direct import Direct
 from attestor.server.direct_api import DirectApi
+from attestor.server.gauges import Gauges
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.own import OwnSvid
@@ -33,7 +34,7 @@ from attestor.server.public_api import PublicApi
 from attestor.server.risks import Risks
 from attestor.server.rule_source import RuleSource
 from attestor.server.settings import ServerSettings
-from attestor.server.store import MIGRATIONS, nodes
+from attestor.server.store import MIGRATIONS
 from attestor.server.task_api import TaskApi
 from attestor.server.token_keys import TokenKeys
 from attestor.wire.node import NODE_PATH
@@ -42,7 +43,6 @@ from ca.authority.upstream import Upstream
 from ca.errors import Problem
 from ca.keys import open_key_store
 from ca.keys.protocol import KeyStore, Place
-from ca.profiles.prepared import Kind
 from ca.revocation import Lists
 from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
@@ -232,9 +232,14 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
     parts.lists.subscribe(woken.set)
     reload = await _bells(stack, parts)
 
-    async def gauges(now: datetime) -> None:
-        await _gauges(parts, now)
-
+    gauges = Gauges(
+        metrics=parts.metrics,
+        database=parts.database,
+        instances=parts.instances,
+        rules=parts.rules,
+        authority=parts.authority,
+        lists=parts.lists,
+    )
     for name, tick, every, wake in (
         ("rotation", parts.rotation.tick, 2.0, reload),
         ("own svid", parts.own.tick, 5.0, woken),
@@ -244,7 +249,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         ("direct", parts.direct.tick, 2.0, None),
         ("node checks", parts.node_checks.tick, 10.0, None),
         ("beat", parts.changes.beat, parts.settings.beat.total_seconds(), None),
-        ("gauges", gauges, 5.0, None),
+        ("gauges", gauges.tick, 5.0, None),
     ):
         await stack.enter_async_context(background(name, tick, every=every, clock=clock, wake=wake))
 
@@ -346,26 +351,3 @@ def _tls(parts: _Parts, protocol: str) -> ssl.SSLContext:
         _log.warning("handshake refused", error=problem)
 
     return server_context(parts.own.material, judge, on_refusal=refused, client_certificate=False, alpn=[protocol])
-
-
-async def _gauges(parts: _Parts, now: datetime) -> None:
-    found = await parts.database.read(nodes.admitted)
-    silent = sum(parts.instances.is_silent(node, now) for node in found)
-    metrics, bundle = parts.metrics, parts.authority.bundle(now)
-    metrics.set("sojourn_nodes", len(found) - silent, state="connected")
-    metrics.set("sojourn_nodes", silent, state="silent")
-    metrics.set("sojourn_rules", len(parts.rules.current.rules))
-    metrics.set("sojourn_bundle_sequence", bundle.sequence or 0)
-    metrics.set("sojourn_bundle_authorities", len(bundle.x509_authorities), kind="x509")
-    metrics.set("sojourn_bundle_authorities", len(bundle.jwt_authorities), kind="jwt")
-    metrics.set("sojourn_bundle_authorities", len(bundle.wit_authorities), kind="wit")
-    metrics.set("sojourn_leaves_revoked", await parts.lists.named())
-    for kind in (Kind.ROOT, Kind.ISSUING):
-        newest = parts.lists.newest(kind)
-        if newest is not None:
-            metrics.set("sojourn_revocation_list_number", newest.number, kind=kind)
-            metrics.set("sojourn_revocation_list_bytes", len(newest.der), kind=kind)
-            until = newest.next_update.timestamp()
-            metrics.set("sojourn_revocation_list_next_update_timestamp_seconds", until, kind=kind)
-    expiry = parts.authority.issuer(now).not_after.timestamp()
-    metrics.set("sojourn_ca_authority_expiry_timestamp_seconds", expiry, kind="x509")

@@ -79,8 +79,9 @@ _LONG = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 180
 TABLE: tuple[Metric, ...] = (
     # identity
     Metric("sojourn_svids_issued_total", _C, "SVIDs signed", "SVIDs", {"kind": ("x509", "jwt", "wit")}),
-    Metric("sojourn_ca_authority_expiry_timestamp_seconds", _G, "When the active authority's certificate ends",
-           "seconds", {"kind": ("x509", "jwt")}),
+    Metric("sojourn_ca_authority_expiry_timestamp_seconds", _G,
+           "When the active authority of this server ends; 0 if none signs", "seconds",
+           {"kind": ("root", "x509", "jwt", "wit")}),
     Metric("sojourn_bundle_sequence", _G, "Sequence number of this trust domain's bundle", "number"),
     Metric("sojourn_bundle_authorities", _G, "Authorities in this trust domain's bundle", "authorities",
            {"kind": ("x509", "jwt", "wit")}),

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestor.client.admin import AdminClient
-from attestor.client.source import X509Source
+from attestor.client.source import JwtSource, X509Source
 from attestor.client.workload_api import WorkloadApiClient
 from attestor.node_agent.identity import IdentityFile
 from attestor.node_agent.settings import NodeAgentSettings
@@ -22,7 +22,7 @@ from attestor.server.serve import Server
 from attestor.server.settings import Lives
 from ca.errors import Conflict, Malformed, NotFound, Unavailable
 from ca.spiffe import der, jwtsvid, x509svid
-from ca.spiffe.bundle import BundleSet
+from ca.spiffe.bundle import Bundle, BundleSet
 from fakes.identity_side import CLOCK, DOMAIN, address, both
 
 AT_ONCE = {"lives": Lives(propagation=timedelta(0))}
@@ -51,11 +51,16 @@ async def order(admin: AdminClient, key_id: str, verb: str, **body: Any) -> Any:
     return await admin.post(f"/v1/authorities/{key_id}/{verb}", body)
 
 
+def own(bundles: BundleSet) -> Bundle:
+    """That of our trust domain."""
+    found = bundles.get(DOMAIN)
+    assert found is not None
+    return found
+
+
 def roots(bundles: BundleSet) -> set[str]:
-    """Key ids of the roots in the bundle of our trust domain."""
-    own = bundles.get(DOMAIN)
-    assert own is not None
-    return {der.key_id_of(each).hex() for each in own.x509_authorities}
+    """Key ids of the roots in it."""
+    return {der.key_id_of(each).hex() for each in own(bundles).x509_authorities}
 
 
 async def until(source: X509Source, condition: Any) -> None:
@@ -145,6 +150,20 @@ async def test_a_cached_token_of_a_tainted_key_is_not_given_again(tmp_path: Path
         bundles = await api.fetch_jwt_bundles()
         with pytest.raises(jwtsvid.Untrusted):
             jwtsvid.verify(first.token, "orders", bundles, CLOCK.now())
+
+
+async def test_a_client_that_keeps_tokens_drops_those_of_a_revoked_key(tmp_path: Path) -> None:
+    """As soon as its bundle says so."""
+    async with asyncio.timeout(60), ordered(tmp_path) as (_, agent, admin), JwtSource.open(address(agent)) as source:
+        first = await source.fetch(["orders"])
+        assert await source.fetch(["orders"]) is first
+        (old,) = await shown(admin, "jwt", "active")
+        await admin.post("/v1/authorities/rotate", {"kind": "jwt"})
+        await order(admin, old, "taint")
+        await order(admin, old, "revoke")
+        while old in own(source.bundles).jwt_authorities:
+            await CLOCK.sleep(0.01)
+        assert (await source.fetch(["orders"])).token != first.token
 
 
 async def test_a_dry_run_does_nothing_and_mistakes_are_said(tmp_path: Path) -> None:
