@@ -6,9 +6,11 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from attestor.methods.node import k8s_psat, oidc
+from attestor.methods.node import k8s_psat, oidc, x509pop
+from attestor.methods.node.protocol import Prover
 from attestor.node_agent.admin_api import AdminApi
 from attestor.node_agent.admission import Address
 from attestor.node_agent.attest import Attestor
@@ -21,7 +23,7 @@ from attestor.node_agent.references import References
 from attestor.node_agent.reflection import Reflection
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.sds import SecretDiscovery
-from attestor.node_agent.settings import NodeAgentSettings
+from attestor.node_agent.settings import Attest, NodeAgentSettings
 from attestor.node_agent.sources import open_attestor
 from attestor.node_agent.spiffe_broker_api import SpiffeBrokerApi
 from attestor.node_agent.upstream import Upstream
@@ -105,10 +107,20 @@ def _joining(settings: NodeAgentSettings, at_hand: Secret | None) -> Joining:
     chosen = settings.attest
     return ByMethod(
         chosen.method,
-        lambda _: k8s_psat.Prover(chosen) if chosen.method == "k8s_psat" else oidc.Prover(chosen),
+        partial(_prover, chosen),
         trust_bundle=settings.trust_bundle,
         root_key_hash=settings.root_key_hash,
     )
+
+
+def _prover(chosen: Attest, public_key: bytes) -> Prover:
+    match chosen.method:
+        case "k8s_psat":
+            return k8s_psat.Prover(chosen)
+        case "oidc":
+            return oidc.Prover(chosen)
+        case "x509pop":
+            return x509pop.Prover(chosen, public_key)
 
 
 async def _assemble(

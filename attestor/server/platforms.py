@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from attestor.methods.node import k8s_psat
+from attestor.methods.node import k8s_psat, x509pop
 from attestor.methods.node import oidc as node_oidc
 from attestor.methods.platform import k8s_token, oidc
 from attestor.methods.platform.cluster import Cluster
@@ -89,7 +89,10 @@ def _checks(settings: ServerSettings, clusters: Mapping[str, Cluster]) -> dict[s
         assert methods.oidc is not None
         return "its job began too long ago" if now - node.admitted_at > methods.oidc.longest else ""
 
-    found: dict[str, Check] = {k8s_psat.METHOD: machine}
+    async def certificate(node: Node, now: datetime) -> str:
+        return x509pop.departed(node.selectors, now)
+
+    found: dict[str, Check] = {k8s_psat.METHOD: machine, x509pop.METHOD: certificate}
     return found | ({oidc.METHOD: job} if methods.oidc is not None else {})
 
 
@@ -102,4 +105,6 @@ def _verifiers(
         made[k8s_psat.METHOD] = partial(k8s_psat.Verifier, methods.k8s_psat, clusters)
     if methods.oidc is not None:
         made[oidc.METHOD] = partial(node_oidc.Verifier, methods.oidc, issuers)
+    if methods.x509pop is not None:
+        made[x509pop.METHOD] = partial(x509pop.Verifier, methods.x509pop)
     return made

@@ -10,6 +10,7 @@ NODE_METHODS: Mapping[str, str] = MappingProxyType(
         "join_token": "attestor.methods.node.join_token",
         "k8s_psat": "attestor.methods.node.k8s_psat",
         "oidc": "attestor.methods.node.oidc",
+        "x509pop": "attestor.methods.node.x509pop",
     }
 )
 """The methods a node may name in its first message; each module has a `Prover` and a `Verifier`.
