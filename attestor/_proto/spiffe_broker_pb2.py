@@ -25,13 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#attestor/_proto/spiffe_broker.proto\x12\x18sojourn.spiffe_broker.v1\x1a\x19google/protobuf/any.proto\"<\n\x11WorkloadReference\x12\'\n\treference\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"#\n\x14WorkloadPIDReference\x12\x0b\n\x03pid\x18\x01 \x01(\x05\"5\n\x14KubernetesObjectType\x12\x0e\n\x06plural\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"6\n\x13KubernetesObjectKey\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xa2\x01\n\x19KubernetesObjectReference\x12<\n\x04type\x18\x01 \x01(\x0b\x32..sojourn.spiffe_broker.v1.KubernetesObjectType\x12:\n\x03key\x18\x02 \x01(\x0b\x32-.sojourn.spiffe_broker.v1.KubernetesObjectKey\x12\x0b\n\x03uid\x18\x03 \x01(\t\"\'\n\x14SojournTaskReference\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"R\n\x10SubscribeRequest\x12>\n\treference\x18\x01 \x01(\x0b\x32+.sojourn.spiffe_broker.v1.WorkloadReference\"z\n\x13\x46\x65tchJWTSVIDRequest\x12>\n\treference\x18\x01 \x01(\x0b\x32+.sojourn.spiffe_broker.v1.WorkloadReference\x12\x10\n\x08\x61udience\x18\x02 \x03(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#attestor/_proto/spiffe_broker.proto\x12\x18sojourn.spiffe.broker.v1\x1a\x19google/protobuf/any.proto\"<\n\x11WorkloadReference\x12\'\n\treference\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"#\n\x14WorkloadPIDReference\x12\x0b\n\x03pid\x18\x01 \x01(\x05\"5\n\x14KubernetesObjectType\x12\x0e\n\x06plural\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"6\n\x13KubernetesObjectKey\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xa2\x01\n\x19KubernetesObjectReference\x12<\n\x04type\x18\x01 \x01(\x0b\x32..sojourn.spiffe.broker.v1.KubernetesObjectType\x12:\n\x03key\x18\x02 \x01(\x0b\x32-.sojourn.spiffe.broker.v1.KubernetesObjectKey\x12\x0b\n\x03uid\x18\x03 \x01(\t\"\\\n\x1aSubscribeToX509SVIDRequest\x12>\n\treference\x18\x01 \x01(\x0b\x32+.sojourn.spiffe.broker.v1.WorkloadReference\"\xfe\x01\n\x1bSubscribeToX509SVIDResponse\x12\x31\n\x05svids\x18\x01 \x03(\x0b\x32\".sojourn.spiffe.broker.v1.X509SVID\x12\x0b\n\x03\x63rl\x18\x02 \x03(\x0c\x12\x66\n\x11\x66\x65\x64\x65rated_bundles\x18\x03 \x03(\x0b\x32K.sojourn.spiffe.broker.v1.SubscribeToX509SVIDResponse.FederatedBundlesEntry\x1a\x37\n\x15\x46\x65\x64\x65ratedBundlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"e\n\x08X509SVID\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x11\n\tx509_svid\x18\x02 \x01(\x0c\x12\x15\n\rx509_svid_key\x18\x03 \x01(\x0c\x12\x0e\n\x06\x62undle\x18\x04 \x01(\x0c\x12\x0c\n\x04hint\x18\x05 \x01(\t\"_\n\x1dSubscribeToX509BundlesRequest\x12>\n\treference\x18\x01 \x01(\x0b\x32+.sojourn.spiffe.broker.v1.WorkloadReference\"\xb5\x01\n\x1eSubscribeToX509BundlesResponse\x12\x0b\n\x03\x63rl\x18\x01 \x03(\x0c\x12V\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x45.sojourn.spiffe.broker.v1.SubscribeToX509BundlesResponse.BundlesEntry\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"z\n\x13\x46\x65tchJWTSVIDRequest\x12>\n\treference\x18\x01 \x01(\x0b\x32+.sojourn.spiffe.broker.v1.WorkloadReference\x12\x10\n\x08\x61udience\x18\x02 \x03(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\"H\n\x14\x46\x65tchJWTSVIDResponse\x12\x30\n\x05svids\x18\x01 \x03(\x0b\x32!.sojourn.spiffe.broker.v1.JWTSVID\"8\n\x07JWTSVID\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0c\n\x04svid\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"^\n\x1cSubscribeToJWTBundlesRequest\x12>\n\treference\x18\x01 \x01(\x0b\x32+.sojourn.spiffe.broker.v1.WorkloadReference\"\xa6\x01\n\x1dSubscribeToJWTBundlesResponse\x12U\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x44.sojourn.spiffe.broker.v1.SubscribeToJWTBundlesResponse.BundlesEntry\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attestor._proto.spiffe_broker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SUBSCRIBETOX509SVIDRESPONSE_FEDERATEDBUNDLESENTRY']._loaded_options = None
+  _globals['_SUBSCRIBETOX509SVIDRESPONSE_FEDERATEDBUNDLESENTRY']._serialized_options = b'8\001'
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_BUNDLESENTRY']._loaded_options = None
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_BUNDLESENTRY']._serialized_options = b'8\001'
+  _globals['_SUBSCRIBETOJWTBUNDLESRESPONSE_BUNDLESENTRY']._loaded_options = None
+  _globals['_SUBSCRIBETOJWTBUNDLESRESPONSE_BUNDLESENTRY']._serialized_options = b'8\001'
   _globals['_WORKLOADREFERENCE']._serialized_start=92
   _globals['_WORKLOADREFERENCE']._serialized_end=152
   _globals['_WORKLOADPIDREFERENCE']._serialized_start=154
@@ -42,10 +48,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KUBERNETESOBJECTKEY']._serialized_end=300
   _globals['_KUBERNETESOBJECTREFERENCE']._serialized_start=303
   _globals['_KUBERNETESOBJECTREFERENCE']._serialized_end=465
-  _globals['_SOJOURNTASKREFERENCE']._serialized_start=467
-  _globals['_SOJOURNTASKREFERENCE']._serialized_end=506
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=508
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=590
-  _globals['_FETCHJWTSVIDREQUEST']._serialized_start=592
-  _globals['_FETCHJWTSVIDREQUEST']._serialized_end=714
+  _globals['_SUBSCRIBETOX509SVIDREQUEST']._serialized_start=467
+  _globals['_SUBSCRIBETOX509SVIDREQUEST']._serialized_end=559
+  _globals['_SUBSCRIBETOX509SVIDRESPONSE']._serialized_start=562
+  _globals['_SUBSCRIBETOX509SVIDRESPONSE']._serialized_end=816
+  _globals['_SUBSCRIBETOX509SVIDRESPONSE_FEDERATEDBUNDLESENTRY']._serialized_start=761
+  _globals['_SUBSCRIBETOX509SVIDRESPONSE_FEDERATEDBUNDLESENTRY']._serialized_end=816
+  _globals['_X509SVID']._serialized_start=818
+  _globals['_X509SVID']._serialized_end=919
+  _globals['_SUBSCRIBETOX509BUNDLESREQUEST']._serialized_start=921
+  _globals['_SUBSCRIBETOX509BUNDLESREQUEST']._serialized_end=1016
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE']._serialized_start=1019
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE']._serialized_end=1200
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_BUNDLESENTRY']._serialized_start=1154
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_BUNDLESENTRY']._serialized_end=1200
+  _globals['_FETCHJWTSVIDREQUEST']._serialized_start=1202
+  _globals['_FETCHJWTSVIDREQUEST']._serialized_end=1324
+  _globals['_FETCHJWTSVIDRESPONSE']._serialized_start=1326
+  _globals['_FETCHJWTSVIDRESPONSE']._serialized_end=1398
+  _globals['_JWTSVID']._serialized_start=1400
+  _globals['_JWTSVID']._serialized_end=1456
+  _globals['_SUBSCRIBETOJWTBUNDLESREQUEST']._serialized_start=1458
+  _globals['_SUBSCRIBETOJWTBUNDLESREQUEST']._serialized_end=1552
+  _globals['_SUBSCRIBETOJWTBUNDLESRESPONSE']._serialized_start=1555
+  _globals['_SUBSCRIBETOJWTBUNDLESRESPONSE']._serialized_end=1721
+  _globals['_SUBSCRIBETOJWTBUNDLESRESPONSE_BUNDLESENTRY']._serialized_start=1154
+  _globals['_SUBSCRIBETOJWTBUNDLESRESPONSE_BUNDLESENTRY']._serialized_end=1200
 # @@protoc_insertion_point(module_scope)

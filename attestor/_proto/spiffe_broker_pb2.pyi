@@ -45,17 +45,63 @@ class KubernetesObjectReference(_message.Message):
     uid: str
     def __init__(self, type: _Optional[_Union[KubernetesObjectType, _Mapping]] = ..., key: _Optional[_Union[KubernetesObjectKey, _Mapping]] = ..., uid: _Optional[str] = ...) -> None: ...
 
-class SojournTaskReference(_message.Message):
-    __slots__ = ("task_id",)
-    TASK_ID_FIELD_NUMBER: _ClassVar[int]
-    task_id: str
-    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
-
-class SubscribeRequest(_message.Message):
+class SubscribeToX509SVIDRequest(_message.Message):
     __slots__ = ("reference",)
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     reference: WorkloadReference
     def __init__(self, reference: _Optional[_Union[WorkloadReference, _Mapping]] = ...) -> None: ...
+
+class SubscribeToX509SVIDResponse(_message.Message):
+    __slots__ = ("svids", "crl", "federated_bundles")
+    class FederatedBundlesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SVIDS_FIELD_NUMBER: _ClassVar[int]
+    CRL_FIELD_NUMBER: _ClassVar[int]
+    FEDERATED_BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    svids: _containers.RepeatedCompositeFieldContainer[X509SVID]
+    crl: _containers.RepeatedScalarFieldContainer[bytes]
+    federated_bundles: _containers.ScalarMap[str, bytes]
+    def __init__(self, svids: _Optional[_Iterable[_Union[X509SVID, _Mapping]]] = ..., crl: _Optional[_Iterable[bytes]] = ..., federated_bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class X509SVID(_message.Message):
+    __slots__ = ("spiffe_id", "x509_svid", "x509_svid_key", "bundle", "hint")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    X509_SVID_FIELD_NUMBER: _ClassVar[int]
+    X509_SVID_KEY_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    x509_svid: bytes
+    x509_svid_key: bytes
+    bundle: bytes
+    hint: str
+    def __init__(self, spiffe_id: _Optional[str] = ..., x509_svid: _Optional[bytes] = ..., x509_svid_key: _Optional[bytes] = ..., bundle: _Optional[bytes] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class SubscribeToX509BundlesRequest(_message.Message):
+    __slots__ = ("reference",)
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    reference: WorkloadReference
+    def __init__(self, reference: _Optional[_Union[WorkloadReference, _Mapping]] = ...) -> None: ...
+
+class SubscribeToX509BundlesResponse(_message.Message):
+    __slots__ = ("crl", "bundles")
+    class BundlesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    CRL_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    crl: _containers.RepeatedScalarFieldContainer[bytes]
+    bundles: _containers.ScalarMap[str, bytes]
+    def __init__(self, crl: _Optional[_Iterable[bytes]] = ..., bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class FetchJWTSVIDRequest(_message.Message):
     __slots__ = ("reference", "audience", "spiffe_id")
@@ -66,3 +112,38 @@ class FetchJWTSVIDRequest(_message.Message):
     audience: _containers.RepeatedScalarFieldContainer[str]
     spiffe_id: str
     def __init__(self, reference: _Optional[_Union[WorkloadReference, _Mapping]] = ..., audience: _Optional[_Iterable[str]] = ..., spiffe_id: _Optional[str] = ...) -> None: ...
+
+class FetchJWTSVIDResponse(_message.Message):
+    __slots__ = ("svids",)
+    SVIDS_FIELD_NUMBER: _ClassVar[int]
+    svids: _containers.RepeatedCompositeFieldContainer[JWTSVID]
+    def __init__(self, svids: _Optional[_Iterable[_Union[JWTSVID, _Mapping]]] = ...) -> None: ...
+
+class JWTSVID(_message.Message):
+    __slots__ = ("spiffe_id", "svid", "hint")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    SVID_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    svid: str
+    hint: str
+    def __init__(self, spiffe_id: _Optional[str] = ..., svid: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class SubscribeToJWTBundlesRequest(_message.Message):
+    __slots__ = ("reference",)
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    reference: WorkloadReference
+    def __init__(self, reference: _Optional[_Union[WorkloadReference, _Mapping]] = ...) -> None: ...
+
+class SubscribeToJWTBundlesResponse(_message.Message):
+    __slots__ = ("bundles",)
+    class BundlesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    bundles: _containers.ScalarMap[str, bytes]
+    def __init__(self, bundles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...

@@ -1,13 +1,15 @@
-"""Server reflection on the socket of the Workload API, as the standard's endpoint should have it (EP-16).
+"""Server reflection on the Workload API's socket and the Broker API's, as their endpoints should have it (EP-16, BR-6).
 
-It lists every service of the socket and describes those of the Workload API and itself. Who asks needs the security
-header like everybody, and no identity: what is told stands in the standard.
+It lists every service of the endpoint and describes the standard's one and itself. Who asks needs the security header
+like everybody, and no identity: what is told stands in the standard.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from google.protobuf.descriptor import FileDescriptor
 from grpclib.const import Cardinality
 
 from attestor._proto import reflection_pb2 as pb
@@ -21,12 +23,33 @@ from ca.runtime import grpc
 from ca.runtime.grpc import GrpcCall, Method
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What an endpoint serves: messages as compiled here, the standard's names for them, and the header it demands."""
+
+    source: FileDescriptor
+    name: str
+    package: str
+    service: str
+    header: tuple[str, str]
+
+
+WORKLOAD_API = Subject(
+    source=workload_pb2.DESCRIPTOR,
+    name="workload.proto",
+    package="",
+    service=workload.SERVICE,
+    header=workload.SECURITY_HEADER,
+)
+
+
 class Reflection:
     """Tells of `methods`, and of its own."""
 
-    def __init__(self, methods: Sequence[Method]) -> None:
+    def __init__(self, methods: Sequence[Method], subject: Subject = WORKLOAD_API) -> None:
+        self._header = subject.header
         rpcs = [_rpc(one) for one in (*methods, *self.methods())]
-        files = [wire.described(workload_pb2.DESCRIPTOR, "workload.proto", "", _of(rpcs, workload.SERVICE))]
+        files = [wire.described(subject.source, subject.name, subject.package, _of(rpcs, subject.service))]
         for service in (wire.SERVICE, wire.FORMER):
             package = service.rpartition(".")[0]
             name = f"{package.replace('.', '/')}/reflection.proto"
@@ -41,9 +64,9 @@ class Reflection:
     async def _answer(self, call: GrpcCall) -> None:
         if isinstance(call.connection.identity, Place):
             call.connection.identity.check()
-        name, value = workload.SECURITY_HEADER
+        name, value = self._header
         if call.metadata.get(name) != value:
-            raise Malformed(f"the header `{name}: {value}` is missing: this is not a client of the Workload API")
+            raise Malformed(f"the header `{name}: {value}` is missing: this is not a client of this endpoint")
         async for asked in call:
             await call.send(self._described.answer(asked))
 

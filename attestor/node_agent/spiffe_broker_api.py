@@ -24,6 +24,7 @@ from attestor.errors import NotForBrokers
 from attestor.node_agent import shown
 from attestor.node_agent.held import Held, hinted
 from attestor.node_agent.references import References, Workload
+from attestor.node_agent.reflection import Reflection, Subject
 from attestor.node_agent.renewal import Renewal
 from attestor.node_agent.upstream import Issuer
 from attestor.wire import spiffe_broker as wire
@@ -45,6 +46,13 @@ _log = log.get(__name__)
 KINDS: Mapping[str, type[Reference]] = {"pid": ProcessReference, "kubernetes": PodReference, "task": TaskReference}
 """Kinds of references as settings call them."""
 
+BROKER_API = Subject(
+    source=pb.DESCRIPTOR,
+    name="brokerapi.proto",
+    package="spiffe.broker",
+    service=wire.SERVICE,
+    header=wire.SECURITY_HEADER,
+)
 MOST_CONNECTIONS = 256
 MOST_OF_STRANGERS = 8
 """Connections of callers that settings do not name: they are only held to hear so."""
@@ -82,14 +90,25 @@ class SpiffeBrokerApi:
         self._material: tuple[object, object, TlsMaterial] | None = None
 
     def methods(self) -> Sequence[Method]:
-        """The four, both profiles, under the standard's own paths."""
-        request, reply = pb.SubscribeRequest, workload_pb2
-        return (
-            grpc.server_stream(wire.SUBSCRIBE_X509_SVID, self._x509, request, reply.X509SVIDResponse),
-            grpc.server_stream(wire.SUBSCRIBE_X509_BUNDLES, self._x509_bundles, request, reply.X509BundlesResponse),
-            grpc.unary(wire.FETCH_JWT_SVID, self._jwt, pb.FetchJWTSVIDRequest, reply.JWTSVIDResponse),
-            grpc.server_stream(wire.SUBSCRIBE_JWT_BUNDLES, self._jwt_bundles, request, reply.JWTBundlesResponse),
+        """The four, both profiles, under the standard's own paths; and reflection, a service of its own."""
+        stream = grpc.server_stream
+        found = (
+            stream(wire.SUBSCRIBE_X509_SVID, self._x509, pb.SubscribeToX509SVIDRequest, pb.SubscribeToX509SVIDResponse),
+            stream(
+                wire.SUBSCRIBE_X509_BUNDLES,
+                self._x509_bundles,
+                pb.SubscribeToX509BundlesRequest,
+                pb.SubscribeToX509BundlesResponse,
+            ),
+            grpc.unary(wire.FETCH_JWT_SVID, self._jwt, pb.FetchJWTSVIDRequest, pb.FetchJWTSVIDResponse),
+            stream(
+                wire.SUBSCRIBE_JWT_BUNDLES,
+                self._jwt_bundles,
+                pb.SubscribeToJWTBundlesRequest,
+                pb.SubscribeToJWTBundlesResponse,
+            ),
         )
+        return (*found, *Reflection(found, BROKER_API).methods())
 
     def options(self, options: grpc.Options) -> grpc.Options:
         """The listener's, with who may connect and how errors are told."""
@@ -108,18 +127,28 @@ class SpiffeBrokerApi:
 
     async def _x509(self, call: GrpcCall) -> None:
         asked = _asks_for_lists(call)
-        await self._stream(call, lambda held: shown.x509(held, self._bundles(held), self._lists(asked)), lists=asked)
+
+        def render(held: Held) -> Message:
+            found = shown.x509(held, self._bundles(held), self._lists(asked))
+            return wire.under_its_name(found, pb.SubscribeToX509SVIDResponse)
+
+        await self._stream(call, render, lists=asked)
 
     async def _x509_bundles(self, call: GrpcCall) -> None:
         asked = _asks_for_lists(call)
 
         def render(held: Held) -> Message:
-            return workload.encode_x509_bundles(shown.x509_bundles(self._bundles(held)), self._lists(asked))
+            found = workload.encode_x509_bundles(shown.x509_bundles(self._bundles(held)), self._lists(asked))
+            return wire.under_its_name(found, pb.SubscribeToX509BundlesResponse)
 
         await self._stream(call, render, lists=asked)
 
     async def _jwt_bundles(self, call: GrpcCall) -> None:
-        await self._stream(call, lambda held: workload.encode_jwt_bundles(shown.jwt_bundles(self._bundles(held))))
+        def render(held: Held) -> Message:
+            found = workload.encode_jwt_bundles(shown.jwt_bundles(self._bundles(held)))
+            return wire.under_its_name(found, pb.SubscribeToJWTBundlesResponse)
+
+        await self._stream(call, render)
 
     async def _jwt(self, call: GrpcCall) -> None:
         self._check(call)
@@ -130,7 +159,7 @@ class SpiffeBrokerApi:
             entries = await self._tokens(found, request)
             self._renewal.look_again(found.held)
             self._check(call)
-            await call.send(workload.encode_jwt(entries))
+            await call.send(wire.under_its_name(workload.encode_jwt(entries), pb.FetchJWTSVIDResponse))
 
     async def _stream(self, call: GrpcCall, render: Render, *, lists: bool = False) -> None:
         self._check(call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from google.protobuf import struct_pb2
+from google.protobuf import any_pb2, struct_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.message import Message
@@ -46,8 +46,8 @@ class Described:
 
     def __init__(self, services: Iterable[str], files: Iterable[FileDescriptorProto]) -> None:
         self.services = sorted(set(services))
-        known = FileDescriptorProto.FromString(struct_pb2.DESCRIPTOR.serialized_pb)
-        self._files = {one.name: one for one in (*files, known)}
+        known = (FileDescriptorProto.FromString(one.DESCRIPTOR.serialized_pb) for one in (struct_pb2, any_pb2))
+        self._files = {one.name: one for one in (*files, *known)}
         self._symbols = {symbol: one for one in self._files.values() for symbol in _symbols(one)}
 
     def answer(self, asked: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:

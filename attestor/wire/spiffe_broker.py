@@ -18,7 +18,7 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import DecodeError, Message
 
 from attestor._proto import spiffe_broker_pb2 as pb
-from attestor._proto import status_pb2
+from attestor._proto import status_pb2, task_reference_pb2
 from attestor.errors import BadReference, NotForBrokers, UnknownWorkload
 from ca.errors import Problem
 
@@ -87,7 +87,7 @@ def decode_reference(message: pb.WorkloadReference) -> Reference:
     if packed.type_url == OBJECT_TYPE:
         return _pod(_unpacked(packed, pb.KubernetesObjectReference))
     if packed.type_url == TASK_TYPE:
-        return _task(_unpacked(packed, pb.SojournTaskReference))
+        return _task(_unpacked(packed, task_reference_pb2.SojournTaskReference))
     raise BadReference(
         f"references of this type are not known here: expected `{PID_TYPE}`, `{OBJECT_TYPE}` or `{TASK_TYPE}`"
     )
@@ -98,11 +98,16 @@ def encode_reference(reference: Reference) -> pb.WorkloadReference:
     if isinstance(reference, ProcessReference):
         return _packed(PID_TYPE, pb.WorkloadPIDReference(pid=reference.pid))
     if isinstance(reference, TaskReference):
-        return _packed(TASK_TYPE, pb.SojournTaskReference(task_id=reference.task_id))
+        return _packed(TASK_TYPE, task_reference_pb2.SojournTaskReference(task_id=reference.task_id))
     found = pb.KubernetesObjectReference(type=pb.KubernetesObjectType(plural="pods", group="core"), uid=reference.uid)
     if reference.name:
         found.key.namespace, found.key.name = reference.namespace, reference.name
     return _packed(OBJECT_TYPE, found)
+
+
+def under_its_name(message: Message, kind: type[M]) -> M:
+    """An answer of the Workload API as that of the Broker API: field by field the same, under another name."""
+    return kind.FromString(message.SerializeToString())
 
 
 def error_details(problem: Problem) -> bytes | None:
@@ -144,7 +149,7 @@ def _pod(message: pb.KubernetesObjectReference) -> PodReference:
     return PodReference(namespace=key.namespace, name=key.name, uid=message.uid)
 
 
-def _task(message: pb.SojournTaskReference) -> TaskReference:
+def _task(message: task_reference_pb2.SojournTaskReference) -> TaskReference:
     if not _TASK_ID.fullmatch(message.task_id) or not message.task_id.strip("."):
         raise BadReference("the id of a task has letters, digits, dots, dashes and underscores")
     return TaskReference(message.task_id)

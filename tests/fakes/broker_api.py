@@ -25,7 +25,6 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import StreamClosedError
 
 from attestor._proto import spiffe_broker_pb2 as pb
-from attestor._proto import workload_pb2
 from attestor.methods.workload.protocol import WorkloadSource
 from attestor.node_agent.references import References
 from attestor.node_agent.spiffe_broker_api import KINDS, SpiffeBrokerApi
@@ -43,11 +42,12 @@ from fakes.tls_ends import CLOCK, End
 from fakes.workload import Agent, workload_api
 
 HEADERS = [wire.SECURITY_HEADER]
+_STREAM = Cardinality.UNARY_STREAM
 METHODS = [
-    (wire.SUBSCRIBE_X509_SVID, Cardinality.UNARY_STREAM, pb.SubscribeRequest, workload_pb2.X509SVIDResponse),
-    (wire.SUBSCRIBE_X509_BUNDLES, Cardinality.UNARY_STREAM, pb.SubscribeRequest, workload_pb2.X509BundlesResponse),
-    (wire.FETCH_JWT_SVID, Cardinality.UNARY_UNARY, pb.FetchJWTSVIDRequest, workload_pb2.JWTSVIDResponse),
-    (wire.SUBSCRIBE_JWT_BUNDLES, Cardinality.UNARY_STREAM, pb.SubscribeRequest, workload_pb2.JWTBundlesResponse),
+    (wire.SUBSCRIBE_X509_SVID, _STREAM, pb.SubscribeToX509SVIDRequest, pb.SubscribeToX509SVIDResponse),
+    (wire.SUBSCRIBE_X509_BUNDLES, _STREAM, pb.SubscribeToX509BundlesRequest, pb.SubscribeToX509BundlesResponse),
+    (wire.FETCH_JWT_SVID, Cardinality.UNARY_UNARY, pb.FetchJWTSVIDRequest, pb.FetchJWTSVIDResponse),
+    (wire.SUBSCRIBE_JWT_BUNDLES, _STREAM, pb.SubscribeToJWTBundlesRequest, pb.SubscribeToJWTBundlesResponse),
 ]
 X509 = METHODS[0]
 JWT = METHODS[2]

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.any_pb2 import Any as Packed
-from grpclib.const import Status
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import StreamTerminatedError
 
+from attestor._proto import reflection_pb2
 from attestor._proto import spiffe_broker_pb2 as pb
+from attestor.wire import reflection
 from attestor.wire import spiffe_broker as wire
 from attestor.wire.spiffe_broker import PodReference, ProcessReference, TaskReference
 from ca.spiffe import x509svid
@@ -207,7 +210,7 @@ async def test_errors_of_references(broker: Broker, method: Any) -> None:
 )
 async def test_hostile_references(broker: Broker, packed: Packed) -> None:
     """InvalidArgument with the reason, for a client that sends anything."""
-    request = pb.SubscribeRequest(reference=pb.WorkloadReference(reference=packed))
+    request = pb.SubscribeToX509SVIDRequest(reference=pb.WorkloadReference(reference=packed))
     assert await outcome(broker, X509, request) == (Status.INVALID_ARGUMENT, INVALID)
 
 
@@ -303,3 +306,20 @@ async def test_hints_are_unique_and_no_answer_is_empty(broker: Broker) -> None:
         assert found == [("spiffe://example.org/a", "same"), ("spiffe://example.org/b", "")]
         broker.agent.issuer.given, broker.agent.issuer.rules_version = (lambda _: ()), "2"
         assert await outcome(broker, X509, ProcessReference(one.pid)) == (Status.PERMISSION_DENIED, NOT_ENTITLED)
+
+
+@pytest.mark.clause("BR-6")
+async def test_a_client_without_stubs_can_ask_what_there_is(broker: Broker) -> None:
+    """Reflection, under the standard's names; the header is demanded there too."""
+    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="spiffe.broker.API")
+    method = (reflection.INFO, Cardinality.STREAM_STREAM, type(asked), reflection_pb2.ServerReflectionResponse)
+    async with broker.call(method, asked) as stream:
+        files = (await heard(stream)).file_descriptor_response.file_descriptor_proto
+    pool = DescriptorPool()
+    for one in reversed(files):
+        pool.AddSerializedFile(one)
+    service = pool.FindServiceByName("spiffe.broker.API")
+    assert [one.name for one in service.methods] == NAMES
+    request = service.methods_by_name["SubscribeToX509SVID"].input_type
+    assert request.full_name == "spiffe.broker.SubscribeToX509SVIDRequest"
+    assert await outcome(broker, method, asked, headers=[]) == (Status.INVALID_ARGUMENT, None)
