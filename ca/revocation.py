@@ -96,7 +96,7 @@ class Lists:
         if authority.key_id not in self._keyless and await self._authority.ring.database.read(unlisted):
             self._keyless.add(authority.key_id)
             _log.error(
-                "leaves were revoked and no list can say so: their authority's key is gone, revoke the authority"
+                "no list can name what was revoked: the authority's key is gone", authority=authority.key_id.hex()
             )
 
     def _number_unkept(self, key_id: bytes) -> int:

@@ -311,3 +311,18 @@ async def test_a_key_that_fails_keeps_nobody_else_s_list_back(tmp_path: Path, cl
         keys.sign_failure = None
         await lists.tick(clock.now())
         assert gone.serial in of(lists, authority, Kind.ISSUING).serials
+
+
+async def test_what_a_lost_key_signed_is_said_to_be_on_no_list(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Keys in memory are gone after a restart; nobody is to think that others were told."""
+    async with opened(tmp_path, MemoryKeyStore(), clock) as authority:
+        gone = await issue(authority, clock)
+    async with opened(tmp_path, MemoryKeyStore(), clock) as authority:
+        lists = Lists(authority)
+        await take_back(authority, clock, INSTANCE)
+        for _ in range(2):
+            await lists.tick(clock.now())
+        assert not any(gone.serial in one.serials for one in lists.revocations)
+        assert [one.levelname for one in caplog.records if "no list can name" in one.message] == ["ERROR"]
