@@ -119,13 +119,7 @@ async def test_ep_6_the_caller_needs_neither_tls_nor_a_proof(agent: Agent, name:
 async def test_ep_14_the_service_has_the_methods_of_the_standard_and_no_others(agent: Agent) -> None:
     """What else the socket serves is a service of another name."""
     api = WorkloadApi(agent.renewal, agent.issuer, agent.clock, agent.issuer.authority.trust_domain)
-    assert {path for path, *_ in (each for each in map(_path_of, api.methods()))} == {
-        f"/SpiffeWorkloadAPI/{name}" for name in CALLS
-    }
-
-
-def _path_of(method: Any) -> tuple[str]:
-    return (method.path,)
+    assert {method.path for method in api.methods()} == {f"/SpiffeWorkloadAPI/{name}" for name in CALLS}
 
 
 async def test_wl_1_a_wit_profile_that_is_off_is_unimplemented(tmp_path: Path) -> None:
