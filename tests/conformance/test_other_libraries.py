@@ -1,4 +1,7 @@
-"""Second judges: what we write is read by libraries that know nothing of ours, and what they write by us."""
+"""Second judges: what we write is read by libraries that know nothing of ours, and what they write by us.
+
+They ask the machine's own clock, and so these tests do.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,6 @@ from fakes.pki import TestAuthority, make_key
 from fakes.revocations import make_list
 from fakes.wits import HERE, WitIssuer
 
-NOW = SystemClock().now()
-"""Libraries ask the machine's own clock."""
 HOLDER = make_key()
 RSA = rsa.generate_private_key(65537, 2048)
 KEYS: dict[str, Any] = {
@@ -43,10 +44,11 @@ KEYS: dict[str, Any] = {
 
 async def test_pyjwt_reads_what_our_authority_signs(tmp_path: Path) -> None:
     """JWT-SVID and WIT-SVID, with the keys of the bundle as it is published."""
-    async with opened(tmp_path, MemoryKeyStore(), ManualClock(NOW)) as authority:
-        published = jwt.PyJWKSet.from_json(authority.bundle(NOW).to_jwks().decode())
+    now = SystemClock().now()
+    async with opened(tmp_path, MemoryKeyStore(), ManualClock(now)) as authority:
+        published = jwt.PyJWKSet.from_json(authority.bundle(now).to_jwks().decode())
         keys = {key.key_id: key for key in published.keys if key.key_id}
-        signed = await authority.sign_jwt(token(authority, NOW))
+        signed = await authority.sign_jwt(token(authority, now))
         said = jwt.decode(
             signed, keys[jwt.get_unverified_header(signed)["kid"]], algorithms=["ES256"], audience="server"
         )
@@ -55,17 +57,18 @@ async def test_pyjwt_reads_what_our_authority_signs(tmp_path: Path) -> None:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         wish = wit.WitRequest(id=DOMAIN.member("/agent"), public_key=spki, instance=None, ttl=timedelta(minutes=5))
-        text = await authority.sign_wit(wit.prepare(wish, authority.wit_issuer(NOW), NOW))
+        text = await authority.sign_wit(wit.prepare(wish, authority.wit_issuer(now), now))
         named = jwt.decode(text, keys[jwt.get_unverified_header(text)["kid"]], algorithms=["ES256"])
         assert jwt.PyJWK(named["cnf"]["jwk"]).key == HOLDER.public_key()
 
 
 def test_pyjwt_reads_our_proofs() -> None:
     """With the key that the WIT names."""
-    issuer = WitIssuer(TestAuthority(now=NOW))
-    svid = issuer.svid(now=NOW)
+    now = SystemClock().now()
+    issuer = WitIssuer(TestAuthority(now=now))
+    svid = issuer.svid(now=now)
     element = jose.take_apart(svid.token, "a WIT")[1]["cnf"]["jwk"]
-    said = jwt.decode(proof.mint(svid, HERE, NOW), jwt.PyJWK(element), algorithms=[element["alg"]], audience=HERE)
+    said = jwt.decode(proof.mint(svid, HERE, now), jwt.PyJWK(element), algorithms=[element["alg"]], audience=HERE)
     assert set(said) == {"aud", "exp", "jti", "wth"}
 
 
@@ -73,24 +76,26 @@ def test_pyjwt_reads_our_proofs() -> None:
 @pytest.mark.parametrize("algorithm", jose.ALGORITHMS)
 def test_we_read_what_pyjwt_signs(algorithm: str) -> None:
     """Each of the nine, as bearer token, WIT and proof."""
+    now = SystemClock().now()
     key = KEYS[algorithm]
     public = key.public_key()
     bundles = BundleSet.of(Bundle(trust_domain=DOMAIN, jwt_authorities={"j": public}, wit_authorities={"w": public}))
-    claims = {"sub": "spiffe://example.org/agent", "exp": NOW + timedelta(minutes=5)}
+    claims = {"sub": "spiffe://example.org/agent", "exp": now + timedelta(minutes=5)}
     bearer = jwt.encode(claims | {"aud": "server"}, key, algorithm, {"kid": "j"})
-    assert str(jwtsvid.verify(bearer, "server", bundles, NOW).id) == claims["sub"]
+    assert str(jwtsvid.verify(bearer, "server", bundles, now).id) == claims["sub"]
     element = jwk.of_confirmation(public) | {"alg": algorithm}
     named = jwt.encode(claims | {"cnf": {"jwk": element}}, key, algorithm, {"kid": "w", "typ": "wit+jwt"})
     svid = WitSvid.of(named, key)
-    _, about = jose.take_apart(proof.mint(svid, HERE, NOW), "a proof")
+    _, about = jose.take_apart(proof.mint(svid, HERE, now), "a proof")
     shown = jwt.encode(about, key, algorithm, {"typ": "wpt+jwt"})
-    peer = proof.verify(named, shown, audiences=[HERE], bundles=bundles, now=NOW, seen=ReplayCache())
+    peer = proof.verify(named, shown, audiences=[HERE], bundles=bundles, now=now, seen=ReplayCache())
     assert str(peer.id) == claims["sub"]
 
 
 def test_the_pypi_client_reads_our_bundles() -> None:
     """Both forms the Workload API has."""
-    bundle = WitIssuer(TestAuthority(now=NOW)).bundle()
+    now = SystemClock().now()
+    bundle = WitIssuer(TestAuthority(now=now)).bundle()
     theirs = TheirDomain("example.org")
     assert set(JwtBundle.parse(theirs, bundle.jwt_jwks()).jwt_authorities) == set(bundle.jwt_authorities)
     assert X509Bundle.parse_raw(theirs, bundle.x509_der()).x509_authorities == set(bundle.x509_authorities)
@@ -109,10 +114,11 @@ def openssl(folder: Path, *arguments: str, **files: bytes) -> str:
 @pytest.mark.parametrize("listed", [True, False])
 async def test_openssl_holds_our_leaves_against_lists_as_we_do(tmp_path: Path, listed: bool) -> None:  # noqa: FBT001
     """A leaf of our authority, its chain, and a list of the issuer for which OpenSSL wants one of the root too."""
-    ours = TestAuthority(now=NOW)
+    now = SystemClock().now()
+    ours = TestAuthority(now=now)
     one = ours.leaf("/agent")
     serials = [one.chain[0].serial_number] if listed else []
-    lists = [make_list(ours, serials, now=NOW), make_list(ours, now=NOW, signer=(ours.root, ours.root_key))]
+    lists = [make_list(ours, serials, now=now), make_list(ours, now=now, signer=(ours.root, ours.root_key))]
     pem = [_pem(each) for each in lists]
     said = openssl(
         tmp_path,
@@ -128,9 +134,10 @@ async def test_openssl_holds_our_leaves_against_lists_as_we_do(tmp_path: Path, l
 
 async def test_openssl_accepts_what_our_authority_signs(tmp_path: Path) -> None:
     """With X.509's strict checks on."""
-    async with opened(tmp_path, MemoryKeyStore(), ManualClock(NOW)) as authority:
-        chain = await authority.sign_x509(leaf(authority, NOW))
-        root = authority.bundle(NOW).x509_authorities[0]
+    now = SystemClock().now()
+    async with opened(tmp_path, MemoryKeyStore(), ManualClock(now)) as authority:
+        chain = await authority.sign_x509(leaf(authority, now))
+        root = authority.bundle(now).x509_authorities[0]
     said = openssl(
         tmp_path,
         *("verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "root", "-untrusted", "issuer", "leaf"),
