@@ -19,7 +19,7 @@ from datetime import datetime
 from attestor.instance import Strength
 from attestor.methods.node import k8s_psat
 from attestor.methods.platform.cluster import Cluster
-from attestor.methods.platform.pods import KIND, Pod, parse_uid, read_pod
+from attestor.methods.platform.pods import KIND, Pod, Unreadable, parse_uid, read_pod
 from attestor.methods.platform.protocol import counted
 from attestor.selector import Selectors
 from attestor.server.store.nodes import Node
@@ -109,7 +109,7 @@ class PodView:
             return seen.pod
         try:
             found = await cluster.pod(namespace, name)
-        except Malformed:
+        except (Malformed, Unreadable):
             raise
         except Problem as problem:
             if seen is not None and seen.pod is not None and now - seen.at < STALE:
@@ -129,9 +129,10 @@ class PodView:
             return self._without_cluster(node, attestation, others)
         try:
             pod, container = await self._pod(cluster, _fact(node.selectors, "agent_node_name") or "", claimed)
-        except Unavailable as problem:
-            return problem
         except Problem as problem:
+            # Who makes a pod that can't be read must not hold up those that are asked about beside it.
+            if isinstance(problem, Unavailable) and not isinstance(problem, Unreadable):
+                return problem
             return Believed(_without_pod(attestation, others), str(problem))
         return Believed(replace(attestation, selectors=others | pod.selectors(container)))
 
@@ -190,7 +191,7 @@ def _readable(found: Mapping[str, object]) -> Pod | None:
     """A pod that can't be read is not in the view; it is asked for by itself, and its fault told then."""
     try:
         return read_pod(found)
-    except Unavailable as problem:
+    except Unreadable as problem:
         _log.warning("a pod can't be read", error=problem)
         return None
 

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -76,7 +76,7 @@ class Fetched:
 def parse_json(data: bytes) -> Any:
     """`data` as JSON without doubled keys. Raises Unavailable."""
     try:
-        return json.loads(data.decode(), object_pairs_hook=_unique)
+        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Unavailable("the answer is not JSON that can be read") from error
 
@@ -315,6 +315,10 @@ def _without_credentials(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 def _too_slow(url: str, deadline: float) -> Unavailable:
     return Unavailable(f"`{URL(url).host}` did not answer within {deadline:g} s")
+
+
+def _no_number(name: str) -> Never:
+    raise ValueError(f"`{name}` is not a JSON number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -163,3 +163,13 @@ async def test_a_pod_that_is_gone_gives_nothing(tmp_path: Path) -> None:
         api.remove(pod)
         await server.clock.advance(6)
         assert await given(server, node, says(pod)) == ["/plain"]
+
+
+async def test_a_pod_that_can_t_be_read_holds_up_nobody_else(tmp_path: Path) -> None:
+    """A tenant may write what the API takes and we do not: it has no identity, and its neighbours have theirs."""
+    async with with_nodes(tmp_path, RULES) as (api, server):
+        node = await admitted(api, server)
+        honest = api.add_pod("shop", "cart-0", node="worker-1", account="cart")
+        odd = api.add_pod("shop", "odd-0", node="worker-1", account="cart")
+        odd["status"]["containerStatuses"][0]["image"] = "x" * 5000
+        assert await given(server, node, says(odd), says(honest)) == ["/plain", "/shop/cart", "/shop", "/plain"]

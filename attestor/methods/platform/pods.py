@@ -22,7 +22,14 @@ from ca.errors import Malformed, Unavailable
 
 KIND = "k8s"
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_FAULTS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, Malformed)
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
+
+class Unreadable(Unavailable):
+    """The API describes an object in a form that can't be read: the fault of that object alone."""
+
+    code = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +117,7 @@ class ClusterNode:
 
 
 def read_pod(found: Mapping[str, Any]) -> Pod:
-    """A pod out of the API's answer. Raises Unavailable when it can't be read."""
+    """A pod out of the API's answer. Raises Unreadable."""
     try:
         meta, spec, status = found["metadata"], found["spec"], found.get("status") or {}
         pod = Pod(
@@ -128,18 +135,18 @@ def read_pod(found: Mapping[str, Any]) -> Pod:
             ending="deletionTimestamp" in meta or status.get("phase") in {"Succeeded", "Failed"},
         )
         pod.selectors()
-    except (KeyError, TypeError, AttributeError, ValueError, Malformed) as error:
-        raise Unavailable("the Kubernetes API describes a pod in a form that can't be read") from error
+    except _FAULTS as error:
+        raise Unreadable("the Kubernetes API describes a pod in a form that can't be read") from error
     return pod
 
 
 def read_node(found: Mapping[str, Any]) -> ClusterNode:
-    """A node out of the API's answer. Raises Unavailable when it can't be read."""
+    """A node out of the API's answer. Raises Unreadable."""
     try:
         meta = found["metadata"]
         return ClusterNode(name=_text(meta["name"]), uid=parse_uid(meta["uid"]), labels=_labels(meta))
-    except (KeyError, TypeError, AttributeError, ValueError, Malformed) as error:
-        raise Unavailable("the Kubernetes API describes a node in a form that can't be read") from error
+    except _FAULTS as error:
+        raise Unreadable("the Kubernetes API describes a node in a form that can't be read") from error
 
 
 def parse_uid(text: object) -> str:

@@ -88,7 +88,7 @@ def test_an_address_of_another_form_is_refused(url: str) -> None:
         parse_url(url)
 
 
-@pytest.mark.parametrize("text", [b"{", b'{"a": 1, "a": 2}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("text", [b"{", b"[NaN]", b'{"a": Infinity}', b'{"a": 1, "a": 2}', b"\xff", b"[" * 100_000])
 def test_json_that_means_two_things_is_none(text: bytes) -> None:
     """Or nothing at all."""
     with pytest.raises(Unavailable):
