@@ -16,9 +16,10 @@ import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 
 from attestor.instance import Binding, Strength
-from attestor.methods.workload.cgroup import Cgroup, Entry, cgroups_of, sees_the_machine
+from attestor.methods.workload.cgroup import Cgroup, Entry, parse, sees_the_machine
 from attestor.methods.workload.container import locate
 from attestor.methods.workload.proc import CallerGone, ProcessFolder, process_folder
 from attestor.methods.workload.protocol import Boundary, CantSay, Subject, WorkloadSource
@@ -75,7 +76,6 @@ class Attestor:
             before = _look(folder)
             if before[:3] != (peer.name.start_time, peer.uid, peer.gid):
                 raise CallerGone(f"the process {peer.pid} is no longer the one that opened this connection")
-            cgroups = cgroups_of(folder)
             lineage = tuple(_parents(folder))
             said = await asyncio.gather(*(self._ask(source, subject, for_people) for source in self._sources))
             after = _look(folder)
@@ -84,6 +84,8 @@ class Attestor:
             if after != before:
                 raise CallerGone(f"the process {peer.pid} was moved to another cgroup while it was attested")
         peer.check()
+        cgroups = before[-1]
+        assert isinstance(cgroups, bytes)
         found = [one if isinstance(one, frozenset) else frozenset[Selector]() for one in said]
         unsaid = [(source.name, one) for source, one in zip(self._sources, said, strict=True) if isinstance(one, str)]
         return Findings(
@@ -91,7 +93,7 @@ class Attestor:
             strength=self._strength(peer, found),
             lineage=lineage,
             look=before,
-            within=tuple(_within(cgroups, self._parents)),
+            within=_within(cgroups, self._parents),
             unsaid=tuple(unsaid),
         )
 
@@ -134,8 +136,13 @@ class Attestor:
         return max([by_user, *(one for one in others if one is not None)], key=lambda one: one.rank)
 
 
-def _within(cgroups: Sequence[Entry], parents: Collection[str]) -> Iterator[tuple[Binding, Cgroup]]:
+@lru_cache(1024)
+def _within(cgroups: bytes, parents: frozenset[str]) -> tuple[tuple[Binding, Cgroup], ...]:
     """The cgroups that may be an instance in its place; none where they contradict each other."""
+    return tuple(_enclosing(parse(cgroups), parents))
+
+
+def _enclosing(cgroups: Sequence[Entry], parents: Collection[str]) -> Iterator[tuple[Binding, Cgroup]]:
     with contextlib.suppress(CantSay):
         located = locate(cgroups, parents=parents)
         if located is not None:
