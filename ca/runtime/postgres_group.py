@@ -155,6 +155,10 @@ class Writer(Worker):
             except Lost as error:
                 self.hang_up()
                 waiting = _again(waiting, error)
+                if len(waiting) > 1 and any(job.tries > 1 for job in waiting):  # one of them may be to blame
+                    for job in waiting:
+                        await self.run([job])
+                    return
 
     async def _group(self, jobs: list[Job]) -> list[Job]:
         """Run as many as share a commit; answers those that are to be run in another one."""

@@ -18,6 +18,8 @@ class WireTap:
     cut: tuple[bytes, bool] | None = None
     pooling: bool = False
     down: bool = False
+    always: bool = False
+    """Whether `cut` works each time."""
     connections: int = 0
     address: tuple[str, int] = ("", 0)
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -49,7 +51,8 @@ class WireTap:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 if self.cut is not None and self.cut[0] in data:
-                    (_, heard), self.cut = self.cut, None
+                    heard = self.cut[1]
+                    self.cut = self.cut if self.always else None
                     if not heard:
                         break
                     cut.set()

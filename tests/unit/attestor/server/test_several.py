@@ -136,3 +136,19 @@ async def test_an_authority_made_by_one_server_is_in_the_bundles_of_the_other(tw
         async for _ in source.changed():
             if source.bundles != before:
                 break
+
+
+async def test_servers_that_begin_at_the_same_moment_over_an_empty_store_both_come_up(tmp_path: Path) -> None:
+    """One makes the tables, one is the first of the trust domain; the other waits for its turn."""
+    store = await postgres_address(tmp_path)
+
+    async def begin(stack: AsyncExitStack, name: str) -> Server:
+        lives = Lives(propagation=timedelta(seconds=1))
+        one = server(tmp_path, database=store, name=name, admin_socket=tmp_path / f"{name}.sock", lives=lives)
+        return await stack.enter_async_context(one)
+
+    async with AsyncExitStack() as first, AsyncExitStack() as second, asyncio.timeout(60):
+        both = await asyncio.gather(begin(first, "one"), begin(second, "other"))
+        assert len({one.root_key_hash for one in both}) == 2
+        while any(len(one._parts.authority.bundle(CLOCK.now()).x509_authorities) != 2 for one in both):
+            await CLOCK.sleep(0.01)

@@ -64,6 +64,21 @@ async def test_a_wire_that_breaks_within_a_unit_leaves_nothing_and_the_unit_is_r
     assert runs == [1, 1]
 
 
+async def test_a_unit_that_breaks_every_connection_fails_alone(address: str) -> None:
+    """Those that shared its commits are carried out."""
+    async with tapped_store(address) as (store, tap):
+        tap.cut, tap.always = (b"poison", False), True
+
+        async def poison(tx: Transaction) -> None:
+            await tx.execute("INSERT INTO item (id, a) VALUES (5, $1)", "poison")
+
+        units = [insert(1), insert(2), poison, insert(3)]
+        answers = await asyncio.gather(*(store.write(unit) for unit in units), return_exceptions=True)
+        assert isinstance(answers.pop(2), Unavailable)
+        assert answers == [1, 1, 1]
+        assert await ids(store) == [1, 2, 3]
+
+
 async def test_a_reader_takes_another_connection(address: str) -> None:
     """As a writer does."""
     async with tapped_store(address) as (store, tap):
