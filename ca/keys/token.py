@@ -45,13 +45,14 @@ class Token:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"token {label}")
         self._session: Session | None = None
         self._refused: str | None = None
+        self._answered = False
 
     async def run(self, work: Work[T]) -> T:
         """Have `work` done, once more when the session was lost meanwhile.
 
         Raises:
             KeyUnusable: there is no such module or token, or the PIN is not its own.
-            Unavailable: the token does not do it, or not in time.
+            Unavailable: the token does not do it, or not in time, or is away after it had answered.
         """
         try:
             async with asyncio.timeout(PATIENCE):
@@ -76,6 +77,7 @@ class Token:
                 except lost:
                     self._session = None
             self._session = self._login()
+            self._answered = True
             return work(self._session)
         except Problem:
             raise
@@ -88,12 +90,13 @@ class Token:
 
         if self._refused is not None:
             raise KeyUnusable(self._refused)
+        away = Unavailable if self._answered else KeyUnusable  # what answered once may come back
         try:
             token = pkcs11.lib(str(self._module)).get_token(token_label=self.label)
         except (exceptions.NoSuchToken, exceptions.MultipleTokensReturned) as error:
-            raise KeyUnusable(f"there is not exactly one token `{self.label}` in `{self._module}`") from error
+            raise away(f"there is not exactly one token `{self.label}` in `{self._module}`") from error
         except exceptions.PKCS11Error as error:
-            raise KeyUnusable(f"can't use the PKCS#11 module `{self._module}`: {type(error).__name__}") from error
+            raise away(f"can't use the PKCS#11 module `{self._module}`: {type(error).__name__}") from error
         try:
             return Session(token.open(rw=True, user_pin=self._pin.read().reveal()))
         except exceptions.UserAlreadyLoggedIn:  # only the session was lost

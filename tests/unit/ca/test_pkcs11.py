@@ -136,6 +136,19 @@ async def test_a_lost_session_is_opened_again(place: Place) -> None:
     beside.close()
 
 
+async def test_a_token_that_went_away_may_come_back(place: Place) -> None:
+    """While it is gone there is no signature; that ends no process, and with the token keys are there again."""
+    key = await open_key_store("pkcs11", place).create("k", Purpose.TOKENS)
+    held = key._token  # type: ignore[attr-defined]
+    held._session.raw.close()
+    held.label = "absent"
+    with pytest.raises(Unavailable, match="exactly one token `absent`") as caught:
+        await key.sign(b"words")
+    assert caught.value.retryable
+    held.label = place.token
+    assert len(await key.sign(b"words")) > 60
+
+
 async def test_a_wrong_pin_is_tried_once(tmp_path: Path) -> None:
     """A second try would be one step towards a locked token; the PIN is in no sentence."""
     softhsm.place()

@@ -197,6 +197,21 @@ async def test_a_root_that_does_not_answer_keeps_only_what_needs_it(tmp_path: Pa
         assert (Kind.ISSUING, State.PREPARED) in {(each.kind, each.state) for each in authority.believed}
 
 
+async def test_a_restart_needs_the_root_only_when_nothing_signs(tmp_path: Path) -> None:
+    """With an issuing authority there it goes on; without one it does not start, and says what is missing."""
+    clock, keys = ManualClock(BEGIN), MemoryKeyStore()
+    upstream = put(tmp_path, Corporate())
+    async with opened(tmp_path, upstream, clock, keys):
+        pass
+    (tmp_path / "root.pem").rename(tmp_path / "away")
+    async with opened(tmp_path, upstream, clock, keys) as authority:
+        await believed(authority, clock)
+    (tmp_path / "fresh").mkdir()
+    with pytest.raises(Unavailable, match=r"root\.pem"):
+        async with opened(tmp_path / "fresh", upstream, clock):
+            pass
+
+
 P384 = ec.generate_private_key(ec.SECP384R1())
 NAMES = x509.NameConstraints([x509.UniformResourceIdentifier("example.org")], None)
 OTHER = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Above")])
