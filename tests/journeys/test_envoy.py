@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from attestor.node_agent.sds import Naming
 from ca.spiffe.bundle import BundleSet
@@ -26,8 +27,8 @@ from fakes.revocations import make_list
 from fakes.tls_ends import CLOCK
 from fakes.workload import Agent, workload_api
 from journeys.envoys import TAKEN_IN, TAKEN_OUT, knock, service, traffic
-from journeys.processes import short_folder
-from servers.envoy import Envoy, Sidecar, bootstrap, envoy
+from journeys.processes import finished, short_folder
+from servers.envoy import Envoy, Sidecar, binary, bootstrap, documented, envoy
 
 WEB, ORDERS = "spiffe://example.org/web", "spiffe://example.org/orders"
 DAY = timedelta(days=1)
@@ -82,6 +83,13 @@ def forged(by: TestAuthority, uri: str) -> X509Svid:
     """A leaf that `by` has no right to sign."""
     key = make_key()
     return X509Svid.of(by.chain(by.certificate("/x", odd=Oddities(uris=[uri], key=key))), key)
+
+
+async def test_the_documented_bootstrap_is_valid_as_it_stands(folder: Path) -> None:
+    """Word for word; the other tests replace addresses and names only."""
+    (folder / "envoy.yaml").write_text(yaml.safe_dump(documented()))
+    checked = await finished(binary(), "--mode", "validate", "-c", str(folder / "envoy.yaml"), folder=folder)
+    assert checked.code == 0, checked.err
 
 
 async def test_only_the_right_peer_is_let_in(folder: Path, partner: TestAuthority) -> None:
