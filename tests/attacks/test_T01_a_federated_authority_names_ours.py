@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from cryptography import x509
@@ -16,7 +17,7 @@ from ca.spiffe.replay import ReplayCache
 from ca.spiffe.x509svid import X509Svid
 from ca.tls import TlsMaterial
 from fakes.pki import Oddities, TestAuthority, der_chain, make_key
-from fakes.tls_ends import End, ask, authority, end, refused, serving
+from fakes.tls_ends import CLOCK, End, ask, authority, end, refused, serving
 from fakes.wits import HERE, WitIssuer, make_proof
 
 ADMIN = "spiffe://example.org/admin"
@@ -58,11 +59,11 @@ def forger(kind: str) -> tuple[TestAuthority, tuple[x509.Certificate, ...]]:
 KINDS = ["plain", "with our issuer's names and key id", "below its issuer"]
 
 
-def forged(kind: str) -> X509Svid:
+def forged(kind: str, now: datetime = NOW) -> X509Svid:
     """A chain that names our admin, with the serial of a leaf of ours."""
     made, behind = forger(kind)
     key, serial = make_key(), OURS.authority.certificate("/admin").serial_number
-    leaf = made.certificate("/admin", odd=Oddities(key=key, serial=serial))
+    leaf = made.certificate("/admin", now=now, odd=Oddities(key=key, serial=serial))
     return X509Svid.of((leaf, *behind), key)
 
 
@@ -80,7 +81,7 @@ def test_no_chain_of_theirs_names_a_member_of_ours(kind: str) -> None:
 async def test_nor_does_it_through_a_handshake(kind: str) -> None:
     """At a server and at a client: OpenSSL's pooled store may admit the chain, and not one byte is read."""
     server, honest = end(OURS.authority, "/server", THEIRS.authority), end(OURS.authority, "/agent", THEIRS.authority)
-    attacker = End(TlsMaterial.of(forged(kind), BUNDLES), BUNDLES)
+    attacker = End(TlsMaterial.of(forged(kind, CLOCK.now()), BUNDLES), BUNDLES)
     async with serving(server.server()) as served:
         await refused(served.port, attacker.client())
         assert (await ask(served.port, honest.client()))[0] == b"hello\n"

@@ -21,7 +21,7 @@ from fakes.revocations import make_list
 from fakes.tls_ends import End, authority, end, serving
 
 OWN = authority()
-CLIENT: X509Svid = OWN.leaf("/agent")
+CLIENT: X509Svid = OWN.leaf("/agent", ttl=timedelta(hours=20))
 
 
 class Server:
@@ -74,7 +74,7 @@ async def test_a_kept_session_opens_nothing_afterwards(version: ssl.TLSVersion, 
         session, answer = await asyncio.to_thread(say, served.port, context, None)
         assert answer == b"hello\n"
         if why == "expired":
-            server.later = timedelta(hours=1, seconds=1)
+            server.later = timedelta(hours=20, seconds=1)
         else:
             server.lists = RevocationLists.of([make_list(OWN, [CLIENT.chain[0].serial_number], now=OWN.now)])
         for kept in (session, session, None):

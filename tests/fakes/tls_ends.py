@@ -58,7 +58,7 @@ def authority(name: str = "example.org") -> TestAuthority:
 def end(own: TestAuthority, path: str, *trusted: TestAuthority, extra: Sequence[bytes] = ()) -> End:
     """An honest end that trusts its own domain and `trusted`."""
     bundles = BundleSet.of(own.bundle(), *(each.bundle() for each in trusted))
-    return End(TlsMaterial.of(own.leaf(path), bundles, extra), bundles)
+    return End(TlsMaterial.of(own.leaf(path, now=CLOCK.now()), bundles, extra), bundles)
 
 
 @dataclass
