@@ -31,7 +31,8 @@ async def open_attestor(stack: AsyncExitStack, settings: NodeAgentSettings, cloc
 
 
 async def _kubernetes(stack: AsyncExitStack, settings: KubernetesSourceSettings, clock: Clock) -> WorkloadSource:
-    kubelet = Kubelet(settings.kubelet, await stack.enter_async_context(fetcher(settings.kubelet)), clock)
+    where = settings.kubelet.resolved()
+    kubelet = Kubelet(where, await stack.enter_async_context(fetcher(where)), clock)
     source: WorkloadSource = load("k8s").KubernetesSource(
         kubelet, clock, patience=settings.patience, parents=settings.cgroup_parents
     )

@@ -25,6 +25,7 @@ from ca.errors import Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
 from ca.runtime.fetch import Fetcher, Trust, parse_json
+from ca.runtime.secret import Reference
 from ca.runtime.settings import Duration, Settings
 
 MOST_OFTEN = 0.5
@@ -42,6 +43,7 @@ class KubeletSettings(Settings):
     """Where the kubelet is, by what it is known, and who asks."""
 
     host: str = "127.0.0.1"
+    """This or `server_name` may be `env:NAME`: a pod learns from its environment on which machine it is."""
     port: Annotated[int, Field(ge=1, le=65535)] = 10250
     server_name: str | None = None
     """The name its certificate must have; left out: `host`, and no name is asked of one on loopback."""
@@ -52,6 +54,11 @@ class KubeletSettings(Settings):
     key: Path | None = None
     deadline: Duration = timedelta(seconds=5)
     """How long one question may take."""
+
+    def resolved(self) -> KubeletSettings:
+        """The same with the values of variables. Raises Malformed when one is not set."""
+        name = None if self.server_name is None else _said(self.server_name)
+        return self.model_copy(update={"host": _said(self.host), "server_name": name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,10 @@ def _once(pairs: Iterable[tuple[str, Running]]) -> dict[str, Running | None]:
 def _id(container: Container) -> str:
     """Without the runtime's scheme: `containerd://<id>`."""
     return container.id.rpartition("://")[2]
+
+
+def _said(text: str) -> str:
+    return Reference.parse(text).read().reveal() if text.startswith("env:") else text
 
 
 def _on_loopback(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,9 +15,9 @@ import pytest
 
 from attestor.methods.workload.cgroup import Cgroup
 from attestor.methods.workload.container import Located
-from attestor.methods.workload.kubelet import MOST_OFTEN, Kubelet, fetcher
+from attestor.methods.workload.kubelet import MOST_OFTEN, Kubelet, KubeletSettings, fetcher
 from attestor.methods.workload.protocol import CantSay
-from ca.errors import Unavailable
+from ca.errors import Malformed, Unavailable
 from fakes.clock import ManualClock
 from fakes.kubelet import FakeKubelet, kubelet
 
@@ -196,3 +197,12 @@ async def test_a_container_of_another_pod_than_the_cgroup_s_is_nobody_s(fake: Fa
     assert found is not None
     assert (found[0].pod.name, found[1].name) == ("cart", "main")
     assert snapshot.find(located(OTHER, None)) is None
+
+
+def test_where_it_is_may_stand_in_the_environment() -> None:
+    """As a pod is told on which machine it runs; what is not set is said, and nothing is guessed."""
+    found = KubeletSettings(host="env:PATH", server_name="env:PATH").resolved()
+    assert found.host == found.server_name == os.environ["PATH"]
+    assert KubeletSettings().resolved() == KubeletSettings()
+    with pytest.raises(Malformed, match="the environment has no `NOT_SET_ANYWHERE`"):
+        KubeletSettings(host="env:NOT_SET_ANYWHERE").resolved()
