@@ -75,10 +75,11 @@ class Held:
 
     Its instance is its `own`, or that of the `enclosure` its identities are bound to: a container, pod or unit.
     `counter` is that of the first live set that names the instance: 0 until it is journalled. `users` are the calls it
-    has open, `wit_users` those that wait for WIT-SVIDs and `list_users` those that want revocation lists. `barred` is
-    the server's word that this instance gets nothing more; while it is `pending` its identities changed and their
-    certificates are on the way. `inherited` are the selectors it has by its ancestors. `version` names what its
-    identities were resolved by. `findings` is None after a restart until the process calls again.
+    has open, `wit_users` those that wait for WIT-SVIDs and `list_users` those that want revocation lists; while
+    `wits_owed` a WIT-SVID is to be asked for once more. `barred` is the server's word that this instance gets nothing
+    more; while it is `pending` its identities changed and their certificates are on the way. `inherited` are the
+    selectors it has by its ancestors. `version` names what its identities were resolved by. `findings` is None after a
+    restart until the process calls again.
     """
 
     own: str
@@ -98,10 +99,12 @@ class Held:
     inherited: Selectors = frozenset()
     users: int = 0
     wit_users: int = 0
+    wits_owed: bool = False
     list_users: int = 0
     pending: bool = False
     change: Change = field(default_factory=Change, repr=False)
     admitting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    signing_wits: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     @property
     def instance(self) -> str:

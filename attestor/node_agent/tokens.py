@@ -71,13 +71,14 @@ class Tokens:
             Unavailable: the server does not answer, and nothing that is held is valid any more.
         """
         trouble: Problem | None = None
-        async with held.admitting:
+        async with held.signing_wits:
+            held.wits_owed = False
             for identity in held.identities:
                 if wanted in {None, identity.id} and self._is_due(held.wits.get(identity.id), self._clock.now()):
                     try:
                         await self._sign_wit(held, identity)
                     except Problem as problem:
-                        trouble = problem
+                        trouble, held.wits_owed = problem, held.wits_owed or problem.retryable
         entries = tuple(
             WitEntry(id=identity.id, token=wit.text, key=wit.key, hint=hint)
             for identity, hint in hinted(held.identities)
@@ -88,8 +89,8 @@ class Tokens:
         return entries
 
     def wits_due(self, held: Held, now: datetime) -> bool:
-        """Whether one that was handed over is to be replaced."""
-        return any(self._is_due(wit, now) for wit in held.wits.values())
+        """Whether one that was handed over is to be replaced, or could not be had when it was asked for."""
+        return held.wits_owed or any(self._is_due(wit, now) for wit in held.wits.values())
 
     def _is_taken_back(self, token: str) -> bool:
         """Whether its key is withdrawn; it may have been signed before that and kept after all others were dropped."""

@@ -15,6 +15,7 @@ from grpclib.exceptions import GRPCError
 
 from attestor.client.errors import NoIdentity, Unsupported
 from attestor.client.workload_api import WorkloadApiClient
+from attestor.errors import NotEntitled
 from attestor.node_agent.workload_api import Profiles
 from attestor.wire import wit
 from ca.errors import Problem, Unavailable
@@ -140,6 +141,35 @@ async def test_while_the_server_is_away_the_old_one_is_served_until_it_expires(
         await agent.tick()
         with pytest.raises(Unavailable):
             await anext(updates)
+
+
+async def test_one_that_could_not_be_had_comes_later(agent: Agent, client: WorkloadApiClient) -> None:
+    """The stream begins with what there is; one the server refuses is not asked for again and again."""
+    two(agent)
+    honest, asked, refusal = agent.issuer.sign_wit, [], Unavailable("the store is away")
+
+    async def half(item: Any) -> str:
+        asked.append(item.id.path)
+        if item.id.path == "/b":
+            raise refusal
+        return await honest(item)
+
+    agent.issuer.sign_wit = half  # type: ignore[method-assign]
+    async with aclosing(client.watch_wit()) as updates:
+        assert [one.id.path for one in await anext(updates)] == ["/a"]
+        refusal = NotEntitled("not this one")  # type: ignore[assignment]
+        await agent.tick()
+        await agent.clock.until(lambda: asked == ["/a", "/b", "/b"])
+        for _ in range(3):
+            await agent.tick()
+            await agent.clock.settle()
+        assert asked == ["/a", "/b", "/b"]
+    refusal, agent.issuer.rules_version = Unavailable("again"), "2"
+    async with aclosing(client.watch_wit()) as updates:
+        assert [one.id.path for one in await anext(updates)] == ["/a"]
+        agent.issuer.sign_wit = honest  # type: ignore[method-assign]
+        await agent.tick()
+        assert [one.id.path for one in await anext(updates)] == ["/a", "/b"]
 
 
 @pytest.mark.clause("WL-11")
