@@ -207,9 +207,9 @@ class Authority:
         until = max(each.not_after for each in batch)
 
         async def unit(tx: Transaction) -> None:
-            await store.fence(tx, key_id, until)
-            if only_if is not None:
+            if only_if is not None:  # first: whoever it has to wait for is not waited for with the authority in hand
                 await only_if(tx)
+            await store.fence(tx, key_id, until)
             await store.record(tx, batch)
 
         try:
