@@ -29,28 +29,35 @@ class CgroupName:
 
     @property
     def cgroup(self) -> Cgroup:
-        """Where it is."""
+        """Where it is, below what we see of its hierarchy."""
         return Cgroup(self.controllers, self.path)
+
+
+def resolve(cgroup: Cgroup) -> Cgroup | None:
+    """The same by its path below what we see of its hierarchy, or None when it lies outside of that.
+
+    In a cgroup namespace of our own the kernel names others from where *we* are: `/../../pod…`.
+    """
+    segments = [one for one in cgroup.path.split("/") if one]
+    outside = sum(one == ".." for one in segments)
+    seen = next((one for one in _mounts() if _is_of(cgroup, one.names) and len(one.own) >= outside), None)
+    if seen is None or not segments[outside:] or ".." in segments[outside:]:
+        return None
+    above = seen.own[: len(seen.own) - outside]
+    return Cgroup(cgroup.controllers, "/" + "/".join([*above, *segments[outside:]]))
 
 
 def open_cgroup(cgroup: Cgroup) -> tuple[CgroupName, int] | None:
     """Its name and a descriptor of its folder, or None when it can't be seen from here or is no more."""
-    mounted = next((place for names, place in _mounts() if _is_of(cgroup, names)), None)
-    segments = [one for one in cgroup.path.split("/") if one]
-    if mounted is None or not segments or ".." in segments:
-        return None
-    try:
-        folder = os.open(mounted.joinpath(*segments), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    return CgroupName(cgroup.controllers, cgroup.path, os.fstat(folder).st_ino, boot_id()), folder
+    found = resolve(cgroup)
+    return None if found is None else _opened(found)
 
 
 def reopen_cgroup(name: CgroupName) -> int | None:
     """A descriptor of the cgroup that had this name when it was written down, or None when that one is gone."""
     if name.boot_id != boot_id():
         return None
-    found = open_cgroup(name.cgroup)
+    found = _opened(name.cgroup)
     if found is None:
         return None
     again, folder = found
@@ -97,18 +104,64 @@ def _members(folder: int) -> Iterator[bytes]:
             yield from file
 
 
+def _opened(cgroup: Cgroup) -> tuple[CgroupName, int] | None:
+    place = next((one.place for one in _mounts() if _is_of(cgroup, one.names)), None)
+    if place is None:
+        return None
+    segments = cgroup.path.strip("/").split("/")
+    try:
+        folder = os.open(place.joinpath(*segments), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    return CgroupName(cgroup.controllers, cgroup.path, os.fstat(folder).st_ino, boot_id()), folder
+
+
 def _is_of(cgroup: Cgroup, names: frozenset[str]) -> bool:
     return names == frozenset(cgroup.controllers) if not cgroup.controllers else names >= set(cgroup.controllers)
 
 
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """What we see of a hierarchy: by its controllers, from `place` down; `own` leads from there to our namespace."""
+
+    names: frozenset[str]
+    place: Path
+    own: tuple[str, ...]
+
+
 @cache
-def _mounts() -> tuple[tuple[frozenset[str], Path], ...]:
-    """Where we see whole hierarchies: the names of their controllers, none for version 2."""
-    found = []
+def _mounts() -> tuple[_Mount, ...]:
+    """One for each hierarchy: the one that shows most of it."""
+    found: dict[frozenset[str], list[tuple[int, Path]]] = {}
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         before, _, after = line.partition(" - ")
         kind, options = after.split()[0], after.split()[-1]
         root, place = before.split()[3:5]
-        if root == "/" and kind in {"cgroup", "cgroup2"}:
-            found.append((frozenset(options.split(",")) if kind == "cgroup" else frozenset[str](), Path(place)))
-    return tuple(found)
+        above = [one for one in root.split("/") if one]
+        if kind in {"cgroup", "cgroup2"} and set(above) <= {".."}:
+            names = frozenset(options.split(",")) if kind == "cgroup" else frozenset[str]()
+            found.setdefault(names, []).append((len(above), Path(place)))
+    return tuple(one for names, places in found.items() if (one := _widest(names, places)) is not None)
+
+
+def _widest(names: frozenset[str], places: list[tuple[int, Path]]) -> _Mount | None:
+    """Our namespace's own root is found from above by its inode: its name is told to nobody inside."""
+    depth, place = max(places)
+    if depth == 0:
+        return _Mount(names, place, ())
+    inside = next((each for height, each in places if height == 0), None)
+    own = _path_of(place, inside.stat().st_ino, depth) if inside is not None else None
+    if own is not None:
+        return _Mount(names, place, own)
+    return None if inside is None else _Mount(names, inside, ())
+
+
+def _path_of(folder: Path, inode: int, depth: int) -> tuple[str, ...] | None:
+    """The names that lead `depth` folders down to the one with that inode."""
+    if depth == 0:
+        return () if folder.stat().st_ino == inode else None
+    for inner in (one for one in folder.iterdir() if one.is_dir()):
+        below = _path_of(inner, inode, depth - 1)
+        if below is not None:
+            return (inner.name, *below)
+    return None

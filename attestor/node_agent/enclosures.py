@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from attestor.instance import new_id
 from attestor.methods.workload.cgroup import Cgroup
-from attestor.node_agent.cgroups import CgroupName, Watch, open_cgroup, reopen_cgroup, watch
+from attestor.node_agent.cgroups import CgroupName, Watch, open_cgroup, reopen_cgroup, resolve, watch
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -70,7 +70,8 @@ class Enclosures:
 
     def known(self, cgroup: Cgroup) -> Enclosure | None:
         """That of `cgroup`, if there is one."""
-        return self._newest.get(cgroup)
+        found = resolve(cgroup)
+        return None if found is None else self._newest.get(found)
 
     def tick(self) -> None:
         """Look at all: what version 1 does not tell, and what was missed."""
