@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,7 +42,9 @@ from ca.authority import Authority
 from ca.authority.upstream import Upstream
 from ca.errors import Problem
 from ca.keys import open_key_store
-from ca.keys.protocol import KeyStore, Place
+from ca.keys.protocol import KeyStore
+from ca.keys.token import open_token
+from ca.keys.token_seal import seal_of
 from ca.revocation import Lists
 from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
@@ -54,7 +56,7 @@ from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
 from ca.runtime.process import Part, Readiness, Wake, background, take_descriptors
 from ca.runtime.rate import Rate
-from ca.seal import AesSeal
+from ca.seal import AesSeal, Seal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
 from ca.spiffe.x509svid import X509Peer, check_not_revoked, verify
@@ -124,7 +126,7 @@ async def serve(
         database = await stack.enter_async_context(open_database(settings.database, metrics=metrics))
         await migrate(database, "attestor.server", MIGRATIONS)
         authority = await stack.enter_async_context(
-            open_authority(settings.authority(), database, _key_store(settings), clock, _upstream(settings))
+            open_authority(settings.authority(), database, await _key_store(settings), clock, _upstream(settings))
         )
         platforms = await stack.enter_async_context(open_platforms(settings, clock, metrics))
         parts = _assemble(settings, clock, metrics, database, authority, rules, platforms)
@@ -147,13 +149,14 @@ def _upstream(settings: ServerSettings) -> Upstream | None:
     return None if settings.upstream is None else settings.upstream.upstream()
 
 
-def _key_store(settings: ServerSettings) -> KeyStore:
-    keys = settings.keys
-    seal = AesSeal.from_reference(keys.seal) if keys.seal is not None else None
-    return open_key_store(
-        keys.store,
-        Place(folder=keys.folder or Path(), seal=seal, module=keys.module, token=keys.token or "", pin=keys.pin),
-    )
+async def _key_store(settings: ServerSettings) -> KeyStore:
+    keys, place = settings.keys, settings.keys.place()
+    seal: Seal | None = None
+    if keys.seal is not None:
+        seal = AesSeal.from_reference(keys.seal)
+    elif keys.seal_label is not None and place.module is not None and place.pin is not None:
+        seal = await seal_of(open_token(place.module, place.token, place.pin), keys.seal_label)
+    return open_key_store(keys.store, replace(place, seal=seal))
 
 
 def _rules(settings: ServerSettings) -> RuleSource:

@@ -23,6 +23,7 @@ from ca.authority import AuthoritySettings
 from ca.authority.settings import MAIN_SERVER, SHARE
 from ca.authority.upstream import FileKey, RootKey, TokenRootKey, Upstream
 from ca.errors import Malformed
+from ca.keys.protocol import Place
 from ca.revocation import PAUSE
 from ca.runtime.database import checked
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
@@ -41,23 +42,31 @@ class Listen(Settings):
 class Keys(Settings):
     """Where the authority's keys rest. Without `seal` keys on disk are refused: a key beside its lock is decoration.
 
-    `module`, `token` and `pin` say which PKCS#11 token it is; keys there are made on it and never leave it.
+    `module`, `token` and `pin` say which PKCS#11 token it is. With the store `pkcs11` keys are made there and never
+    leave it; with `disk` and `seal_label` the sealing key is a secret there.
     """
 
     store: Literal["memory", "disk", "pkcs11"] = "memory"
     folder: Path | None = None
     seal: SecretReference | None = None
+    seal_label: str | None = None
     module: Path | None = None
     token: str | None = None
     pin: SecretReference | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.store == "disk" and (self.folder is None or self.seal is None):
-            raise ValueError("keys on disk need `folder` and `seal`")
-        if self.store == "pkcs11" and not (self.module and self.token and self.pin):
-            raise ValueError("keys on a token need `module`, `token` and `pin`")
+        if self.store == "disk" and (self.folder is None or (self.seal is None) == (self.seal_label is None)):
+            raise ValueError("keys on disk need `folder` and either `seal` or `seal_label`")
+        if self.store == "pkcs11" and (self.seal or self.seal_label):
+            raise ValueError("keys on a token need no `seal`: they never leave it")
+        if (self.store == "pkcs11" or self.seal_label) and not (self.module and self.token and self.pin):
+            raise ValueError("keys on a token, and a sealing key there, need `module`, `token` and `pin`")
         return self
+
+    def place(self) -> Place:
+        """Where that is; without the seal."""
+        return Place(folder=self.folder or Path(), module=self.module, token=self.token or "", pin=self.pin)
 
 
 class UpstreamRoot(Settings):

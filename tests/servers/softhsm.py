@@ -114,3 +114,17 @@ def imported(label: str) -> ec.EllipticCurvePrivateKey:
         }
     )
     return key
+
+
+def secret(label: str, **template: bool) -> None:
+    """Lay a generic secret onto the token, which may sign."""
+    from pkcs11 import Attribute, KeyType, Mechanism
+
+    session().generate_key(
+        KeyType.GENERIC_SECRET,
+        256,
+        label=label,
+        store=True,
+        mechanism=Mechanism.GENERIC_SECRET_KEY_GEN,
+        template={Attribute[key]: value for key, value in {**template, "SIGN": True}.items()},
+    )

@@ -12,18 +12,42 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from attestor.client.source import X509Source
 from attestor.client.workload_api import WorkloadApiClient
 from attestor.server.settings import Keys
+from ca.runtime.document import BadSettings
+from ca.runtime.settings import loads
 from ca.spiffe import jwtsvid, x509svid
 from fakes.identity_side import CLOCK, address, agent, both, server
 from servers import softhsm
 
 
-@pytest.fixture
-def keys() -> Iterator[Keys]:
-    """An empty token."""
+@pytest.fixture(params=["pkcs11", "disk"])
+def keys(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Keys]:
+    """On the token, or on the disk and sealed by a secret there."""
     place = softhsm.place()
     softhsm.sweep()
-    yield Keys(store="pkcs11", module=place.module, token=place.token, pin=place.pin)
+    softhsm.secret("seal", SENSITIVE=True, EXTRACTABLE=False)
+    where = {"module": place.module, "token": place.token, "pin": place.pin}
+    if request.param == "disk":
+        where |= {"folder": tmp_path / "keys", "seal_label": "seal"}
+    yield Keys.model_validate({"store": request.param, **where})
     softhsm.sweep()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{store: pkcs11, module: /m.so, token: t}",
+        '{store: pkcs11, module: /m.so, token: t, pin: "1234"}',
+        '{store: pkcs11, module: /m.so, token: t, pin: "file:/p", seal: "file:/s"}',
+        "{store: disk, folder: /k}",
+        '{store: disk, folder: /k, seal: "file:/s", seal_label: s}',
+        "{store: disk, folder: /k, seal_label: s, module: /m.so, token: t}",
+    ],
+)
+def test_a_store_that_is_not_said_whole_is_refused(text: str) -> None:
+    """And a PIN never stands in the settings themselves, nor in what is said of them."""
+    with pytest.raises(BadSettings) as caught:
+        loads(text, "keys.yaml", Keys)
+    assert "1234" not in str(caught.value)
 
 
 async def test_leaves_and_tokens_are_signed_on_the_token(tmp_path: Path, keys: Keys) -> None:

@@ -14,8 +14,10 @@ from pkcs11.util.ec import encode_named_curve_parameters
 
 from ca.errors import Malformed, Unavailable
 from ca.keys import open_key_store
+from ca.keys.disk import DiskKeyStore
 from ca.keys.protocol import KeyUnusable, Place, Purpose
-from ca.keys.token import Token
+from ca.keys.token import Token, open_token
+from ca.keys.token_seal import seal_of
 from ca.profiles.prepared import Kind
 from ca.rotation import Rotation
 from ca.runtime.secret import Reference
@@ -176,3 +178,33 @@ def test_a_place_that_says_too_little_is_refused(place: Place, missing: dict[str
     """Before anything is asked of a token."""
     with pytest.raises(Malformed, match="`module`, the label of the `token` and its `pin`"):
         open_key_store("pkcs11", replace(place, **missing))
+
+
+async def test_a_seal_from_the_token_opens_only_with_it(tmp_path: Path, place: Place) -> None:
+    """Keys on disk are read back under the same secret, and under no other."""
+    assert place.module is not None
+    assert place.pin is not None
+    held = open_token(place.module, place.token, place.pin)
+    for label in ("seal", "other"):
+        softhsm.secret(label, SENSITIVE=True, EXTRACTABLE=False)
+    seal, again, other = await seal_of(held, "seal"), await seal_of(held, "seal"), await seal_of(held, "other")
+    assert seal.key_name == again.key_name != other.key_name
+    await DiskKeyStore(tmp_path / "keys", seal).create("k", Purpose.TOKENS)
+    assert (await DiskKeyStore(tmp_path / "keys", again).load("k", Purpose.TOKENS)).name == "k"
+    with pytest.raises(KeyUnusable, match="sealed under the key"):
+        await DiskKeyStore(tmp_path / "keys", other).load("k", Purpose.TOKENS)
+
+
+async def test_a_sealing_secret_that_may_leave_the_token_is_refused(place: Place) -> None:
+    """So is one that is not there, and one of two."""
+    assert place.module is not None
+    assert place.pin is not None
+    held = open_token(place.module, place.token, place.pin)
+    with pytest.raises(KeyUnusable, match="0 generic secrets"):
+        await seal_of(held, "seal")
+    softhsm.secret("seal", SENSITIVE=True, EXTRACTABLE=True)
+    with pytest.raises(KeyUnusable, match="may leave the token"):
+        await seal_of(held, "seal")
+    softhsm.secret("seal", SENSITIVE=True, EXTRACTABLE=False)
+    with pytest.raises(KeyUnusable, match="2 generic secrets"):
+        await seal_of(held, "seal")
