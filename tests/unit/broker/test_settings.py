@@ -38,6 +38,17 @@ def test_little_must_be_said() -> None:
     assert settings.tasks.observe_grace == timedelta(seconds=60)
 
 
+@pytest.mark.parametrize(
+    "database",
+    ["broker.db", "mysql://u@h/d", "postgresql://u:hunter2@127.0.0.1/d", "postgresql://u@h/d?password=hunter2"],
+)
+def test_a_store_that_can_t_be_is_found_with_the_settings(database: str) -> None:
+    """And a password that stands there is not repeated."""
+    with pytest.raises(BadSettings, match="database") as caught:
+        read(PLAIN.replace("sqlite:/var/lib/s.db", f'"{database}"'))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_roles_are_named_by_their_target() -> None:
     """With what its engine wants to know kept as it was said."""
     (target,) = read(PLAIN + indented(TARGET)).all_targets().values()

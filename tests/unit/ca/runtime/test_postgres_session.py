@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ca.errors import Malformed, Unavailable
-from ca.runtime.database import open_database
+from ca.runtime.database import Transaction, open_database
 from fakes.stores import create, ids, insert
 from fakes.web_pki import WebAuthority
 from servers.postgres import installations, postgres
@@ -84,3 +84,15 @@ async def test_every_release_that_is_here_can_hold_a_store_and_the_host_that_ans
             await store.write(create)
             await store.write(insert(1))
             assert await ids(store) == [1]
+
+
+async def test_a_session_that_is_frozen_in_a_transaction_is_ended_by_the_server() -> None:
+    """So that one of us that hangs holds up the others for seconds and not for ever."""
+
+    async def unit(tx: Transaction) -> list[str]:
+        names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+        rows = [await tx.fetchrow("SELECT current_setting($1) AS value", name) for name in names]
+        return [row["value"] for row in rows if row is not None]
+
+    async with postgres() as server, open_database(await server.store("frozen")) as store:
+        assert await store.write(unit) == await store.read(unit) == ["15s", "10s", "1min"]
