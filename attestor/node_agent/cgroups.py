@@ -150,18 +150,19 @@ def _widest(names: frozenset[str], places: list[tuple[int, Path]]) -> _Mount | N
     if depth == 0:
         return _Mount(names, place, ())
     inside = next((each for height, each in places if height == 0), None)
-    own = _path_of(place, inside.stat().st_ino, depth) if inside is not None else None
-    if own is not None:
-        return _Mount(names, place, own)
-    return None if inside is None else _Mount(names, inside, ())
+    if inside is None:
+        return None
+    own = _path_of(place, inside.stat().st_ino, depth)
+    return _Mount(names, inside, ()) if own is None else _Mount(names, place, own)
 
 
 def _path_of(folder: Path, inode: int, depth: int) -> tuple[str, ...] | None:
-    """The names that lead `depth` folders down to the one with that inode."""
-    if depth == 0:
-        return () if folder.stat().st_ino == inode else None
-    for inner in (one for one in folder.iterdir() if one.is_dir()):
-        below = _path_of(inner, inode, depth - 1)
-        if below is not None:
-            return (inner.name, *below)
-    return None
+    """The names that lead `depth` folders down to the one with that inode; those that vanish meanwhile are not it."""
+    try:
+        if depth == 0:
+            return () if folder.stat().st_ino == inode else None
+        inner = [one for one in folder.iterdir() if one.is_dir()]
+    except OSError:
+        return None
+    found = ((one.name, _path_of(one, inode, depth - 1)) for one in inner)
+    return next(((name, *below) for name, below in found if below is not None), None)
