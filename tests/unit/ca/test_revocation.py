@@ -16,6 +16,7 @@ from ca import store
 from ca.authority import Authority
 from ca.errors import Unavailable
 from ca.keys.memory import MemoryKeyStore
+from ca.profiles.crl import Entry
 from ca.profiles.prepared import Kind, Prepared
 from ca.revocation import PAUSE, TIDY, Lists
 from ca.rotation import Rotation, open_authority
@@ -326,3 +327,21 @@ async def test_what_a_lost_key_signed_is_said_to_be_on_no_list(
             await lists.tick(clock.now())
         assert not any(gone.serial in one.serials for one in lists.revocations)
         assert [one.levelname for one in caplog.records if "no list can name" in one.message] == ["ERROR"]
+
+
+async def test_a_full_list_names_those_that_live_longest(authority: Authority, clock: ManualClock) -> None:
+    """And the others in their place as these expire; a full list is no reason to sign for ever."""
+    lists = Lists(authority)
+    await lists.tick(clock.now())
+    await issue(authority, clock, ttl=timedelta(minutes=10))
+    longest = await issue(authority, clock, ttl=timedelta(hours=1))
+    await take_back(authority, clock, INSTANCE)
+    issuer, now = longest.issuer_key_id, clock.now()
+
+    async def claimed(tx: Transaction) -> Sequence[Entry]:
+        above = (await store.numbers(tx))[issuer]
+        found = await store.claim_entries(tx, issuer, above=above, number=above + 1, most=1, now=now)
+        assert not await store.unlisted(tx, issuer, above + 1)
+        return found
+
+    assert [one.serial for one in await authority.ring.database.write(claimed)] == [longest.serial]
