@@ -146,8 +146,8 @@ async def several() -> AsyncIterator[Several]:
         address = await database.store(secrets.token_hex(8))
         with short_folder() as folder:
             async with AsyncExitStack() as stack:
-                found = Several(folder, address, stack, {name: _free_port() for name in NAMES})
-                _write_settings(found)
+                found = Several(folder, address, stack, {name: free_port() for name in NAMES})
+                write_settings(found)
                 for name in NAMES:
                     await found.start(name)
                 for name in NAMES:
@@ -165,14 +165,16 @@ def _watches(found: Several) -> list[Watch]:
     return found.watches
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _write_settings(found: Several) -> None:
+def write_settings(found: Several) -> None:
+    """Of every server and node agent, and what they name."""
     folder = found.folder
     make(folder / "admin")
     (folder / "seal").write_text(secrets.token_hex(32))
