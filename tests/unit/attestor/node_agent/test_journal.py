@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from attestor.instance import new_id
+from attestor.node_agent.cgroups import CgroupName
 from attestor.node_agent.journal import Journal
 from attestor.node_agent.peer import ProcessName
 from ca.errors import Conflict, Unavailable
@@ -31,6 +32,29 @@ async def test_what_began_is_found_after_a_restart(path: Path) -> None:
     journal.close()
     again = Journal(path)
     assert again.live == {instance: NAME}
+    again.close()
+
+
+async def test_a_cgroup_is_found_as_it_was(path: Path) -> None:
+    """Whatever it is called; a line that lacks something of its name is none, and hides no other."""
+    named = CgroupName(
+        controllers=("name=systemd",), path="/system.slice/\udcff \u2028\n.service", inode=7, boot_id="0f"
+    )
+    unified, process = CgroupName(controllers=(), path="/a", inode=8, boot_id="0f"), new_id()
+    journal, first, second = Journal(path), new_id(), new_id()
+    await journal.begin(first, named)
+    await journal.begin(second, unified)
+    await journal.begin(process, NAME)
+    journal.close()
+    with path.open("ab") as file:
+        for bad in (
+            b'{"instance":"x","path":"/b","inode":9,"boot_id":"0f"}',
+            b'{"instance":"x","path":"/b","controllers":7,"inode":9,"boot_id":"0f"}',
+            b'{"instance":"x","path":"/b","controllers":[],"inode":"nine","boot_id":"0f"}',
+        ):
+            file.write(b"\n" + bad)
+    again = Journal(path)
+    assert again.live == {first: named, second: unified, process: NAME}
     again.close()
 
 
