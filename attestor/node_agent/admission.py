@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
+from grpclib.protocol import H2Protocol
 
 from attestor._proto import node_pb2 as pb
 from attestor.errors import BadConversation
@@ -87,13 +88,31 @@ class Address:
 
     def _channel(self, material: tls.TlsMaterial | None, verify: tls.ChainVerifier) -> Channel:
         context = tls.client_context(material, verify, on_refusal=_refused, alpn=ALPN)
-        return Channel(host=self.host, port=self.port, ssl=context)
+        return _Link(host=self.host, port=self.port, ssl=context)
 
     def _server(self, chain: Sequence[bytes], bundles: BundleSet, now: datetime) -> X509Peer:
         peer = x509svid.verify(chain, bundles, now)
         if peer.id != self.trust_domain.member(wire.SERVER_PATH):
             raise Untrusted(f"`{peer.id}` is not the attestor server of `{self.trust_domain}`")
         return peer
+
+
+class _Link(Channel):
+    """A connection that is made once: a call that comes after its end must not open another that nobody closes."""
+
+    _ended = False
+
+    def close(self) -> None:
+        """For good."""
+        super().close()
+        self._ended = True
+
+    async def __connect__(self) -> H2Protocol:
+        found = None if self._ended else await super().__connect__()
+        if found is None or self._ended:
+            super().close()
+            raise ConnectionResetError("the connection to the attestor server has ended")
+        return found
 
 
 async def attest(address: Address, link: Channel, method: str, make: Callable[[bytes], Prover]) -> NodeIdentity:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from attestor.node_agent.admission import Address
 from attestor.node_agent.settings import NodeAgentSettings
+from ca.runtime.clock import SystemClock
 from ca.runtime.settings import BadSettings, loads
 from ca.spiffe.id import TrustDomain
 
@@ -43,3 +45,15 @@ def test_servers_are_said_in_one_way_only(tmp_path: Path) -> None:
     assert _settings(tmp_path, "servers: [{host: a, port: 1}, {host: b}]\n").addresses() == (("a", 1), ("b", 8081))
     with pytest.raises(BadSettings, match="expected one"):
         _settings(tmp_path, "server: {host: a}\nservers: [{host: b}]\n")
+
+
+async def test_a_link_that_has_ended_is_not_made_again() -> None:
+    """A call that was under way when it ended must not open a connection that nobody closes."""
+    accepted: list[object] = []
+    server = await asyncio.start_server(lambda *ends: accepted.append(ends), "127.0.0.1", 0)
+    async with server:
+        link = Address("127.0.0.1", server.sockets[0].getsockname()[1], DOMAIN).pinned("00", SystemClock().now)
+        link.close()
+        with pytest.raises(ConnectionResetError, match="has ended"):
+            await link.__connect__()
+    assert accepted == []
