@@ -11,7 +11,11 @@ import pytest
 
 from ca.errors import Problem, Unavailable
 from ca.runtime.database import Database, StoreFull, Transaction, Unit, migrate, open_database
-from fakes.stores import as_superuser, create, database_of, ids, insert, postgres_address, tapped_store
+from ca.runtime.postgres import open_postgres
+from ca.runtime.postgres_group import Undecided
+from fakes.clock import ManualClock
+from fakes.stores import as_superuser, create, database_of, ids, insert, postgres_address, tapped_store, through
+from fakes.wire_tap import tapped
 from servers.postgres import Server, postgres
 
 
@@ -48,6 +52,29 @@ async def test_a_commit_that_never_arrived_is_undone_and_its_units_run_again(add
         assert answers == [1] * 5
         assert await ids(store) == [0, 1, 2, 3, 4]
     assert sorted(runs)[:2] == [0, 0]
+
+
+async def test_a_commit_nobody_can_be_asked_about_is_undecided_and_never_run_again(address: str) -> None:
+    """The store goes away in the middle of it and stays away; here it was kept."""
+    runs: list[int] = []
+    clock = ManualClock()
+    async with (
+        postgres() as server,
+        tapped(server.host, server.port) as tap,
+        open_postgres(through(address, server.port, tap), clock=clock) as store,
+        asyncio.timeout(60),
+    ):
+        await store.write(create)
+        tap.cut, tap.down = (b"COMMIT", True), True
+        waiting = asyncio.gather(store.write(_counting(1, runs)), return_exceptions=True)
+        while not waiting.done():
+            await clock.advance(1)
+        (answer,) = await waiting
+        assert isinstance(answer, Undecided)
+        assert answer.retryable
+        tap.down = False
+        assert await ids(store) == [1]
+    assert runs == [1]
 
 
 @pytest.mark.parametrize("heard", [True, False])
