@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,17 @@ async def test_an_agent_that_was_ended_has_no_sub_agents(agent: Agent, tmp_path:
         with agents.child() as sub, pytest.raises(NotEntitled):
             await given(agent, sub)
         assert "ancestor" not in " ".join(texts(agent.issuer.resolved[-1].selectors))
+
+
+async def test_a_number_used_again_is_no_parent(agent: Agent, tmp_path: Path) -> None:
+    """Whoever began at another moment is another process, though its end was not seen yet."""
+    with parent(tmp_path, STRAIGHT) as agents:
+        await given(agent, agents.caller)
+        with agents.child() as sub:
+            async with agent.renewal.admitted(peer_of(sub.connection)) as held:
+                assert held.findings is not None
+                (pid, start), *_ = held.findings.lineage
+                assert [one.name.pid for one in agent.holdings.parents(held.findings)] == [pid]
+                later = replace(held.findings, lineage=((pid, start + 1),))
+                assert agent.holdings.parents(later) == []
+                assert agent.holdings.inherited(later) == frozenset()
