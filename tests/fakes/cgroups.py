@@ -1,8 +1,12 @@
-"""Real cgroups: made where the kernel keeps them, with processes of a test in them, and removed afterwards."""
+"""Real cgroups: made where the kernel keeps them, with processes of a test in them, and removed afterwards.
+
+There is one kernel: who makes some holds a lock until they are gone, so another run of tests beside this one waits.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +26,8 @@ def mounted(version: str) -> Path:
 
 VERSION_2 = mounted("2")
 
+_held: list[int] = []
+
 
 def place_of(path: str) -> Path:
     """The folder of `2:/system.slice/a.service`, or of `1:/…` in systemd's own hierarchy."""
@@ -32,17 +38,37 @@ def place_of(path: str) -> Path:
 @contextlib.contextmanager
 def cgroup(path: str, *members: Caller) -> Iterator[Path]:
     """The cgroup `path`, made with those above it; `members` are moved into it, and out of it at the end."""
-    place, made = place_of(path), []
-    for folder in reversed([place, *place.parents]):
-        if not folder.exists():
-            folder.mkdir()
-            made.append(folder)
+    with _alone() as first:
+        place, made = place_of(path), []
+        for folder in [place, *place.parents] if first else ():
+            with contextlib.suppress(OSError):  # what a killed run left; whatever is used can't be removed
+                folder.rmdir()
+        for folder in reversed([place, *place.parents]):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+        try:
+            for one in members:
+                move(one.pid, place)
+            yield place
+        finally:
+            _emptied(made)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[bool]:
+    """Hold the lock; whether nobody in this process held it already."""
+    first = not _held
+    lock = os.open(VERSION_2, os.O_RDONLY | os.O_CLOEXEC) if first else -1
+    if first:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    _held.append(lock)
     try:
-        for one in members:
-            move(one.pid, place)
-        yield place
+        yield first
     finally:
-        _emptied(made)
+        _held.pop()
+        if first:
+            os.close(lock)
 
 
 def move(pid: int, place: Path) -> None:
