@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from attestor.errors import NotProven
 from attestor.methods.node import join_token
 from attestor.methods.node.join_token import JoinToken
 from attestor.methods.node.protocol import Prover
@@ -37,18 +38,30 @@ class Joining(Protocol):
 
 
 class ByToken:
-    """A join token, read anew each time: an operator may have put another one there."""
+    """A join token, read anew each time: an operator may have put another one there.
+
+    One that was used or refused is not sent again: to the server, who shows a used token is a second machine.
+    """
 
     def __init__(self, read: Callable[[], Secret] | None) -> None:
         self._read = read
+        self._spent = ""
 
     async def join(self, address: Address, now: Now) -> NodeIdentity:
         """Use the token up."""
         if self._read is None:
             raise Unavailable("this node has no valid identity: give it a join token from `sojourn token create`")
         token = self._token()
+        if token.id == self._spent:
+            raise Unavailable("this node's join token is unknown, used or expired: put another one there")
         channel = address.pinned(token.root_key_hash, now)
-        return await admission.attest(address, channel, join_token.METHOD, lambda _: join_token.Prover(token))
+        try:
+            found = await admission.attest(address, channel, join_token.METHOD, lambda _: join_token.Prover(token))
+        except NotProven:
+            self._spent = token.id
+            raise
+        self._spent = token.id
+        return found
 
     def disowns(self, identity: NodeIdentity) -> bool:
         """A token that was used and removed is no trouble while the identity is valid."""

@@ -22,7 +22,7 @@ from attestor.methods.node.protocol import Attested, Occasion, Verifier, parse_n
 from attestor.server.changes import Changes
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves, read_csr, spki
-from attestor.server.risks import Risks
+from attestor.server.risks import Risk, Risks
 from attestor.server.store import nodes, tokens
 from attestor.server.store.nodes import Node, NodeState
 from attestor.server.store.tokens import StoredToken
@@ -68,7 +68,8 @@ class Admission:
         node_ttl: timedelta,
         verifiers: Mapping[str, MakeVerifier] = MappingProxyType({}),
     ) -> None:
-        self._token_keys = TokenKeys(database, Risks(database, metrics))
+        self._risks = Risks(database, metrics)
+        self._token_keys = TokenKeys(database, self._risks)
         self._database, self._leaves = database, leaves
         self._instances, self._changes, self._metrics = instances, changes, metrics
         self._node_ttl = node_ttl
@@ -162,6 +163,20 @@ class Admission:
         self._instances.tell()
         return result
 
+    async def lift_ban(self, name: str) -> NodeState:
+        """Let a banned node prove itself again; of another nothing changes. Raises UnknownNode, Unavailable."""
+
+        async def unit(tx: Transaction) -> tuple[bool, NodeState]:
+            lifted, found = await nodes.lift_ban(tx, name), await nodes.get(tx, name)
+            if found is None:
+                raise UnknownNode(f"there is no node `{name}`")
+            return lifted, found.state
+
+        lifted, state = await self._database.write(unit)
+        if lifted:
+            _log.info("a node's ban was lifted", node=name)
+        return state
+
     async def _bind(self, attested: Attested, key: LeafKey, now: datetime) -> None:
         """A proof that could be copied is good for one key."""
         if attested.token_id:
@@ -180,14 +195,24 @@ class Admission:
         return join_token.Verifier(partial(self._redeem, occasion.now))
 
     async def _redeem(self, now: datetime, token_id: str, secret: Secret) -> str:
-        """Use a token up; the node's name is the one it is pinned to, or its own id."""
+        """Use a token up; the node's name is the one it is pinned to, or its own id.
 
-        async def unit(tx: Transaction) -> str:
-            if not await tokens.redeem(tx, token_id, join_token.secret_hash(secret), now):
-                raise NotProven("the join token is unknown, used or expired")
-            return await tokens.pinned_node(tx, token_id) or token_id
-
-        return await self._database.write(unit)
+        Who does not know a token's secret makes us look and write nothing. Who knows that of a used one holds what
+        another machine was admitted with, and that is said aloud: one of the two is not who was meant.
+        """
+        hashed = join_token.secret_hash(secret)
+        found = await self._database.read(lambda tx: tokens.known(tx, token_id, hashed))
+        if found is not None and found.used_at is None:
+            if await self._database.write(lambda tx: tokens.redeem(tx, token_id, hashed, now)):
+                return found.node
+            found = await self._database.read(lambda tx: tokens.known(tx, token_id, hashed))
+        if found is not None and found.used_at is not None:
+            used = found.used_at.isoformat(timespec="seconds")
+            detail = (
+                f"the join token {token_id} came again and was used at {used}: evict this node unless it was its own"
+            )
+            await self._risks.note(Risk.TOKEN_TWICE, f"node {found.node}", detail, now)
+        raise NotProven("the join token is unknown, used or expired")
 
     async def _admit(self, attested: Attested, method: str, key: LeafKey, now: datetime) -> Admitted:
         node = Node(

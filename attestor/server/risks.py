@@ -27,6 +27,8 @@ class Risk(StrEnum):
 
     SECOND_KEY = "second-key"
     """A token was shown with another key, and nothing was started anew."""
+    TOKEN_TWICE = "token-twice"  # noqa: S105 - the name of a risk
+    """A join token came that was used before: two machines hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ class NodeList(Body):
 
 
 class NodeAnswer(Body):
-    """`POST /v1/nodes/{id}/evict` and `/ban`: what became of the node."""
+    """`POST /v1/nodes/{id}/evict`, `/ban` and `/unban`: what became of the node."""
 
     id: str
     state: str

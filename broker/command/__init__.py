@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "jwt": Entry("attestor.command.jwt:jwt", "Fetch or verify a JWT-SVID."),
     "rule": Entry("attestor.command.rule:rule", "List identity rules, explain who gets what and why."),
+    "node": Entry("attestor.command.node:node", "List nodes, send them away, ban them; show what was refused."),
     "token": Entry("attestor.command.token:token", "Create a join token for a node."),
     "ca": Entry("attestor.command.ca:ca", "Show, rotate, taint and revoke the keys that sign identities."),
     "config": Entry("broker.command.config:config", "Check a settings file."),

@@ -100,7 +100,7 @@ TABLE: tuple[Metric, ...] = (
            "requests",
            {"what": ("token", "pod", "node", "watch", "keys"), "outcome": ("answered", "refused", "failed")}),
     Metric("sojourn_risk_events_total", _C, "What was refused and nobody honest does", "events",
-           {"kind": ("second-key",)}),
+           {"kind": ("second-key", "token-twice")}),
     Metric("sojourn_attestation_sources_total", _C, "Looks at a process, by source and what it said", "looks",
            {"source": ("unix", "systemd", "k8s"), "outcome": ("said", "nothing", "cant-say", "unavailable")}),
     Metric("sojourn_instances", _G, "Attested instances", "instances", {"state": ("live", "unobserved")}),

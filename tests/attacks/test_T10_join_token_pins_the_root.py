@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpclib.const import Status
@@ -17,10 +19,13 @@ from grpclib.exceptions import GRPCError
 
 from attestor.errors import NotProven
 from attestor.methods.node.join_token import JoinToken
+from attestor.server.admission import Admission
+from attestor.server.risks import Risk, Risks
 from attestor.server.serve import Server, serve
 from ca.errors import Malformed
 from ca.runtime.clock import SystemClock
-from ca.runtime.database import Transaction
+from ca.runtime.database import Database, Transaction
+from ca.runtime.metrics import Metrics
 from ca.runtime.process import Readiness
 from ca.runtime.secret import Secret
 from fakes.attestor_parts import parts
@@ -71,6 +76,50 @@ async def test_a_token_ends_by_itself(tmp_path: Path) -> None:
         await server.clock.advance(600)
         with pytest.raises(NotProven):
             await server.prove(issued.token)
+
+
+async def test_a_token_that_comes_twice_is_told(tmp_path: Path) -> None:
+    """To operators, with the node that was admitted by it; guesses and expired tokens are no news."""
+    async with parts(tmp_path) as server:
+        now, risks = server.clock.now(), Risks(server.database, Metrics())
+        used = (await server.admission.issue_token("n", timedelta(minutes=1), now)).token
+        late = (await server.admission.issue_token("late", timedelta(minutes=1), now)).token
+        await server.prove(used)
+        await server.clock.advance(120)
+        for token in (late, JoinToken.new(used.root_key_hash), replace(used, secret=late.secret)):
+            with pytest.raises(NotProven):
+                await server.prove(token)
+        assert await risks.newest() == []
+        with pytest.raises(NotProven):
+            await server.prove(used)
+        (risk,) = await risks.newest()
+        assert (risk.kind, risk.subject) == (Risk.TOKEN_TWICE, "node n")
+        assert used.id in risk.detail
+        assert used.secret.reveal() not in risk.detail
+
+
+class _ReadOnly:
+    """A store that takes no write."""
+
+    def __init__(self, inner: Database) -> None:
+        self.read = inner.read
+
+    async def write(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a stranger made the store write")
+
+
+async def test_a_guess_costs_no_write(tmp_path: Path) -> None:
+    """Whoever needs no certificate may ask: the one writer of the store is not his to keep busy."""
+    async with parts(tmp_path) as server:
+        store: Any = _ReadOnly(server.database)
+        admission = Admission(
+            store, server.leaves, server.instances, server.changes, Metrics(), node_ttl=timedelta(hours=1)
+        )
+        token = (await server.admission.issue_token("n", timedelta(minutes=1), server.clock.now())).token
+        other = JoinToken.new(token.root_key_hash)
+        for guess in (other, replace(token, secret=other.secret), replace(other, secret=token.secret)):
+            with pytest.raises(NotProven):
+                await replace(server, admission=admission).prove(guess)
 
 
 async def test_half_a_token_is_none(tmp_path: Path) -> None:

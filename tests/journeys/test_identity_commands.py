@@ -167,6 +167,23 @@ async def test_token() -> None:
             assert (await running.sojourn("token", "create", "--ttl", ttl)).code == 2
 
 
+async def test_node() -> None:
+    """Listed, sent away, banned, and let back; an unknown one is no success."""
+    async with up(rules=_RULES) as running:
+        (own,) = json.loads((await running.sojourn("node", "list", "--json")).out)["nodes"]
+        assert (own["state"], own["method"], own["observed"]) == ("admitted", "join_token", True)
+        name = own["id"]
+        assert name in (await running.sojourn("node", "list")).out
+        assert "nothing was refused" in (await running.sojourn("node", "risks")).out
+        assert json.loads((await running.sojourn("node", "risks", "--json")).out) == {"risks": []}
+        for verb, state in (("evict", "evicted"), ("ban", "banned"), ("evict", "banned"), ("unban", "evicted")):
+            told = await running.sojourn("node", verb, name, "--json")
+            assert (told.code, json.loads(told.out)["state"]) == (0, state), told
+        for verb in ("evict", "ban", "unban"):
+            for stranger in ("stranger", "../x"):
+                assert "there is no node" in sentence(await running.sojourn("node", verb, stranger), 1)
+
+
 async def test_ca() -> None:
     """Show says who signs; rotate with --dry-run changes nothing, and without it does; a signing key is not tainted."""
     async with up(rules=_RULES) as running:

@@ -35,6 +35,7 @@ class Nodes:
             Route("GET", "/v1/nodes", self.nodes, summary="Nodes", answer=listed),
             Route("POST", "/v1/nodes/{id}/evict", self.evict, summary="Send a node away", answer=wire.NodeAnswer),
             Route("POST", "/v1/nodes/{id}/ban", self.ban, summary="Send a node away for good", answer=wire.NodeAnswer),
+            Route("POST", "/v1/nodes/{id}/unban", self.unban, summary="Lift a node's ban", answer=wire.NodeAnswer),
         )
 
     async def token(self, call: Call) -> wire.TokenAnswer:
@@ -64,6 +65,11 @@ class Nodes:
     async def ban(self, call: Call) -> wire.NodeAnswer:
         """`POST /v1/nodes/{id}/ban`."""
         return await self._send_away(call.path("id"), NodeState.BANNED)
+
+    async def unban(self, call: Call) -> wire.NodeAnswer:
+        """`POST /v1/nodes/{id}/unban`."""
+        name = call.path("id")
+        return wire.NodeAnswer(id=name, state=await self.admission.lift_ban(name), ended_instances=0)
 
     def _node(self, node: Node, live: int, now: datetime) -> wire.NodeView:
         return wire.NodeView(

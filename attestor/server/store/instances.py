@@ -88,8 +88,10 @@ async def called(tx: Transaction, spiffe_id: str) -> frozenset[str]:
 
 
 async def newest_of_node(tx: Transaction, node: str) -> int:
-    """The highest number of a live set that was to name one of them first; 0 when there is none."""
-    rows = await tx.fetch("SELECT COALESCE(MAX(since), 0) AS newest FROM instances WHERE node = $1", node)
+    """The highest number of a live set that was to name one of them first; of those that have not ended, else 0."""
+    rows = await tx.fetch(
+        "SELECT COALESCE(MAX(since), 0) AS newest FROM instances WHERE node = $1 AND state <> 'ended'", node
+    )
     newest: int = rows[0]["newest"]
     return newest
 

@@ -86,7 +86,8 @@ async def admit(tx: Transaction, node: Node) -> bool:
     """Add the node, or begin a new admission of it; False when it is banned, or known by another method.
 
     A name that one method gives must not be another's to take, so only an eviction lets a node change its method. Its
-    instances live on: the machine is the same, and its next live set says which of them are still there.
+    instances live on: the machine is the same, and its next live set says which of them are still there. Live sets are
+    counted anew, from those instances on: who had the machine before can't have used all the numbers up.
     """
     facts = (
         node.id,
@@ -99,7 +100,7 @@ async def admit(tx: Transaction, node: Node) -> bool:
         "INSERT INTO nodes (id, state, admission, method, selectors, admitted_at, seen_at, live_counter)"
         " VALUES ($1, 'admitted', $2, $3, $4, $5, $5, 0)"
         " ON CONFLICT (id) DO UPDATE SET state = 'admitted', admission = $2, method = $3, selectors = $4,"
-        " admitted_at = $5, seen_at = $5"
+        " admitted_at = $5, seen_at = $5, live_counter = 0"
         " WHERE nodes.state = 'evicted' OR (nodes.state = 'admitted' AND nodes.method = $3)",
         *facts,
     )
@@ -136,6 +137,11 @@ async def send_away(tx: Transaction, node_id: str, state: NodeState) -> bool:
         "UPDATE nodes SET state = $2 WHERE id = $1 AND state <> 'banned' AND state <> $2", node_id, str(state)
     )
     return changed == 1
+
+
+async def lift_ban(tx: Transaction, node_id: str) -> bool:
+    """Let a banned node prove itself again; until it does it is evicted. False when it was not banned."""
+    return await tx.execute("UPDATE nodes SET state = 'evicted' WHERE id = $1 AND state = 'banned'", node_id) == 1
 
 
 async def seen(tx: Transaction, node: Node, counter: int, now: datetime) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ca.runtime.clock import micros
+from ca.runtime.clock import instant, micros
 from ca.runtime.database import Transaction
 
 KEPT = timedelta(days=7)
@@ -21,6 +21,14 @@ class StoredToken:
     node: str | None
     created_at: datetime
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenState:
+    """Which node a token makes, and when it was used."""
+
+    node: str
+    used_at: datetime | None
 
 
 async def insert(tx: Transaction, token: StoredToken) -> None:
@@ -48,8 +56,11 @@ async def redeem(tx: Transaction, token_id: str, secret_hash: str, now: datetime
     return used == 1
 
 
-async def pinned_node(tx: Transaction, token_id: str) -> str | None:
-    """The node a token is for; None when any node may use it."""
-    row = await tx.fetchrow("SELECT node FROM join_tokens WHERE id = $1", token_id)
-    node: str | None = row["node"] if row else None
-    return node
+async def known(tx: Transaction, token_id: str, secret_hash: str) -> TokenState | None:
+    """What became of the token with this secret; None when there is none. A guess costs a look and no write."""
+    row = await tx.fetchrow(
+        "SELECT node, used_at FROM join_tokens WHERE id = $1 AND secret_hash = $2", token_id, secret_hash
+    )
+    if row is None:
+        return None
+    return TokenState(node=row["node"] or token_id, used_at=None if row["used_at"] is None else instant(row["used_at"]))

@@ -11,11 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestor.conversation import pipe
 from attestor.errors import BadConversation, Banned, NotProven, UnknownNode
+from attestor.instance import State
 from attestor.selector import parse_all
 from attestor.server.store.nodes import NodeState
+from attestor.wire.attestation import HIGHEST_COUNTER
+from attestor.wire.node import LiveSet
 from ca.errors import Malformed, Unauthenticated
+from ca.runtime.database import Transaction
 from ca.spiffe.bundle import Bundle
-from fakes.attestor_parts import csr, parts
+from fakes.attestor_parts import attestation, csr, parts
 
 
 async def test_a_node_gets_an_identity_and_the_bundle(tmp_path: Path) -> None:
@@ -94,6 +98,54 @@ async def test_an_evicted_node_may_come_back_and_a_banned_one_may_not(tmp_path: 
             await server.admission.issue_token("n", timedelta(minutes=1), now)
         with pytest.raises(UnknownNode):
             await server.admission.send_away("nobody", NodeState.BANNED, now)
+
+
+async def test_a_lifted_ban_lets_a_node_prove_itself_anew(tmp_path: Path) -> None:
+    """It is not admitted by that; of a node that is not banned nothing changes."""
+    async with parts(tmp_path) as server:
+        before, now = server.peer((await server.admit("n")).chain), server.clock.now()
+        assert await server.admission.lift_ban("n") is NodeState.ADMITTED
+        await server.admission.send_away("n", NodeState.BANNED, now)
+        assert await server.admission.lift_ban("n") is NodeState.EVICTED
+        with pytest.raises(Banned):
+            await server.admission.recognise(before, now)
+        assert (await server.admit("n")).id == server.peer_id("n")
+        with pytest.raises(UnknownNode):
+            await server.admission.lift_ban("stranger")
+
+
+async def test_a_machine_set_up_anew_counts_anew(tmp_path: Path) -> None:
+    """Who had it before used up every number of a live set, and named an instance with the highest; both are over."""
+    async with parts(tmp_path) as server:
+        node, now = await server.join("n"), server.clock.now()
+
+        async def unit(tx: Transaction) -> None:
+            await server.instances.begin(tx, node)
+            await server.instances.enter(tx, node, attestation(counter=HIGHEST_COUNTER), [], now)
+
+        await server.database.write(unit)
+        await server.instances.report(node, LiveSet(counter=HIGHEST_COUNTER - 1, instances=frozenset()), now)
+        assert await server.instances.counter(await server.node(server.peer_id("n"))) == HIGHEST_COUNTER
+        await server.admission.send_away("n", NodeState.EVICTED, now)
+        again = await server.join("n")
+        assert await server.instances.counter(again) == 0
+        assert await server.instances.report(again, LiveSet(counter=1, instances=frozenset()), now) is not None
+
+
+async def test_instances_that_live_on_are_counted_on_from(tmp_path: Path) -> None:
+    """A machine that proves itself again without an eviction: its instances' numbers are still above the start."""
+    async with parts(tmp_path) as server:
+        node, now = await server.join("n"), server.clock.now()
+        one = attestation(counter=7)
+
+        async def unit(tx: Transaction) -> None:
+            await server.instances.enter(tx, node, one, [], now)
+
+        await server.database.write(unit)
+        again = await server.join("n")
+        assert await server.instances.counter(again) == 7
+        await server.instances.report(again, LiveSet(counter=8, instances=frozenset()), now)
+        assert await server.instances.state(one.instance) is State.ENDED
 
 
 @pytest.mark.parametrize("message", [b"", b"\xff", b"x.y", b"0123456789abcdef", b"0123456789abcdef." + b"a" * 44])
