@@ -34,6 +34,7 @@ from attestor.wire.node import MOST_ITEMS, Refusal, Signed, SignItem
 from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
+from ca.spiffe.errors import Untrusted
 from ca.spiffe.id import SpiffeId
 from ca.spiffe.x509svid import X509Svid
 
@@ -210,8 +211,22 @@ class Renewal:
             if isinstance(result, Refusal):
                 self._refused(held, spiffe_id, result)
             elif held.is_alive() and (identity := held.entitled(spiffe_id)) is not None:
-                held.leaves[spiffe_id] = _leaf(held, identity, key, result)
-                held.change.announce()
+                self._take(held, identity, key, result)
+
+    @staticmethod
+    def _take(held: Held, identity: Identity, key: ec.EllipticCurvePrivateKey, signed: Signed) -> None:
+        """Hold what was signed; what is not what was asked for costs this identity, and nobody else theirs."""
+        try:
+            held.leaves[identity.id] = _leaf(held, identity, key, signed)
+        except (Malformed, Untrusted) as problem:
+            _log.error(
+                "the server signed another certificate than was asked for",
+                instance=held.instance,
+                identity=str(identity.id),
+                error=problem,
+            )
+        else:
+            held.change.announce()
 
     def _is_due(self, leaf: Leaf | None, now: datetime) -> bool:
         if leaf is None or not leaf.is_fresh(now):
@@ -278,7 +293,10 @@ def _leaf(held: Held, identity: Identity, key: ec.EllipticCurvePrivateKey, signe
         raise Malformed(f"the attestor server signed a certificate for `{svid.id}`, asked for was `{identity.id}`")
     if identity.ends_at is not None and svid.not_after > identity.ends_at:
         raise Malformed(f"the attestor server signed a certificate for `{svid.id}` that outlives it")
-    authority = svid.chain[0].extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    try:
+        authority = svid.chain[0].extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound as error:
+        raise Malformed(f"the certificate of `{svid.id}` does not say who signed it") from error
     return Leaf(
         chain=signed.chain,
         key=key_der,

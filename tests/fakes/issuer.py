@@ -59,6 +59,7 @@ class FakeIssuer:
         self.signs_no_wit = False
         self.before_signing: Callable[[], object] = lambda: None
         self.disguise: Callable[[SignItem], SignItem] = lambda item: item
+        self.names_itself = True
 
     async def resolve(self, attestations: Sequence[Attestation]) -> list[Entitlement]:
         """As a server does."""
@@ -107,7 +108,10 @@ class FakeIssuer:
             instance=item.attestation.instance,
             ttl=self.ttl,
             now=self._clock.now(),
-            odd=Oddities(key=_Public(item.public_key)),  # type: ignore[arg-type]  # only its public half is asked for
+            odd=Oddities(
+                key=_Public(item.public_key),  # type: ignore[arg-type]  # only its public half is asked for
+                authority_key_id=self.names_itself,
+            ),
         )
         return b"".join(one.public_bytes(serialization.Encoding.DER) for one in self.authority.chain(leaf))
 

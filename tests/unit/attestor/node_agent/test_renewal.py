@@ -21,7 +21,7 @@ from attestor.node_agent.journal import Journal
 from attestor.node_agent.peer import peer_of
 from attestor.node_agent.renewal import Renewal
 from attestor.wire.node import Refusal
-from ca.errors import Exhausted, Malformed, Unavailable
+from ca.errors import Exhausted, Unavailable
 from ca.spiffe.x509svid import X509Svid
 from fakes.caller import Caller, caller
 from fakes.clock import ManualClock
@@ -240,11 +240,33 @@ async def test_an_ended_instance_gets_nothing_ever(world: World, tmp_path: Path)
 
 
 async def test_a_server_that_signs_something_else_is_not_believed(world: World, tmp_path: Path) -> None:
-    """Another name or another instance is never handed over."""
+    """Another name, or a leaf that does not say who signed it, is never handed over."""
     world.issuer.disguise = lambda item: replace(item, id=world.issuer.authority.id("/other"))
-    with caller(tmp_path) as one, pytest.raises(Malformed, match="asked for was"):
+    with caller(tmp_path) as one, pytest.raises(Unavailable, match="signed nothing"):
         async with world.admitted(one):
             pass
+    world.issuer.disguise, world.issuer.names_itself = lambda item: item, False
+    with caller(tmp_path) as one, pytest.raises(Unavailable, match="signed nothing"):
+        async with world.admitted(one):
+            pass
+
+
+async def test_one_bad_answer_costs_one_identity(world: World, tmp_path: Path) -> None:
+    """Everybody else's leaves are replaced in the same tick, and the one that was good stays until it runs out."""
+    other = world.issuer.authority.id("/other")
+    with ExitStack() as stack:
+        callers = [stack.enter_context(caller(tmp_path)) for _ in range(3)]
+        async with AsyncExitStack() as calls:
+            helds = [await calls.enter_async_context(world.admitted(one)) for one in callers]
+            before = [dict(held.leaves) for held in helds]
+            bad = helds[1].instance
+            world.issuer.disguise = lambda item: replace(item, id=other) if item.attestation.instance == bad else item
+            await world.clock.advance(40 * 60)
+            await world.renewal.tick(world.clock.now())
+            assert [held.leaves == old for held, old in zip(helds, before, strict=True)] == [False, True, False]
+            world.issuer.disguise = lambda item: item
+            await world.renewal.tick(world.clock.now())
+            assert helds[1].leaves != before[1]
 
 
 async def test_tokens_are_kept_until_half_their_life(world: World, tmp_path: Path) -> None:
