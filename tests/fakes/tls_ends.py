@@ -6,9 +6,10 @@ OpenSSL asks the machine's own clock, so the certificates here are of the real t
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 
 from ca.errors import Problem
@@ -19,6 +20,7 @@ from ca.tls import TlsMaterial, client_context, peer_of, server_context
 from fakes.pki import TestAuthority
 
 CLOCK = SystemClock()
+PATIENCE = 60
 
 
 @dataclass
@@ -107,3 +109,23 @@ async def refused(port: int, context: ssl.SSLContext) -> None:
     except (OSError, EOFError):
         return
     assert answer == b""
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    """A listener on a free port."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.settimeout(PATIENCE)
+        yield listener
+
+
+def heard(listener: socket.socket, context: ssl.SSLContext) -> bytes:
+    """All that one client says after a handshake that this end thinks well of."""
+    raw, _ = listener.accept()
+    raw.settimeout(PATIENCE)
+    with closing(raw):
+        try:
+            with context.wrap_socket(raw, server_side=True) as connection:
+                return connection.recv(100)
+        except OSError:
+            return b""

@@ -147,13 +147,6 @@ def blocking(
         return connection.session, bool(connection.session_reused), answer
 
 
-async def test_a_blocking_socket_can_not_skip_the_hook() -> None:
-    """The context refuses to be used in the one way that would not pass it."""
-    context = end(authority(), "/a").client()
-    with socket.socket() as raw, pytest.raises(RuntimeError, match="asyncio"):
-        context.wrap_socket(raw)
-
-
 async def test_alpn_is_agreed_on_after_the_switch_of_contexts() -> None:
     """GRPC needs it."""
     own = authority()
