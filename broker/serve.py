@@ -47,6 +47,7 @@ from ca.runtime.clock import Clock
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
+from ca.runtime.places import make
 from ca.runtime.process import Readiness, Wake, background, take_descriptors, task
 from ca.runtime.watch import watch_file
 from ca.runtime.web import application, listen, listen_unix
@@ -291,6 +292,8 @@ async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, so
         refused=lambda _: door.gate.metrics.count("sojourn_handshakes_refused_total", reason="untrusted"),
     )
     uids = {os.geteuid(), *settings.admin_uids}
+    if not settings.admin_socket.parent.exists():
+        make(settings.admin_socket.parent)
     await stack.enter_async_context(listen_unix(inside, settings.admin_socket, allow_uids=uids))
     return await stack.enter_async_context(
         listen(outside, host=settings.listen.host, port=settings.listen.port, ssl=context)

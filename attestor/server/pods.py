@@ -122,7 +122,7 @@ class PodView:
     async def _one(self, node: Node, attestation: Attestation) -> Believed | Problem:
         claimed = frozenset(one for one in attestation.selectors if one.type == KIND)
         if not claimed:
-            return Believed(attestation)
+            return self._without_claim(node, attestation)
         others = attestation.selectors - claimed
         cluster = self._clusters.get(_fact(node.selectors, "cluster") or "")
         if cluster is None:
@@ -134,10 +134,21 @@ class PodView:
             if isinstance(problem, Unavailable) and not isinstance(problem, Unreadable):
                 return problem
             return Believed(_without_pod(attestation, others), str(problem))
-        return Believed(replace(attestation, selectors=others | pod.selectors(container)))
+        strength = min(attestation.strength, Strength.POD)  # nothing was checked here that is worth more
+        return Believed(replace(attestation, selectors=others | pod.selectors(container), strength=strength))
+
+    def _without_claim(self, node: Node, attestation: Attestation) -> Believed:
+        """A strength is a claim too: more than a user's is worth nothing without a pod that can be checked."""
+        if attestation.strength <= Strength.OWN_UID or self._trusts(node):
+            return Believed(attestation)
+        doubt = f"the node agent says `{attestation.strength}` of a process and names no pod: that can't be checked"
+        return Believed(_without_pod(attestation, attestation.selectors), doubt)
+
+    def _trusts(self, node: Node) -> bool:
+        return self._trusting and node.method != k8s_psat.METHOD
 
     def _without_cluster(self, node: Node, attestation: Attestation, others: Selectors) -> Believed:
-        if self._trusting and node.method != k8s_psat.METHOD:
+        if self._trusts(node):
             return Believed(attestation)
         return Believed(
             _without_pod(attestation, others),

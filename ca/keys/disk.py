@@ -197,7 +197,9 @@ def _check(path: Path, status: os.stat_result, *, directory: bool) -> None:
         raise KeyUnusable(f"`{path}` is not a {'folder' if directory else 'regular file'}")
     if status.st_uid != os.geteuid():
         raise KeyUnusable(f"`{path}` belongs to the user `{status.st_uid}`: expected `{os.geteuid()}`")
-    if stat.S_IMODE(status.st_mode) & ~expected:
+    # A folder takes the bit setgid from the one it was made in, as on a volume of a pod; it lets nobody in.
+    held = stat.S_IMODE(status.st_mode) & ~(stat.S_ISGID if directory else 0)
+    if held & ~expected:
         raise KeyUnusable(f"`{path}` has the mode `{stat.S_IMODE(status.st_mode):04o}`: expected `{expected:04o}`")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from attestor.instance import Strength
 from attestor.server.store.nodes import Node
 from attestor.wire.attestation import Attestation
 from attestor.wire.node import JwtItem, Refusal, Signed
@@ -29,6 +30,7 @@ rules:
   - {name: other, nodes: ["node:*"], when: ["k8s:ns:shop"], spiffe_id: /shop}
   - {name: plain, nodes: ["node:*"], when: ["unix:uid:7"], spiffe_id: /plain}
   - {name: job, nodes: ["node:*"], when: ["oidc:repository:us/app"], spiffe_id: /job}
+  - {name: strong, nodes: ["node:*"], when: ["unix:uid:9"], strength: container, spiffe_id: /strong}
   - {name: psat, nodes: ["node:*"], when: ["k8s_psat:agent_ns:sojourn"], spiffe_id: /psat}
 """
 
@@ -173,3 +175,21 @@ async def test_a_pod_that_can_t_be_read_holds_up_nobody_else(tmp_path: Path) -> 
         odd = api.add_pod("shop", "odd-0", node="worker-1", account="cart")
         odd["status"]["containerStatuses"][0]["image"] = "x" * 5000
         assert await given(server, node, says(odd), says(honest)) == ["/plain", "/shop/cart", "/shop", "/plain"]
+
+
+@pytest.mark.parametrize("strength", [Strength.CONTAINER, Strength.POD, Strength.TPM])
+async def test_a_strength_is_not_had_by_saying_so(tmp_path: Path, strength: Strength) -> None:
+    """A process in no pod: nothing the server could check makes it worth more than its user; explain says so."""
+    async with with_nodes(tmp_path, RULES) as (api, server):
+        lie = attestation("unix:uid:9", strength=strength)
+        for node in (await admitted(api, server), await server.join("web-1")):
+            assert await given(server, node, lie) == []
+            (told,), _ = await server.workloads.resolve(node, [lie], explain=True)
+            assert f"the node agent says `{strength}`" in told.unmatched[0].reason
+            (result,) = await server.workloads.sign(node, [wants("/strong", lie)], server.clock.now())
+            assert isinstance(result, Refusal)
+        pod = api.add_pod("other", "job-0", node="worker-1")
+        meta = pod["metadata"]
+        named = [f"k8s:ns:{meta['namespace']}", f"k8s:pod-name:{meta['name']}", f"k8s:pod-uid:{meta['uid']}"]
+        node = await server.node((await prove(server, api.token(node_agent(api, "worker-1"), [NODE_AUDIENCE]))).id)
+        assert await given(server, node, attestation(*named, "unix:uid:9", strength=Strength.POD)) == ["/strong"]

@@ -40,6 +40,17 @@ async def test_folder_and_files_are_their_owners_alone(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["k.key"]
 
 
+async def test_a_folder_may_hand_its_group_down(folder: Path) -> None:
+    """So it is made on a volume whose root does, as in a pod; group and others still have no way in."""
+    folder.parent.chmod(0o2775)
+    await DiskKeyStore(folder, SEAL).create("k", Purpose.TOKENS)
+    folder.chmod(0o2700)
+    assert await DiskKeyStore(folder, SEAL).load("k", Purpose.TOKENS)
+    folder.chmod(0o2750)
+    with pytest.raises(KeyUnusable, match="2750"):
+        await DiskKeyStore(folder, SEAL).list()
+
+
 @pytest.mark.parametrize("mode", [0o701, 0o710, 0o750, 0o777])
 async def test_a_folder_open_to_others_is_refused(folder: Path, mode: int) -> None:
     """It is not mended: somebody may have been there already."""

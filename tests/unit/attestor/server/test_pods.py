@@ -149,3 +149,24 @@ async def test_only_pods_are_asked_about(tmp_path: Path) -> None:
         assert isinstance(one, Believed)
         assert (texts(one.attestation.selectors), one.doubt) == (["unix:uid:1"], "")
         assert api.requests == []
+
+
+async def test_a_strength_without_a_pod_is_a_claim_too(tmp_path: Path) -> None:
+    """Only what a server was told to trust is taken at its word, and never a node whose cluster could be asked."""
+    async with known(tmp_path) as (api, cluster):
+        plain, other = PodView({"prod": cluster}, ManualClock()), node("join_token", "node:name:x")
+        trusting = PodView({"prod": cluster}, ManualClock(), trust_node_agents=True)
+        for view, of, left in (
+            (plain, node(), Strength.SHARED_UID),
+            (plain, other, Strength.SHARED_UID),
+            (trusting, node(), Strength.SHARED_UID),
+            (trusting, other, Strength.POD),
+        ):
+            (one,) = await view.believe(of, [attestation("unix:uid:1", strength=Strength.POD)])
+            assert isinstance(one, Believed)
+            assert one.attestation.strength is left
+            assert bool(one.doubt) is (left is not Strength.POD)
+        uid = cart(api)
+        (one,) = await plain.believe(node(), [attestation(*said(uid), strength=Strength.TPM)])
+        assert isinstance(one, Believed)
+        assert one.attestation.strength is Strength.POD
