@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ttestor/_proto/task.proto\x12\x0fsojourn.task.v1\"\x1f\n\x0b\x42indRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\"/\n\x0c\x42indResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x10\n\x08strength\x18\x02 \x01(\t\"!\n\x0cWatchRequest\x12\x11\n\tinstances\x18\x01 \x03(\t\"\xa0\x01\n\rWatchResponse\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.sojourn.task.v1.SnapshotH\x00\x12\x31\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1f.sojourn.task.v1.InstanceChangeH\x00\x12%\n\x04\x62\x65\x61t\x18\x03 \x01(\x0b\x32\x15.sojourn.task.v1.BeatH\x00\x42\x06\n\x04step\"L\n\x08Snapshot\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x04\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1f.sojourn.task.v1.InstanceChange\"Q\n\x0eInstanceChange\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\x04\"\x16\n\x04\x42\x65\x61t\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x04\x32\x96\x01\n\x05Tasks\x12\x43\n\x04\x42ind\x12\x1c.sojourn.task.v1.BindRequest\x1a\x1d.sojourn.task.v1.BindResponse\x12H\n\x05Watch\x12\x1d.sojourn.task.v1.WatchRequest\x1a\x1e.sojourn.task.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ttestor/_proto/task.proto\x12\x0fsojourn.task.v1\"\x1f\n\x0b\x42indRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\"/\n\x0c\x42indResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x10\n\x08strength\x18\x02 \x01(\t\"!\n\x0cWatchRequest\x12\x11\n\tinstances\x18\x01 \x03(\t\"\xa0\x01\n\rWatchResponse\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.sojourn.task.v1.SnapshotH\x00\x12\x31\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1f.sojourn.task.v1.InstanceChangeH\x00\x12%\n\x04\x62\x65\x61t\x18\x03 \x01(\x0b\x32\x15.sojourn.task.v1.BeatH\x00\x42\x06\n\x04step\"L\n\x08Snapshot\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x04\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1f.sojourn.task.v1.InstanceChange\"Q\n\x0eInstanceChange\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\x04\"\x16\n\x04\x42\x65\x61t\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x04\"_\n\x0cGrantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x0f\n\x07\x65nds_at\x18\x04 \x01(\x03\x12\x10\n\x08grant_by\x18\x05 \x01(\x03\"0\n\rGrantResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0c\n\x04made\x18\x02 \x01(\x08\".\n\x0fWithdrawRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63lose\x18\x02 \x01(\x08\"\"\n\x10WithdrawResponse\x12\x0e\n\x06leaves\x18\x01 \x01(\r\",\n\x0bListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"\x1d\n\x0cListResponse\x12\r\n\x05names\x18\x01 \x03(\t\"\x1f\n\x0e\x43onfirmRequest\x12\r\n\x05names\x18\x01 \x03(\t\"\"\n\x0f\x43onfirmResponse\x12\x0f\n\x07unknown\x18\x01 \x03(\t2\xc2\x03\n\x05Tasks\x12\x43\n\x04\x42ind\x12\x1c.sojourn.task.v1.BindRequest\x1a\x1d.sojourn.task.v1.BindResponse\x12H\n\x05Watch\x12\x1d.sojourn.task.v1.WatchRequest\x1a\x1e.sojourn.task.v1.WatchResponse0\x01\x12\x46\n\x05Grant\x12\x1d.sojourn.task.v1.GrantRequest\x1a\x1e.sojourn.task.v1.GrantResponse\x12O\n\x08Withdraw\x12 .sojourn.task.v1.WithdrawRequest\x1a!.sojourn.task.v1.WithdrawResponse\x12\x43\n\x04List\x12\x1c.sojourn.task.v1.ListRequest\x1a\x1d.sojourn.task.v1.ListResponse\x12L\n\x07\x43onfirm\x12\x1f.sojourn.task.v1.ConfirmRequest\x1a .sojourn.task.v1.ConfirmResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSTANCECHANGE']._serialized_end=486
   _globals['_BEAT']._serialized_start=488
   _globals['_BEAT']._serialized_end=510
-  _globals['_TASKS']._serialized_start=513
-  _globals['_TASKS']._serialized_end=663
+  _globals['_GRANTREQUEST']._serialized_start=512
+  _globals['_GRANTREQUEST']._serialized_end=607
+  _globals['_GRANTRESPONSE']._serialized_start=609
+  _globals['_GRANTRESPONSE']._serialized_end=657
+  _globals['_WITHDRAWREQUEST']._serialized_start=659
+  _globals['_WITHDRAWREQUEST']._serialized_end=705
+  _globals['_WITHDRAWRESPONSE']._serialized_start=707
+  _globals['_WITHDRAWRESPONSE']._serialized_end=741
+  _globals['_LISTREQUEST']._serialized_start=743
+  _globals['_LISTREQUEST']._serialized_end=787
+  _globals['_LISTRESPONSE']._serialized_start=789
+  _globals['_LISTRESPONSE']._serialized_end=818
+  _globals['_CONFIRMREQUEST']._serialized_start=820
+  _globals['_CONFIRMREQUEST']._serialized_end=851
+  _globals['_CONFIRMRESPONSE']._serialized_start=853
+  _globals['_CONFIRMRESPONSE']._serialized_end=887
+  _globals['_TASKS']._serialized_start=890
+  _globals['_TASKS']._serialized_end=1340
 # @@protoc_insertion_point(module_scope)

@@ -61,3 +61,65 @@ class Beat(_message.Message):
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     cursor: int
     def __init__(self, cursor: _Optional[int] = ...) -> None: ...
+
+class GrantRequest(_message.Message):
+    __slots__ = ("name", "task", "instance", "ends_at", "grant_by")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    ENDS_AT_FIELD_NUMBER: _ClassVar[int]
+    GRANT_BY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    task: str
+    instance: str
+    ends_at: int
+    grant_by: int
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[str] = ..., instance: _Optional[str] = ..., ends_at: _Optional[int] = ..., grant_by: _Optional[int] = ...) -> None: ...
+
+class GrantResponse(_message.Message):
+    __slots__ = ("spiffe_id", "made")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    MADE_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    made: bool
+    def __init__(self, spiffe_id: _Optional[str] = ..., made: bool = ...) -> None: ...
+
+class WithdrawRequest(_message.Message):
+    __slots__ = ("name", "close")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    close: bool
+    def __init__(self, name: _Optional[str] = ..., close: bool = ...) -> None: ...
+
+class WithdrawResponse(_message.Message):
+    __slots__ = ("leaves",)
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
+    leaves: int
+    def __init__(self, leaves: _Optional[int] = ...) -> None: ...
+
+class ListRequest(_message.Message):
+    __slots__ = ("prefix", "after")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    after: str
+    def __init__(self, prefix: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class ListResponse(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ConfirmRequest(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ConfirmResponse(_message.Message):
+    __slots__ = ("unknown",)
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    unknown: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, unknown: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -12,7 +12,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TypeVar
 
+from google.protobuf.message import Message
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 
@@ -37,6 +39,7 @@ PATIENCE = 10.0
 SILENCE = 15.0
 """Seconds without a word, not even a beat, after which the connection is taken for dead."""
 
+Answer = TypeVar("Answer", bound=Message)
 _log = log.get(__name__)
 
 
@@ -101,15 +104,7 @@ class TaskLink:
     async def bind(self, instance: str) -> Bound:
         """Say that `instance` opened a task, and watch it from now on. Raises Unavailable when nobody answers."""
         self.watch([instance])
-        with answers_from("the attestor server"):
-            if self._link is not None:
-                answer = await self._bind(self._link, instance)
-            else:
-                async with self._channel() as channel:
-                    answer = await self._bind(channel, instance)
-        if answer is None:
-            raise Unavailable("the attestor server answered nothing")
-        bound = wire.decode_bound(answer)
+        bound = wire.decode_bound(await self.ask(wire.BIND, wire.encode_bind(instance), pb.BindResponse))
         # A change that overtook this answer is newer than it.
         return replace(bound, state=self._states.setdefault(instance, bound.state))
 
@@ -128,12 +123,22 @@ class TaskLink:
         while True:
             yield await self._changes.get()
 
-    @staticmethod
-    async def _bind(channel: Channel, instance: str) -> pb.BindResponse | None:
-        call = channel.request(wire.BIND, Cardinality.UNARY_UNARY, pb.BindRequest, pb.BindResponse, timeout=PATIENCE)
-        async with call as stream:
-            await stream.send_message(wire.encode_bind(instance), end=True)
-            return await stream.recv_message()
+    async def ask(self, method: str, request: Message, answer: type[Answer]) -> Answer:
+        """One question, over the link or, while it is down, over a connection of its own.
+
+        Raises:
+            Unreachable: nobody was there to hear it, or nobody answered: it may have been heard.
+            Problem: what the server answered.
+        """
+        with answers_from("the attestor server"):
+            if self._link is not None:
+                heard = await _asked(self._link, method, request, answer)
+            else:
+                async with self._channel() as channel:
+                    heard = await _asked(channel, method, request, answer)
+        if heard is None:
+            raise Unavailable("the attestor server answered nothing")
+        return heard
 
     async def _follow(self) -> None:
         """Hold the link for ever. A break that is mended at once, as after a rotation, is not told."""
@@ -208,3 +213,10 @@ class TaskLink:
     def _channel(self) -> Channel:
         host, port = self._places[self._at]
         return Channel(host=host, port=port, ssl=self._contexts.newest())
+
+
+async def _asked(channel: Channel, method: str, request: Message, answer: type[Answer]) -> Answer | None:
+    call = channel.request(method, Cardinality.UNARY_UNARY, type(request), answer, timeout=PATIENCE)
+    async with call as stream:
+        await stream.send_message(request, end=True)
+        return await stream.recv_message()

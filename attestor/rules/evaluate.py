@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from attestor.instance import Strength
 from attestor.rules.index import Index
@@ -28,11 +29,15 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Entitled:
-    """One identity and the rule that gives it; `hint` is empty where an earlier identity has the same one."""
+    """One identity and the rule that gives it; `hint` is empty where an earlier identity has the same one.
+
+    Nothing of one that has an `ends_at` lives longer than that; no rule of a file gives one of those.
+    """
 
     id: SpiffeId
     rule: Rule
     hint: str
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from attestor.errors import Banned, InstanceElsewhere, InstanceEnded, LeafRevoke
 from attestor.instance import State, Strength
 from attestor.server.changes import Changes
 from attestor.server.store import changes as change_store
-from attestor.server.store import facts, nodes
+from attestor.server.store import facts, nodes, task_identities
 from attestor.server.store import instances as store
 from attestor.server.store.instances import Given, Instance
 from attestor.server.store.nodes import Node, NodeState
@@ -150,6 +150,7 @@ class Instances:
         ids = [one.id for one in found]
         ended = [one for one in ids if await store.finish(tx, one, reason, now)]
         await revoke_leaves_of(tx, ids, alive_at=now, reason=reason, now=now)
+        await task_identities.finish_of(tx, ids, reason, now)
         await change_store.append(tx, ended, State.ENDED, reason, now)
 
     async def over(self, tx: Transaction, found: Sequence[Instance], reason: str, now: datetime) -> None:
@@ -219,6 +220,7 @@ class Instances:
             over = self._overdue(await store.unobserved(tx), now)
             quiet = await self._quiet(tx, now)
             await store.prune(tx, now)
+            await task_identities.prune(tx, now)
             await change_store.prune(tx, now)
             ended = await self._move(tx, over, State.ENDED, SILENT_TOO_LONG, now)
             return ended, await self._move(tx, quiet, State.UNOBSERVED, SILENT, now)
@@ -237,6 +239,10 @@ class Instances:
     def tell_lists(self) -> None:
         """After a commit that took leaves back and ended nobody: every stream is told when there is a list."""
         self._revoked()
+
+    def tell_streams(self) -> None:
+        """After a commit that gave an instance something: its node hears of it."""
+        self._changes.notify()
 
     def _overdue(self, unobserved: Sequence[Instance], now: datetime) -> list[Instance]:
         """Those that this server has seen unobserved, and nothing else, for too long."""
@@ -264,6 +270,7 @@ class Instances:
             # Only after the move: what is signed before it is there to be found, and nothing is signed after it.
             bound = await store.bound_among(tx, moved)  # the others live out their short life (traps 4)
             await revoke_leaves_of(tx, bound, alive_at=now + self._let_expire, reason=reason, now=now)
+            await task_identities.finish_of(tx, moved, reason, now)
         await change_store.append(tx, moved, state, reason, now)
         return moved
 

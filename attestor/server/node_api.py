@@ -186,6 +186,7 @@ class NodeApi:
             ended=following.refused,
             withdrawn_authorities=await self.leaves.withdrawn(self.clock.now()),
             revocation_lists=self.lists.ders,
+            personal=await self.workloads.personal.versions(node),
             beat=self.beat,
             grace=self.instances.grace,
         )

@@ -26,6 +26,7 @@ from attestor.server.gauges import Gauges
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.own import OwnSvid
+from attestor.server.issuance.personal import Personal
 from attestor.server.issuance.workloads import Workloads
 from attestor.server.node_api import BURST, PER_SECOND, NodeApi
 from attestor.server.node_checks import NodeChecks
@@ -36,6 +37,7 @@ from attestor.server.rule_source import RuleSource
 from attestor.server.settings import ServerSettings
 from attestor.server.store import MIGRATIONS
 from attestor.server.task_api import TaskApi
+from attestor.server.task_identity import TaskIdentities
 from attestor.server.token_keys import TokenKeys
 from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
@@ -103,6 +105,7 @@ class _Parts:
     leaves: Leaves
     lists: Lists
     workloads: Workloads
+    task_identities: TaskIdentities
     admission: Admission
     own: OwnSvid
     direct: Direct
@@ -189,6 +192,7 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
     admission = Admission(
         database, leaves, instances, changes, metrics, node_ttl=settings.lives.node, verifiers=platforms.verifiers
     )
+    personal = Personal(database, settings.trust_domain, settings.confirm_grace)
     for source in (rules, authority, lists):
         source.subscribe(changes.notify)
     return _Parts(
@@ -203,7 +207,8 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         instances=instances,
         leaves=leaves,
         lists=lists,
-        workloads=Workloads(database, leaves, rules, instances, metrics, platforms.pods),
+        workloads=Workloads(database, leaves, rules, instances, metrics, platforms.pods, personal),
+        task_identities=TaskIdentities(database, settings.trust_domain, instances),
         admission=admission,
         node_checks=NodeChecks(database, admission, platforms.checks),
         direct=Direct(
@@ -249,6 +254,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         ("revocation lists", parts.lists.tick, 1.0, parts.lists.due),
         ("rules", parts.rules.tick, 1.0, None),
         ("instances", parts.instances.tick, 1.0, None),
+        ("task identities", parts.task_identities.tick, 1.0, None),
         ("direct", parts.direct.tick, 2.0, None),
         ("node checks", parts.node_checks.tick, 10.0, None),
         ("beat", parts.changes.beat, parts.settings.beat.total_seconds(), None),
@@ -289,7 +295,11 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
         strangers=Rate(clock, burst=BURST, per_second=PER_SECOND),
     )
     task_api = TaskApi(
-        trust_domain=settings.trust_domain, instances=parts.instances, changes=parts.changes, clock=clock
+        trust_domain=settings.trust_domain,
+        instances=parts.instances,
+        identities=parts.task_identities,
+        changes=parts.changes,
+        clock=clock,
     )
     address = await stack.enter_async_context(
         grpc.listen_tls(

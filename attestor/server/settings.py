@@ -199,6 +199,8 @@ class ServerSettings(Settings):
     beat: Duration = timedelta(seconds=1)
     observe_grace: Duration = timedelta(seconds=15)
     observe_limit: Duration = timedelta(seconds=60)
+    confirm_grace: Duration = timedelta(seconds=60)
+    """For how long the identity of a task is renewed after the broker last said that the task lives."""
     health: Listen | None = None
     public: Listen | None = None
     """Where the bundle is published over TLS with the server's own SVID."""

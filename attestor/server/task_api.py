@@ -1,4 +1,4 @@
-"""gRPC for a broker: an instance opened a task; what became of the instances of tasks."""
+"""gRPC for a broker: an instance opened a task; what became of the instances of tasks; the identities of tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from attestor._proto import task_pb2 as pb
 from attestor.instance import State
 from attestor.server.changes import Changes
 from attestor.server.instances import Instances
+from attestor.server.task_identity import TaskIdentities
 from attestor.wire import task as wire
+from attestor.wire import task_identity as identity
 from ca.errors import Denied, Stale, Unauthenticated
 from ca.runtime import grpc
 from ca.runtime.clock import Clock
@@ -24,6 +26,7 @@ class TaskApi:
 
     trust_domain: TrustDomain
     instances: Instances
+    identities: TaskIdentities
     changes: Changes
     clock: Clock
 
@@ -32,12 +35,40 @@ class TaskApi:
         return (
             grpc.unary(wire.BIND, self.bind, pb.BindRequest, pb.BindResponse),
             grpc.server_stream(wire.WATCH, self.watch, pb.WatchRequest, pb.WatchResponse),
+            grpc.unary(identity.GRANT, self.grant, pb.GrantRequest, pb.GrantResponse),
+            grpc.unary(identity.WITHDRAW, self.withdraw, pb.WithdrawRequest, pb.WithdrawResponse),
+            grpc.unary(identity.LIST, self.list, pb.ListRequest, pb.ListResponse),
+            grpc.unary(identity.CONFIRM, self.confirm, pb.ConfirmRequest, pb.ConfirmResponse),
         )
 
     async def bind(self, call: GrpcCall) -> pb.BindResponse:
         """From now on its end is the task's end."""
         await self._is_broker(call)
         return wire.encode_bound(await self.instances.bind(wire.decode_bind(await call.recv())))
+
+    async def grant(self, call: GrpcCall) -> pb.GrantResponse:
+        """The identity of a task, for one instance."""
+        await self._is_broker(call)
+        grant = identity.decode_grant(await call.recv())
+        return identity.encode_granted(await self.identities.grant(grant, self.clock.now()))
+
+    async def withdraw(self, call: GrpcCall) -> pb.WithdrawResponse:
+        """Its end, or the certainty that it never begins."""
+        await self._is_broker(call)
+        asked = identity.decode_withdrawal(await call.recv())
+        return pb.WithdrawResponse(leaves=await self.identities.withdraw(asked, self.clock.now()))
+
+    async def list(self, call: GrpcCall) -> pb.ListResponse:
+        """A page of names."""
+        await self._is_broker(call)
+        prefix, after = identity.decode_list(await call.recv())
+        return pb.ListResponse(names=await self.identities.names(prefix, after))
+
+    async def confirm(self, call: GrpcCall) -> pb.ConfirmResponse:
+        """These tasks live."""
+        await self._is_broker(call)
+        names = identity.decode_names(await call.recv())
+        return pb.ConfirmResponse(unknown=await self.identities.confirm(names, self.clock.now()))
 
     async def watch(self, call: GrpcCall) -> None:
         """A snapshot, then every change of every instance in order, then beats; until the broker leaves.

@@ -175,7 +175,15 @@ async def test_the_attestor_ends_instances_and_sends_nodes_away_from_the_reserve
         store: Any = Filling(server.database)
         now = server.clock.now
         instances = Instances(store, server.changes, grace=GRACE, limit=LIMIT)
-        workloads = Workloads(store, server.leaves, server.rules, instances, Metrics(), PodView({}, server.clock))
+        workloads = Workloads(
+            store,
+            server.leaves,
+            server.rules,
+            instances,
+            Metrics(),
+            PodView({}, server.clock),
+            server.workloads.personal,
+        )
         admission = Admission(store, server.leaves, instances, server.changes, Metrics(), node_ttl=LIMIT)
         node, other = await server.join("n"), await server.join("o")
         by_set, by_silence, by_word = (attestation("unix:uid:7") for _ in range(3))

@@ -22,11 +22,13 @@ from attestor.server.admission import Admission, MakeVerifier
 from attestor.server.changes import Changes
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
+from attestor.server.issuance.personal import Personal
 from attestor.server.issuance.workloads import Workloads
 from attestor.server.pods import PodView
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import MIGRATIONS, nodes
 from attestor.server.store.nodes import Node
+from attestor.server.task_identity import TaskIdentities
 from attestor.wire.attestation import Attestation
 from attestor.wire.node import Admission as Admitted
 from attestor.wire.node import SignItem
@@ -47,6 +49,7 @@ from fakes.stores import chosen
 DOMAIN = TrustDomain.parse("example.org")
 GRACE = timedelta(seconds=15)
 LIMIT = timedelta(seconds=60)
+CONFIRM_GRACE = timedelta(seconds=60)
 TERMS = Terms(trust_domain=DOMAIN, longest_x509=timedelta(days=5), longest_jwt=timedelta(hours=1))
 KEY = ec.generate_private_key(ec.SECP256R1())
 SPKI = KEY.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -64,6 +67,7 @@ class Parts:
     instances: Instances
     lists: Lists
     workloads: Workloads
+    identities: TaskIdentities
     admission: Admission
     clock: ManualClock
 
@@ -130,11 +134,15 @@ async def parts(
         lists = Lists(authority)
         instances = Instances(database, changes, grace=GRACE, limit=LIMIT, revoked=lists.due.set)
         leaves = Leaves(authority, database)
-        workloads = Workloads(database, leaves, source, instances, metrics, pods or PodView({}, clock))
+        personal = Personal(database, DOMAIN, CONFIRM_GRACE)
+        workloads = Workloads(database, leaves, source, instances, metrics, pods or PodView({}, clock), personal)
         admission = Admission(
             database, leaves, instances, changes, metrics, node_ttl=timedelta(hours=1), verifiers=verifiers or {}
         )
-        yield Parts(database, authority, leaves, source, changes, instances, lists, workloads, admission, clock)
+        identities = TaskIdentities(database, DOMAIN, instances)
+        yield Parts(
+            database, authority, leaves, source, changes, instances, lists, workloads, identities, admission, clock
+        )
 
 
 def csr(key: ec.EllipticCurvePrivateKey = KEY) -> bytes:

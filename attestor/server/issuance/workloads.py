@@ -14,10 +14,11 @@ from datetime import datetime
 from attestor.errors import InstanceElsewhere, InstanceEnded, NotEntitled, Unobserved
 from attestor.methods.node import NODE_METHODS
 from attestor.methods.platform import PLATFORMS
-from attestor.rules.evaluate import Entitled, Facts, Missed
+from attestor.rules.evaluate import Entitled, Evaluation, Facts, Missed
 from attestor.selector import Selectors
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
+from attestor.server.issuance.personal import Personal, behind, lives
 from attestor.server.pods import Believed, PodView
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import instances as store
@@ -25,6 +26,7 @@ from attestor.server.store.instances import Given
 from attestor.server.store.nodes import Node
 from attestor.wire.attestation import Attestation, Entitlement, Identity, Unmatched
 from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, WitItem
+from attestor.wire.task_identity import LONGEST_LEAF
 from ca.errors import Denied, Problem
 from ca.profiles.jwt import JwtRequest
 from ca.profiles.wit import WitRequest
@@ -60,9 +62,11 @@ class Workloads:
         instances: Instances,
         metrics: Metrics,
         pods: PodView,
+        personal: Personal,
     ) -> None:
         self._database, self._leaves, self._rules = database, leaves, rules
         self._instances, self._metrics, self._pods = instances, metrics, pods
+        self.personal = personal
 
     @property
     def rules_version(self) -> str:
@@ -76,9 +80,10 @@ class Workloads:
         evaluation = self._rules.evaluation
         believed = [_or_raise(one) for one in await self._believed(node, attestations)]
         heard = [one.attestation for one in believed]
+        entitled = await self._entitlements(node, heard, evaluation)
         told = [
-            self._told(one, evaluation.entitled(facts), evaluation.explain(facts).missed if explain else ())
-            for one, facts in zip(heard, await self._facts(node, heard), strict=True)
+            self._told(one, found, evaluation.explain(facts).missed if explain else ())
+            for one, (facts, found) in zip(heard, entitled, strict=True)
         ]
         if explain:
             told = [_doubted(one, each.doubt) for one, each in zip(told, believed, strict=True)]
@@ -87,7 +92,7 @@ class Workloads:
     async def sign(self, node: Node, items: Sequence[SignItem], now: datetime) -> list[Signed | Refusal]:
         """A leaf for each, or why not; one refused item does not touch the others. Raises Unobserved, Unavailable."""
         self._heard(node, now)
-        judged = await self._judged(node, items)
+        judged = await self._judged(node, items, now)
         refused = await self._enter(node, [one for one in judged if isinstance(one, _Ready)], now)
         results = [refused.get(id(one), one) for one in judged]
         chains = await self._signed([one for one in results if isinstance(one, _Ready)], now)
@@ -100,7 +105,7 @@ class Workloads:
         if allowed and not set(item.audience) <= set(allowed):
             raise Denied(f"the rule `{entitled.rule.name}` allows only the audiences {', '.join(sorted(allowed))}")
         await self._enter_one(node, attestation, entitled, now)
-        ttl = entitled.rule.jwt_ttl or self._leaves.authority.settings.jwt_ttl
+        ttl = lives(entitled, entitled.rule.jwt_ttl or self._leaves.authority.settings.jwt_ttl, now)
         request = JwtRequest(id=item.id, audience=item.audience, instance=attestation.instance, ttl=ttl)
         token = await self._leaves.sign_jwt(request, now)
         self._metrics.count("sojourn_svids_issued_total", kind="jwt")
@@ -110,7 +115,8 @@ class Workloads:
         """A token for the key of the item. Raises what `sign_jwt` raises, and Malformed for a key that fits none."""
         attestation, entitled = await self._entitled(node, item.attestation, item.id, now)
         await self._enter_one(node, attestation, entitled, now)
-        ttl = self._leaves.authority.settings.wit_ttl
+        longest = self._leaves.authority.settings.wit_ttl
+        ttl = lives(entitled, longest if entitled.ends_at is None else min(longest, LONGEST_LEAF), now)
         request = WitRequest(id=item.id, public_key=item.public_key, instance=attestation.instance, ttl=ttl)
         token = await self._leaves.sign_wit(request, now)
         self._metrics.count("sojourn_svids_issued_total", kind="wit")
@@ -123,13 +129,18 @@ class Workloads:
         self._heard(node, now)
         (believed,) = await self._believed(node, [attestation])
         heard = _or_raise(believed).attestation
-        (facts,) = await self._facts(node, [heard])
-        return heard, _entitled_to(wanted, self._rules.evaluation.entitled(facts))
+        ((_, found),) = await self._entitlements(node, [heard], self._rules.evaluation)
+        entitled = _entitled_to(wanted, found)
+        if entitled.ends_at is not None:
+            await self.personal.check(heard.instance, wanted, now)
+        return heard, entitled
 
     async def _enter_one(self, node: Node, attestation: Attestation, entitled: Entitled, now: datetime) -> None:
         async def unit(tx: Transaction) -> None:
             await self._instances.begin(tx, node)
             await self._instances.enter(tx, node, attestation, [_given(entitled)], now)
+            if entitled.ends_at is not None:
+                await self.personal.still_in_force(tx, attestation.instance, entitled.id, now)
 
         await self._database.write(unit)
 
@@ -145,17 +156,27 @@ class Workloads:
         ]
         return await self._pods.believe(node, heard)
 
-    async def _judged(self, node: Node, items: Sequence[SignItem]) -> list[_Ready | Problem]:
+    async def _judged(self, node: Node, items: Sequence[SignItem], now: datetime) -> list[_Ready | Problem]:
         """Each item by what is believed of it; one that can't be told at the moment does not touch the others."""
         evaluation = self._rules.evaluation
         believed = await self._believed(node, [one.attestation for one in items])
         heard = [one.attestation for one in believed if isinstance(one, Believed)]
-        facts = iter(await self._facts(node, heard))
+        entitled = iter(await self._entitlements(node, heard, evaluation))
         return [
-            self._judge(replace(item, attestation=one.attestation), evaluation.entitled(next(facts)))
+            await self._judge(replace(item, attestation=one.attestation), next(entitled)[1], now)
             if isinstance(one, Believed)
             else one
             for item, one in zip(items, believed, strict=True)
+        ]
+
+    async def _entitlements(
+        self, node: Node, attestations: Sequence[Attestation], evaluation: Evaluation
+    ) -> list[tuple[Facts, tuple[Entitled, ...]]]:
+        """What is known of each, and what it may have: by the rules, and for its tasks."""
+        personal = await self.personal.of(node, [one.instance for one in attestations])
+        return [
+            (facts, behind(evaluation.entitled(facts), personal.get(one.instance, ())))
+            for one, facts in zip(attestations, await self._facts(node, attestations), strict=True)
         ]
 
     async def _facts(self, node: Node, attestations: Sequence[Attestation]) -> list[Facts]:
@@ -186,14 +207,16 @@ class Workloads:
 
         return await self._database.read(unit)
 
-    def _judge(self, item: SignItem, found: Sequence[Entitled]) -> _Ready | Problem:
+    async def _judge(self, item: SignItem, found: Sequence[Entitled], now: datetime) -> _Ready | Problem:
         try:
             entitled = _entitled_to(item.id, found)
+            if entitled.ends_at is not None:
+                await self.personal.check(item.attestation.instance, item.id, now)
             request = LeafRequest(
                 id=item.id,
                 public_key=read_public_key(item.public_key),
                 instance=item.attestation.instance,
-                ttl=entitled.rule.x509_ttl or self._leaves.authority.settings.x509_ttl,
+                ttl=lives(entitled, entitled.rule.x509_ttl or self._leaves.authority.settings.x509_ttl, now),
                 dns_names=entitled.rule.dns_names,
             )
         except Problem as problem:
@@ -222,6 +245,9 @@ class Workloads:
 
         async def only_if(tx: Transaction) -> None:
             await self._instances.still_lives(tx, [one.item.attestation.instance for one in ready])
+            for one in ready:
+                if one.entitled.ends_at is not None:
+                    await self.personal.still_in_force(tx, one.item.attestation.instance, one.item.id, now)
 
         try:
             chains = await self._leaves.sign([one.request for one in ready], now, only_if)
@@ -255,6 +281,7 @@ class Workloads:
             dns_names=rule.dns_names,
             audiences=rule.audiences,
             federates_with=rule.federates_with,
+            ends_at=entitled.ends_at,
         )
 
 
