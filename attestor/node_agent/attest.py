@@ -51,6 +51,7 @@ class Attestor:
         count: Count = lambda _source, _outcome: None,
     ) -> None:
         self._sources = tuple(sources)
+        self._boundaries = [source if isinstance(source, Boundary) else None for source in self._sources]
         self._parents = frozenset(parents)
         self._count = count
         self._shared = frozenset({os.geteuid(), *shared_uids})
@@ -77,7 +78,7 @@ class Attestor:
             if before[:3] != (peer.name.start_time, peer.uid, peer.gid):
                 raise CallerGone(f"the process {peer.pid} is no longer the one that opened this connection")
             lineage = tuple(_parents(folder))
-            said = await asyncio.gather(*(self._ask(source, subject, for_people) for source in self._sources))
+            said = await self._asked(subject, for_people)
             after = _look(folder)
             if after[:-1] != before[:-1]:
                 raise CallerGone(f"the process {peer.pid} became another program while it was attested")
@@ -108,6 +109,11 @@ class Attestor:
             if _look(folder) != findings.look:
                 raise CallerGone(f"the process {pid} is no longer the one that opened this connection")
 
+    async def _asked(self, subject: Subject, for_people: bool) -> Sequence[frozenset[Selector] | str]:  # noqa: FBT001
+        """All sources at once; one alone without a task of its own."""
+        asked = [self._ask(source, subject, for_people) for source in self._sources]
+        return await asyncio.gather(*asked) if len(asked) > 1 else [await one for one in asked]
+
     async def _ask(self, source: WorkloadSource, subject: Subject, for_people: bool) -> frozenset[Selector] | str:  # noqa: FBT001
         """What one source says, or why it says nothing."""
         try:
@@ -129,9 +135,9 @@ class Attestor:
             return Strength.WEAK_PEER
         by_user = Strength.SHARED_UID if peer.uid in self._shared else Strength.OWN_UID
         others = [
-            source.strength(one)
-            for source, one in zip(self._sources, found, strict=True)
-            if isinstance(source, Boundary)
+            boundary.strength(one)
+            for boundary, one in zip(self._boundaries, found, strict=True)
+            if boundary is not None
         ]
         return max([by_user, *(one for one in others if one is not None)], key=lambda one: one.rank)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
 import socket
 import struct
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from attestor.instance import Binding, Strength
 from attestor.methods.workload.cgroup import Cgroup
-from attestor.methods.workload.proc import CallerGone, process_folder
+from attestor.methods.workload.proc import CallerGone, process_folder, whole
 from attestor.selector import Selector
 from ca.errors import Denied, NotFound
 
@@ -221,10 +222,9 @@ def _descriptor(connection: socket.socket, pid: int, option: int) -> tuple[int, 
 
 def _number(pidfd: int) -> int:
     """The number the kernel gives for `pidfd`: -1 once the process has been reaped."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_bytes().splitlines():
-        if line.startswith(b"Pid:"):
-            return int(line.removeprefix(b"Pid:"))
-    return -1
+    facts = whole(os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC))
+    found = re.search(rb"^Pid:\s*(-?\d+)$", facts, re.MULTILINE)
+    return int(found[1]) if found else -1
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ async def open_attestor(stack: AsyncExitStack, settings: NodeAgentSettings, cloc
     def count(source: str, outcome: str) -> None:
         metrics.count("sojourn_attestation_sources_total", source=source, outcome=outcome)
 
-    unix = load("unix").UnixSource(discover_path=settings.unix.path, hash_limit=settings.unix.hash_limit)
+    unix = load("unix").UnixSource(discover_path=settings.unix.path, hash_limit=settings.unix.hash_limit, clock=clock)
     stack.callback(unix.close)
     sources: list[WorkloadSource] = [unix]
     if settings.systemd:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -98,7 +99,7 @@ class Bundle:
 
     def x509_der(self) -> bytes:
         """Only the X.509 authorities, in concatenated DER."""
-        return b"".join(each.public_bytes(serialization.Encoding.DER) for each in self.x509_authorities)
+        return _concatenated(self.x509_authorities)
 
     def _document(self) -> dict[str, Any]:
         x509_keys = map(jwk.of_certificate, self.x509_authorities)
@@ -227,3 +228,9 @@ def _token_authorities(keys: list[dict[str, Any]], use: str, what: str) -> dict[
         if authorities.setdefault(key_id, key) != key:
             raise Malformed(f"{what} holds two different keys under one `kid`")
     return authorities
+
+
+@lru_cache(256)
+def _concatenated(certificates: tuple[x509.Certificate, ...]) -> bytes:
+    """Made once and not for each process that is told."""
+    return b"".join(each.public_bytes(serialization.Encoding.DER) for each in certificates)

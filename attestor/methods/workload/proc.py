@@ -16,6 +16,9 @@ from ca.errors import Denied
 
 _PARENT, _START_TIME = 1, 19  # proc(5): fields 4 and 22 of stat, counted from the one behind the name
 
+_WHOSE = ("Uid", "Gid", "Groups")
+_MOST = 65536
+
 
 class CallerGone(Denied):
     """The process that called has ended, or is no longer the one that called."""
@@ -38,9 +41,12 @@ class ProcessFolder:
         return self._number(_PARENT)
 
     def status(self) -> Mapping[str, str]:
-        """The lines of `status` by name. Raises CallerGone."""
-        lines = self.read("status").decode("utf-8", "replace").splitlines()
-        return {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+        """The lines of `status` that say whose it is (`Uid`, `Gid`, `Groups`), by name. Raises CallerGone."""
+        status = self.read("status")
+        places = [(name, status.find(b"\n%b:" % name.encode()) + len(name) + 2) for name in _WHOSE]
+        return {
+            name: status[at : status.index(b"\n", at)].decode().strip() for name, at in places if at > len(name) + 1
+        }
 
     def _number(self, place: int) -> int:
         stat = self.read("stat")
@@ -50,8 +56,7 @@ class ProcessFolder:
     def read(self, name: str) -> bytes:
         """One of its small files, whole. Raises CallerGone once the process is no more."""
         try:
-            with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor), "rb") as file:  # noqa: PTH123
-                return file.read()
+            return whole(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor))
         except (ProcessLookupError, FileNotFoundError) as error:
             raise CallerGone("the calling process has ended") from error
 
@@ -87,3 +92,14 @@ def process_folder(pid: int) -> Iterator[ProcessFolder]:
         yield folder
     finally:
         folder.close()
+
+
+def whole(descriptor: int) -> bytes:
+    """All there is to read; the descriptor is closed."""
+    try:
+        found = os.read(descriptor, _MOST)
+        while more := os.read(descriptor, _MOST):
+            found += more
+        return found
+    finally:
+        os.close(descriptor)

@@ -11,24 +11,27 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from attestor.methods.workload.proc import ProcessFolder
 from attestor.methods.workload.protocol import Subject
-from attestor.methods.workload.unix import UnixSource
+from attestor.methods.workload.unix import REMEMBERED, UnixSource
 from attestor.node_agent.attest import Attestor
 from attestor.node_agent.peer import Findings, peer_of
 from attestor.selector import texts
 from fakes.caller import Caller, caller
+from fakes.clock import ManualClock
+from fakes.pki import NOON
 
 OTHER = 4321
 
 
-@pytest.fixture
-def source() -> Iterator[UnixSource]:
-    """The source under test, and its threads ended."""
-    one = UnixSource()
+@pytest.fixture(params=[False, True], ids=["forgets", "remembers"])
+def source(request: pytest.FixtureRequest) -> Iterator[UnixSource]:
+    """The source under test, and its threads ended; what it remembers changes no answer."""
+    one = UnixSource(clock=ManualClock(NOON) if request.param else None)
     yield one
     one.close()
 
@@ -139,7 +142,7 @@ async def test_a_user_with_a_crowd_of_slow_executables_waits_alone(tmp_path: Pat
     class Slow(UnixSource):
         """Takes its time for one user."""
 
-        def _look(self, subject: Subject) -> list[str]:
+        def _look(self, subject: Subject) -> Any:
             if subject.uid == OTHER:
                 seen.set()
                 go.wait(60)
@@ -158,3 +161,18 @@ async def test_a_user_with_a_crowd_of_slow_executables_waits_alone(tmp_path: Pat
             finally:
                 go.set()
     source.close()
+
+
+async def test_what_was_said_is_remembered_for_a_while_for_who_looks_the_same(tmp_path: Path) -> None:
+    """Without its threads it can ask nobody: it answers from memory, for nobody else, and not for long."""
+    clock = ManualClock(NOON)
+    source = UnixSource(clock=clock)
+    with caller(tmp_path, user=OTHER, groups=[27]) as one, caller(tmp_path, user=OTHER, groups=[28]) as other:
+        first = await attest(one, source)
+        source.close()
+        assert (await attest(one, source)).selectors == first.selectors
+        with pytest.raises(RuntimeError):
+            await attest(other, source)
+        await clock.advance(REMEMBERED)
+        with pytest.raises(RuntimeError):
+            await attest(one, source)
