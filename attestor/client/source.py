@@ -152,9 +152,10 @@ class X509Source:
     @property
     def svid(self) -> X509Svid:
         """The default identity: the first one. Raises NoIdentity while there is none."""
-        if not self.svids:
+        held = self.svids  # read once: other threads may ask
+        if not held:
             raise NoIdentity("this process has no identity any more") from self._followed.trouble
-        return self.svids[0]
+        return held[0]
 
     @property
     def svids(self) -> tuple[X509Svid, ...]:

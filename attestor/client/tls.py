@@ -91,10 +91,11 @@ class ClientContexts:
 
     def newest(self) -> ssl.SSLContext:
         """The context of the newest material. Raises NoIdentity while there is none."""
-        material = self._material()
-        if self._made is None or self._made[0] is not material:
-            self._made = (material, tls.client_context(material, self._verify, on_refusal=self._told, alpn=self._alpn))
-        return self._made[1]
+        material, made = self._material(), self._made
+        if made is None or made[0] is not material:
+            made = (material, tls.client_context(material, self._verify, on_refusal=self._told, alpn=self._alpn))
+            self._made = made
+        return made[1]
 
     def _verify(self, chain: Sequence[bytes]) -> X509Peer:
         return _peer(self._source, self._expect, chain)
@@ -106,14 +107,14 @@ class _Material:
     def __init__(self, source: X509Material, extra_anchors: Callable[[], Sequence[bytes]]) -> None:
         self._source = source
         self._extra = extra_anchors
-        self._of: tuple[X509Svid, BundleSet, tuple[bytes, ...]] | None = None
-        self._material: TlsMaterial | None = None
+        self._kept: tuple[tuple[X509Svid, BundleSet, tuple[bytes, ...]], TlsMaterial] | None = None
 
     def __call__(self) -> TlsMaterial:
         now = (self._source.svid, self._source.bundles, tuple(self._extra()))
-        if self._material is None or self._of is None or not _same(now, self._of):
-            self._of, self._material = now, TlsMaterial.of(*now)
-        return self._material
+        kept = self._kept  # read once: blocking servers shake hands in several threads
+        if kept is None or not _same(now, kept[0]):
+            self._kept = kept = (now, TlsMaterial.of(*now))
+        return kept[1]
 
 
 def _same(
@@ -122,12 +123,28 @@ def _same(
     return one[0] is other[0] and one[1] is other[1] and one[2] == other[2]
 
 
+def check_still(source: X509Material, peer: X509Peer, authorize: Authorize | None = None) -> None:
+    """For each request or event of a connection that stays open: `peer` would be let in now as it was then.
+
+    Raises:
+        Untrusted: its certificate has expired, or its authority is not believed any more.
+        Revoked: it was taken back.
+        PeerUnwanted: `authorize` does not want it any more.
+    """
+    x509svid.check_still(peer, source.bundles, source.clock.now(), source.revocations)
+    _check_wanted(authorize, peer)
+
+
 def _peer(source: X509Material, authorize: Authorize | None, chain: Sequence[bytes]) -> X509Peer:
     peer = x509svid.verify(chain, source.bundles, source.clock.now(), source.revocations)
+    _check_wanted(authorize, peer)
+    return peer
+
+
+def _check_wanted(authorize: Authorize | None, peer: X509Peer) -> None:
     wanted = authorize.matches if isinstance(authorize, IdPattern) else authorize
     if wanted is not None and not wanted(peer.id):
         raise PeerUnwanted(f"`{peer.id}` is not who is expected at the other end")
-    return peer
 
 
 def _told(event: str, refused: Refused | None) -> Callable[[Problem], None]:
