@@ -37,16 +37,17 @@ def render(given: Mapping[str, Any] | None) -> dict[str, str]:
     return {name.removeprefix("sojourn/templates/"): text for name, text in rendered.items()}
 
 
+def read(given: Mapping[str, Any] | None) -> tuple[str, list[dict[str, Any]]]:
+    """The notes, and every object."""
+    rendered = render(given)
+    files = [text for name, text in rendered.items() if name.endswith(".yaml")]
+    return rendered["NOTES.txt"], [found for text in files for found in yaml.safe_load_all(text) if found]
+
+
 @cache
 def objects(case: str) -> tuple[dict[str, Any], ...]:
     """Every object of a case."""
-    return tuple(
-        found
-        for name, text in render(values(case)).items()
-        if name.endswith(".yaml")
-        for found in yaml.safe_load_all(text)
-        if found
-    )
+    return tuple(read(values(case))[1])
 
 
 def pods(case: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,26 @@ def test_the_rules_are_read_under_the_servers_own_terms(case: str) -> None:
     settings: ServerSettings = loads(found["attestor-server.yaml"], "attestor-server.yaml", ServerSettings)
     rules = read_rules([("rules.yaml", found["rules.yaml"])], settings.terms())
     assert len(rules.rules) == len(yaml.safe_load(found["rules.yaml"])["rules"])
+
+
+def test_direct_attestation_is_asked_for() -> None:
+    """With the audience its pods' tokens are made for; else nobody attests without a node agent."""
+    for case, wanted in (("default", False), ("direct", True)):
+        settings: ServerSettings = loads(files(case)["attestor-server.yaml"], "attestor-server.yaml", ServerSettings)
+        (cluster,) = settings.clusters
+        assert settings.direct is wanted
+        assert cluster.pod_audience == ("sojourn-prod" if wanted else "sojourn")
+        assert bool(cluster.node_agents) is not wanted
+
+
+def test_a_server_is_called_after_its_pod() -> None:
+    """No `name` is written: the process takes the host's, which in a StatefulSet is the pod's and stays the same."""
+    settings: ServerSettings = loads(files("several")["attestor-server.yaml"], "attestor-server.yaml", ServerSettings)
+    assert settings.name is None
+    assert settings.server_name == socket.gethostname().lower()
+    for name, pod in pods("several"):
+        assert "hostname" not in pod["spec"], name
+        assert not pod["spec"].get("setHostnameAsFQDN"), name
 
 
 @CASE
