@@ -29,14 +29,26 @@ from journeys.servers import free_port
 
 NAMESPACE, NODE = "trust", "worker-1"
 PARTS = ("attestor-server", "node-agent", "broker")
+NODES = ["k8s_psat:cluster:kubernetes"]
 RULE = {
     "name": "cart",
-    "nodes": ["k8s_psat:cluster:kubernetes"],
+    "nodes": NODES,
     "when": ["k8s:ns:shop", "k8s:sa:cart"],
     "spiffe_id": "/{k8s.ns}/{k8s.sa}",
     "bind": "pod",
 }
 PORTS = (8081, 8443, 8444, 9081, 9082, 9083)
+SOCKET: Mapping[str, Mapping[str, Any]] = {
+    "/run/sojourn/agent": {"hostPath": {"path": "/run/sojourn/agent", "type": "Directory"}}
+}
+"""As the notes say."""
+TOKEN: Mapping[str, Mapping[str, Any]] = {
+    "/var/run/secrets/sojourn": {
+        "projected": {"sources": [{"serviceAccountToken": {"path": "token", "audience": "sojourn"}}]}
+    },
+    "/etc/sojourn-bundle": {"configMap": {"name": "sojourn-bundle"}},
+}
+"""Of a pod that attests by itself."""
 CLOCK = SystemClock()
 
 
@@ -84,26 +96,23 @@ class Installed:
         self.containers[part] = self._container(part, pod, spec, {one["metadata"]["name"]: one for one in claims})
         return self.containers[part]
 
-    def workload(self, name: str, account: str, command: list[str], told: Mapping[str, str]) -> Container:
-        """A pod of somebody, with the folder of the Workload API as NOTES say."""
-        pod = self.pod("shop", name, account, "main")
-        socket = {"name": "api", "hostPath": {"path": "/run/sojourn/agent", "type": "Directory"}}
-        mounts = [
-            {"name": "api", "mountPath": "/run/sojourn/agent", "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ]
-        env = [{"name": name, "value": value} for name, value in told.items()]
+    def workload(
+        self, name: str, command: list[str], told: Mapping[str, str], volumes: Mapping[str, Mapping[str, Any]]
+    ) -> Container:
+        """A pod of `shop/cart` with these volumes, read-only, by where they are mounted."""
+        pod = self.pod("shop", name, "cart", "main")
+        named = {f"v{number}": one for number, one in enumerate(volumes.items())}
+        mounts = [{"name": name, "mountPath": place, "readOnly": True} for name, (place, _) in named.items()]
+        container = {
+            "name": "main",
+            "command": command,
+            "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],
+            "env": [{"name": name, "value": value} for name, value in told.items()],
+        }
         spec = {
             "securityContext": {"runAsUser": 2000, "runAsGroup": 2000},
-            "volumes": [socket, {"name": "tmp", "emptyDir": {}}],
-            "containers": [
-                {
-                    "name": "main",
-                    "command": command,
-                    "volumeMounts": mounts,
-                    "env": env,
-                }
-            ],
+            "volumes": [{"name": name, **one} for name, (_, one) in named.items()] + [{"name": "tmp", "emptyDir": {}}],
+            "containers": [container],
         }
         return self._container(name, pod, spec, {})
 
@@ -168,15 +177,15 @@ class Installed:
 
 
 @asynccontextmanager
-async def installed() -> AsyncIterator[Installed]:
-    """Rendered and applied; no pod runs yet."""
+async def installed(**server: Any) -> AsyncIterator[Installed]:
+    """Rendered and applied; no pod runs yet. `server` are further values of the attestor server."""
     with short_folder() as folder:
         async with cluster(folder / "api") as api, kubelet(folder, NODE) as fake:
             api.add_node(NODE)
             notes, objects = read(
                 {
-                    "attestorServer": {"rules": [RULE]},
-                    "nodeAgent": {"config": {"kubernetes": {"kubelet": {"port": fake.port}}}},
+                    "attestorServer": {"rules": [RULE], **server},
+                    "nodeAgent": {"config": {"systemd": True, "kubernetes": {"kubelet": {"port": fake.port}}}},
                 }
             )
             machine = Machine(

@@ -11,7 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from chart.installed import PARTS, Installed, installed
+from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier, load_pem_x509_certificates
+
+from chart.installed import PARTS, RULE, SOCKET, TOKEN, Installed, installed
+from chart.volumes import give
 from journeys.leading import told
 from journeys.processes import ROOT, Running
 
@@ -61,14 +64,20 @@ class Cluster:
         return said.strip()
 
 
+async def started_server(chart: Installed, stack: AsyncExitStack) -> Running:
+    """The first step, and the ConfigMap of the second."""
+    server = await stack.enter_async_context(chart.run("attestor-server"))
+    await chart.ready("attestor-server")
+    bundle = await chart.execute("attestor-server", server, "python", "-c", BUNDLE)
+    chart.machine.config_maps["sojourn-bundle"] = {"bundle.json": bundle.encode()}
+    return server
+
+
 @asynccontextmanager
 async def everything() -> AsyncIterator[Cluster]:
     """Step by step as the notes say."""
     async with installed() as chart, AsyncExitStack() as stack:
-        server = await stack.enter_async_context(chart.run("attestor-server"))
-        await chart.ready("attestor-server")
-        bundle = await chart.execute("attestor-server", server, "python", "-c", BUNDLE)
-        chart.machine.config_maps["sojourn-bundle"] = {"bundle.json": bundle.encode()}
+        server = await started_server(chart, stack)
         node_agent = await stack.enter_async_context(chart.run("node-agent"))
         await chart.ready("node-agent")
         broker = await stack.enter_async_context(chart.run("broker"))
@@ -95,7 +104,7 @@ async def test_an_identity_and_a_task_for_as_long_as_the_pod() -> None:
         assert (node["method"], node["state"]) == ("k8s_psat", "admitted")
         assert "k8s_psat:agent_node_name:worker-1" in node["selectors"]
         assert ids(await cluster.explained(cluster.broker.pid)) == ["spiffe://example.org/sojourn/broker"]
-        cart = chart.workload("cart-0", "cart", AGENT, cluster.told)
+        cart = chart.workload("cart-0", AGENT, cluster.told, SOCKET)
         await chart.api.stir()
         async with cart.run() as workload:
             task = (await told(workload, "open", "task"))["task"]
@@ -105,6 +114,8 @@ async def test_an_identity_and_a_task_for_as_long_as_the_pod() -> None:
             (pod,) = [one for one in seen["within"] if one["kind"] == "pod"]
             assert pod["watched"]
             assert pod["instance"]
+            (systemd,) = [one for one in seen["sources"] if one["name"] == "systemd"]
+            assert "cgroup namespace of its own" in systemd["unsaid"]
             command = (
                 "sojourn",
                 "task",
@@ -135,3 +146,32 @@ async def test_killed_processes_come_again_on_what_they_left() -> None:
             await cluster.chart.ready(part)
             if part == "attestor-server":
                 assert await keys(cluster, again) == before
+
+
+async def test_a_pod_attests_by_itself_where_that_is_switched_on() -> None:
+    """With a token for the audience of pods and the bundle; no node agent runs."""
+    async with installed(direct=True, rules=[{**RULE, "nodes": ["node:direct"]}]) as chart, AsyncExitStack() as stack:
+        await started_server(chart, stack)
+        server = f"https://demo-sojourn-attestor-server.trust.svc:{chart.ports[8444]}"
+        command = ["sojourn", "svid", "direct", "/tmp/svid", "--server", server, "--trust-domain", "example.org"]
+        command += ["--trust-bundle", "/etc/sojourn-bundle/bundle.json", "--platform", "kubernetes", "--once"]
+        cart = chart.workload("cart-0", command, {}, TOKEN)
+        await chart.api.stir()
+        async with cart.run() as workload:
+            assert await workload.ended() == 0, workload.errors.read_text()
+        written = cart.volumes["tmp"] / "svid" / "current" / "svid.pem"
+        (leaf, *_) = load_pem_x509_certificates(written.read_bytes())
+        names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
+        assert names.get_values_for_type(UniformResourceIdentifier) == ["spiffe://example.org/shop/cart"]
+
+
+async def test_keys_that_were_opened_to_the_group_are_refused() -> None:
+    """As by a kubelet that lays `fsGroup` over a volume again: somebody may have been there already."""
+    async with installed() as chart, AsyncExitStack() as stack:
+        server = await started_server(chart, stack)
+        os.killpg(server.pid, signal.SIGKILL)
+        await server.ended()
+        give(chart.containers["attestor-server"].volumes["state"], 1000, writable=True)
+        async with chart.run("attestor-server") as again:
+            assert await again.ended() != 0
+            assert "has the mode `2770`: expected `0700`" in again.errors.read_text()
