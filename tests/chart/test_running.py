@@ -90,6 +90,12 @@ def ids(explained: Any) -> list[str]:
     return [one["spiffe_id"] for one in explained["identities"]]
 
 
+def pod_of(explained: Any) -> dict[str, Any]:
+    """What a process is in, as an instance."""
+    (pod,) = [one for one in explained["within"] if one["kind"] == "pod"]
+    return dict(pod)
+
+
 async def keys(cluster: Cluster, server: Running) -> list[tuple[str, str]]:
     """What the authority signs with."""
     found = await cluster.operator("attestor-server", server, "ca", "show")
@@ -111,9 +117,8 @@ async def test_an_identity_and_a_task_for_as_long_as_the_pod() -> None:
             assert (await told(workload, "state", "state"))["state"] == "active"
             seen = await cluster.explained(workload.pid)
             assert (ids(seen), seen["strength"]) == (["spiffe://example.org/shop/cart"], "pod")
-            (pod,) = [one for one in seen["within"] if one["kind"] == "pod"]
-            assert pod["watched"]
-            assert pod["instance"]
+            assert pod_of(seen)["watched"]
+            assert pod_of(seen)["instance"]
             (systemd,) = [one for one in seen["sources"] if one["name"] == "systemd"]
             assert "cgroup namespace of its own" in systemd["unsaid"]
             command = (
@@ -136,16 +141,29 @@ async def test_an_identity_and_a_task_for_as_long_as_the_pod() -> None:
 
 
 async def test_killed_processes_come_again_on_what_they_left() -> None:
-    """A container that is started again finds its volumes: keys, stores, journal and the sockets of a dead process."""
+    """A container that is started again finds its volumes: keys, stores, journal and the sockets of a dead process.
+
+    So the pod of an agent goes on with the instance and the task it had.
+    """
     async with everything() as cluster, AsyncExitStack() as stack:
+        cart = cluster.chart.workload("cart-0", AGENT, cluster.told, SOCKET)
+        await cluster.chart.api.stir()
+        workload = await stack.enter_async_context(cart.run())
+        await told(workload, "open", "task")
+        instance = pod_of(await cluster.explained(workload.pid))["instance"]
         before = await keys(cluster, cluster.server)
         for part, running in zip(PARTS, (cluster.server, cluster.node_agent, cluster.broker), strict=True):
             os.killpg(running.pid, signal.SIGKILL)
             await running.ended()
             again = await stack.enter_async_context(cluster.chart.run(part))
             await cluster.chart.ready(part)
-            if part == "attestor-server":
-                assert await keys(cluster, again) == before
+            match part:
+                case "attestor-server":
+                    assert await keys(cluster, again) == before
+                case "node-agent":
+                    seen = await cluster.operator(part, again, "rule", "explain", "--pid", str(workload.pid))
+                    assert (pod_of(seen)["instance"], pod_of(seen)["watched"]) == (instance, True)
+        assert (await told(workload, "state", "state"))["state"] == "active"
 
 
 async def test_a_pod_attests_by_itself_where_that_is_switched_on() -> None:
