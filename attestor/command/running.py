@@ -19,8 +19,9 @@ from typing import Any
 from attestor.client.admin import AdminClient
 from attestor.client.errors import NoIdentity, Unreachable
 from attestor.client.workload_api import SOCKET_VARIABLE, WorkloadApiClient
-from ca.errors import Denied, Malformed
+from ca.errors import Denied, Malformed, Problem
 from ca.runtime.places import Places, runtime_home, state_home
+from ca.runtime.terminal import Console
 
 STATE_VARIABLE = "SOJOURN_STATE"
 START = "start it with: sojourn up"
@@ -115,3 +116,17 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("expected a text")
     return value
+
+
+class Waiting:
+    """Says on stderr what is waited for, each reason once in a row."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said = ""
+
+    def __call__(self, problem: Problem) -> None:
+        """It waits for this."""
+        if str(problem) != self._said:
+            self._said = str(problem)
+            self._console.error(problem)

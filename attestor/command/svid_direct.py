@@ -50,15 +50,20 @@ async def direct(
     --trust-bundle /run/sojourn/bundle.pem --platform prod
     """
     from attestor.client.direct import DirectServer, PlatformToken, open_direct
-    from attestor.client.files import SvidFiles, keep_files
+    from attestor.client.files import SvidFiles
+    from attestor.client.keeping import Written, keep_files
     from ca.spiffe.id import TrustDomain
 
     domain = TrustDomain.parse(trust_domain)
     token = PlatformToken(method=method, platform=platform, token_file=token_file)
     where = DirectServer(server, domain, trust_bundle)
+
+    async def told(new: Written) -> None:
+        _written(console, new.folder)
+
     async with open_direct(where, token, waiting=console.error) as source:
         if not once:
-            await keep_files(source, folder, told=lambda new: _written(console, new))
+            await keep_files(source, SvidFiles(folder), told=told)
             return
         bundle = source.bundles.get(domain)
         assert bundle is not None, "the source is ready"

@@ -61,12 +61,12 @@ async def test_svid() -> None:
 
 
 async def test_svid_write_keeps_files_fresh_and_tells_a_process() -> None:
-    """After each change the process named by --signal gets SIGHUP; when that one ends, so does the command."""
+    """After each change the process named by --pid gets SIGHUP; when that one ends, so does the command."""
     async with up(rules=_RULES) as running:
         home, folder = running.places.state.parent, running.places.state.parent / "files"
         async with started(sys.executable, "-c", _HANGS_UP, folder=home, name="server") as server:
             await server.line("ready")
-            command = (SOJOURN, "svid", "write", str(folder), "--signal", str(server.pid))
+            command = (SOJOURN, "svid", "write", str(folder), "--pid", str(server.pid))
             async with started(*command, folder=home, name="write", environment=running.environment) as writing:
                 first = (await writing.line("written")).split()[-1]
                 await server.line("told")
@@ -79,6 +79,45 @@ async def test_svid_write_keeps_files_fresh_and_tells_a_process() -> None:
                 assert f"the process {server.pid} " in writing.errors.read_text()
 
 
+async def test_svid_write_tells_whom_a_pid_file_names_and_runs_a_command() -> None:
+    """With tokens, modes and lines of JSON; a pid file that names nobody yet ends nothing; once is once."""
+    async with up(rules=_RULES) as running:
+        home, folder, told = running.places.state.parent, running.places.state.parent / "files", "told"
+        more = ("--jwt", "vault.jwt=vault,other", "--federated", "--mode", "0644", "--key-mode", "0640")
+        order = ("svid", "write", str(folder), *more, "--json", "--pid-file", str(home / "server.pid"))
+        command = (SOJOURN, *order, "--", "/bin/sh", "-c", f'echo "$SOJOURN_SVID_FOLDER" >> {home / told}')
+        async with started(*command, folder=home, name="write", environment=running.environment) as writing:
+            first = json.loads(await writing.line("folder"))
+            assert first["told"] == ["command /bin/sh"]
+            assert "nobody was told" in first["not_told"][0]
+            async with started(sys.executable, "-c", _HANGS_UP, folder=home, name="server") as server:
+                await server.line("ready")
+                (home / "server.pid").write_text(str(server.pid))
+                second = json.loads(await writing.line("folder"))
+                await server.line("told")
+                assert second["told"] == [f"process {server.pid}", "command /bin/sh"]
+            fits_together(folder / "current")
+            assert (home / told).read_text().split()[:2] == [first["folder"], second["folder"]]
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder / "current").iterdir()}
+            assert (modes["svid.pem"], modes["key.pem"], modes["vault.jwt"]) == (0o644, 0o640, 0o640)
+            assert (folder / "current" / f"bundle.{TRUST_DOMAIN}.pem").exists()
+            assert await writing.end(signal.SIGINT) == 130
+        once = await running.sojourn("svid", "write", str(home / "once"), "--once", "--", "/bin/false")
+        assert once.code != 0
+        assert "failed with the code 1" in once.err
+        fits_together(home / "once" / "current")
+        for wrong in (
+            ("--jwt", "../x=y"),
+            ("--jwt", "key.pem=y"),
+            ("--jwt", "a.jwt="),
+            ("--key-mode", "x"),
+            ("--group", "-"),
+        ):
+            assert (await running.sojourn("svid", "write", str(home / "wrong"), *wrong)).code == 2
+        assert sentence(await running.sojourn("svid", "write", str(home / "wrong"), "--key-mode", "0644"), 1)
+        assert not (home / "wrong").exists()
+
+
 def fits_together(folder: Path) -> None:
     """The key is the leaf's, the chain ends at the bundle, and only its owner can read the key."""
     chain = x509.load_pem_x509_certificates((folder / "svid.pem").read_bytes())
@@ -87,7 +126,7 @@ def fits_together(folder: Path) -> None:
     assert key.public_key().public_bytes(*spki) == chain[0].public_key().public_bytes(*spki)
     roots = x509.load_pem_x509_certificates((folder / "bundle.pem").read_bytes())
     assert chain[-1].issuer in {root.subject for root in roots}
-    assert stat.S_IMODE((folder / "key.pem").stat().st_mode) == 0o600
+    assert not stat.S_IMODE((folder / "key.pem").stat().st_mode) & 0o137
 
 
 async def test_jwt() -> None:

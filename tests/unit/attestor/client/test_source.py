@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from attestor.client.errors import NoIdentity, Unreachable
-from attestor.client.files import SvidFiles, keep_files
 from attestor.client.source import JwtSource, X509Source
 from attestor.client.workload_api import SOCKET_VARIABLE, WorkloadApiClient, endpoint_of
 from ca.errors import Malformed, Problem, Unavailable
@@ -170,32 +169,6 @@ async def test_a_withdrawn_identity_takes_its_tokens(tmp_path: Path) -> None:
         await agent.clock.until(lambda: len(source.bundles) == 0)
         with pytest.raises(NoIdentity):
             await source.fetch(["a"])
-
-
-async def test_files_follow_a_source(tmp_path: Path) -> None:
-    """Written at once, again after a rotation, removed when the identity is withdrawn."""
-    folder = tmp_path / "files"
-    written: list[Path] = []
-    async with (
-        workload_api(tmp_path) as agent,
-        X509Source.open(agent.address, agent.clock) as source,
-        asyncio.TaskGroup() as group,
-    ):
-        keeping = group.create_task(_until_withdrawn(source, folder, written))
-        await agent.clock.until(lambda: len(written) == 1)
-        await agent.clock.advance(31 * 60)
-        await agent.tick()
-        await agent.clock.until(lambda: len(written) == 2)
-        assert SvidFiles(folder).current.resolve() == written[1]
-        agent.issuer.given, agent.issuer.rules_version = (lambda _: ()), "2"
-        await agent.tick()
-        await agent.clock.until(keeping.done)
-    assert list(folder.iterdir()) == []
-
-
-async def _until_withdrawn(source: X509Source, folder: Path, written: list[Path]) -> None:
-    with pytest.raises(NoIdentity):
-        await keep_files(source, folder, told=written.append)
 
 
 @pytest.mark.clause("EP-7")
