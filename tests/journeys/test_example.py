@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
+import aiohttp
+import pytest
+
+from attestor.client.http import client_session
+from attestor.client.source import X509Source
+from ca.spiffe.match import IdPattern
 from journeys.orders import orders
-from journeys.processes import ROOT, finished
+from journeys.processes import ROOT, finished, started
+from journeys.up import TRUST_DOMAIN, up
 
 
 async def test_the_smallest_agent_gets_its_rows_and_leaves_nothing() -> None:
@@ -20,3 +28,23 @@ async def test_the_smallest_agent_gets_its_rows_and_leaves_nothing() -> None:
         )
         assert (done.code, done.out) == (0, "3\n"), done.err
         assert await stage.users() == set()
+
+
+async def test_a_service_that_knows_who_calls() -> None:
+    """By name; who is not wanted is refused in the handshake."""
+    rules = f"""\
+rules:
+  - {{name: example, when: ["unix:uid:{os.getuid()}"], spiffe_id: /team/a, children: true}}
+"""
+    own = f"spiffe://{TRUST_DOMAIN}/team/a"
+    example = (sys.executable, str(ROOT / "examples" / "who_calls.py"))
+    async with up(rules=rules) as running, X509Source.open(running.workload_api) as source:
+        home, environment = running.places.state.parent, {"SPIFFE_ENDPOINT_SOCKET": running.workload_api}
+        async with client_session(source, IdPattern.parse(own)) as session:
+            async with started(*example, own, folder=home, name="one", environment=environment) as service:
+                async with session.get(await service.line("https")) as answer:
+                    assert await answer.text() == f"hello {own}\n"
+            other = f"spiffe://{TRUST_DOMAIN}/team/b"
+            async with started(*example, other, folder=home, name="two", environment=environment) as service:
+                with pytest.raises(aiohttp.ClientError):
+                    await session.get(await service.line("https"))
