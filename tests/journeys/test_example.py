@@ -41,9 +41,11 @@ rules:
     async with up(rules=rules) as running, X509Source.open(running.workload_api) as source:
         home, environment = running.places.state.parent, {"SPIFFE_ENDPOINT_SOCKET": running.workload_api}
         async with client_session(source, IdPattern.parse(own)) as session:
-            async with started(*example, own, folder=home, name="one", environment=environment) as service:
-                async with session.get(await service.line("https")) as answer:
-                    assert await answer.text() == f"hello {own}\n"
+            async with (
+                started(*example, own, folder=home, name="one", environment=environment) as service,
+                session.get(await service.line("https")) as answer,
+            ):
+                assert await answer.text() == f"hello {own}\n"
             other = f"spiffe://{TRUST_DOMAIN}/team/b"
             async with started(*example, other, folder=home, name="two", environment=environment) as service:
                 with pytest.raises(aiohttp.ClientError):
