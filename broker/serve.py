@@ -44,6 +44,7 @@ from broker.settings import BrokerSettings
 from broker.store import installation, leases, tasks
 from ca.runtime import log
 from ca.runtime.clock import Clock
+from ca.runtime.crowd import Crowd
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
@@ -294,9 +295,11 @@ async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, so
     uids = {os.geteuid(), *settings.admin_uids}
     if not settings.admin_socket.parent.exists():
         make(settings.admin_socket.parent)
-    await stack.enter_async_context(listen_unix(inside, settings.admin_socket, allow_uids=uids))
+    mode = 0o666 if settings.admin_uids else 0o600  # with others allowed the kernel's word about their uid decides
+    await stack.enter_async_context(listen_unix(inside, settings.admin_socket, mode=mode, allow_uids=uids))
+    crowd = Crowd(settings.limits.connections, metrics=door.gate.metrics)
     return await stack.enter_async_context(
-        listen(outside, host=settings.listen.host, port=settings.listen.port, ssl=context)
+        listen(outside, host=settings.listen.host, port=settings.listen.port, ssl=context, crowd=crowd)
     )
 
 

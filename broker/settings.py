@@ -18,6 +18,7 @@ from broker.engines.postgres.settings import Settings as PostgresTarget
 from broker.model.role import Role
 from broker.model.scope import Sensitivity
 from ca.errors import Malformed
+from ca.runtime.crowd import MOST
 from ca.runtime.database import checked
 from ca.runtime.settings import Duration, Settings, load, parsed_by
 from ca.spiffe.id import SpiffeId
@@ -105,6 +106,13 @@ class TargetSettings(Settings):
         return {role.full_name: role for role in roles}
 
 
+class ConnectionLimits(Settings):
+    """How much of this machine callers may use; the rest of the descriptors is left for everything else."""
+
+    connections: Annotated[int, Field(ge=2)] = MOST
+    """Of `listen`; one address gets half of them at most."""
+
+
 class BrokerSettings(Settings):
     """The broker's process."""
 
@@ -118,6 +126,7 @@ class BrokerSettings(Settings):
     database: Annotated[str, parsed_by(checked)]
     policies: tuple[Path, ...] = ()
     tasks: TaskSettings = TaskSettings()
+    limits: ConnectionLimits = ConnectionLimits()
     targets: Mapping[Name, TargetSettings] = Field(default_factory=dict)
     targets_folder: Path | None = None
     sweep_every: Duration = timedelta(seconds=60)

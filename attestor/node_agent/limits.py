@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 from ca.errors import Unavailable
 from ca.runtime import log
+from ca.runtime.crowd import RESERVE
 from ca.runtime.grpc import Connection
 from ca.runtime.unix_socket import credentials
 
-RESERVE = 192
-"""Descriptors that are left for stores, logs, the server's connection and operators."""
 REFUSED = 32
 """Connections over the limit that are held to hear why; for one more the oldest of them is dropped."""
 

@@ -18,7 +18,7 @@ from attestor.node_agent.holdings import Holdings
 from attestor.node_agent.identity import IdentityFile
 from attestor.node_agent.joining import ByMethod, ByToken, Joining
 from attestor.node_agent.journal import Journal
-from attestor.node_agent.limits import ConnectionLimit, affordable
+from attestor.node_agent.limits import REFUSED, ConnectionLimit, affordable
 from attestor.node_agent.references import References
 from attestor.node_agent.reflection import Reflection
 from attestor.node_agent.renewal import Renewal
@@ -31,6 +31,7 @@ from attestor.node_agent.workload_api import WorkloadApi
 from ca.errors import Malformed, Problem
 from ca.runtime import grpc, log, places, web
 from ca.runtime.clock import Clock
+from ca.runtime.crowd import Crowd
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
 from ca.runtime.process import Part, Readiness, Wake, background, task
@@ -181,7 +182,10 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts, settings: NodeAgentSe
     """Everything that can be asked."""
     limit = ConnectionLimit(parts.connections)
     accept, release = limit.accept, limit.release
-    options = grpc.Options(accept=accept, release=release, limit=LONGEST_REQUEST, metrics=metrics, drain=DRAIN)
+    crowd = Crowd(limit.most + 2 * REFUSED, share=1.0)  # what is over the limit is held to hear why
+    options = grpc.Options(
+        accept=accept, release=release, limit=LONGEST_REQUEST, metrics=metrics, drain=DRAIN, crowd=crowd
+    )
     workloads = _folder(settings.workload_socket, mode=0o711)  # processes of other users pass through it
     methods = [*parts.workload_api.methods(), *parts.sds.methods()]
     methods += Reflection(methods).methods()
@@ -217,7 +221,8 @@ async def _broker_listener(
         _log.warning("the handshake of a gateway was refused", error=problem)
 
     context = api.context(refused)
-    options = api.options(grpc.Options(metrics=metrics, drain=DRAIN))
+    crowd = Crowd(chosen.connections, metrics=metrics)
+    options = api.options(grpc.Options(metrics=metrics, drain=DRAIN, crowd=crowd))
     if isinstance(chosen.endpoint, UnixEndpoint):
         path = _folder(Path(chosen.endpoint.path), mode=0o711)
         await stack.enter_async_context(grpc.listen_unix(api.methods(), path, ssl=context, options=options))

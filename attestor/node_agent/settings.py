@@ -143,6 +143,8 @@ class SpiffeBrokerApiSettings(Settings):
     """As in SPIFFE_BROKER_SOCKET: `unix:///path` or `tcp://host:port`."""
     group: Annotated[int, Field(ge=0, lt=2**32 - 1)] | None = None
     """Whose members may connect to the socket; without one only the node agent's own user and root."""
+    connections: Annotated[int, Field(ge=2)] = 64
+    """Held at most, of the descriptors that are not the Workload API's."""
     allow: Annotated[tuple[AllowedBroker, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

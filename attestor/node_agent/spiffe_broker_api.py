@@ -14,7 +14,7 @@ from __future__ import annotations
 import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
@@ -112,13 +112,8 @@ class SpiffeBrokerApi:
 
     def options(self, options: grpc.Options) -> grpc.Options:
         """The listener's, with who may connect and how errors are told."""
-        return grpc.Options(
-            accept=self._accept,
-            release=self._release,
-            details=wire.error_details,
-            limit=LONGEST_REQUEST,
-            drain=options.drain,
-            metrics=options.metrics,
+        return replace(
+            options, accept=self._accept, release=self._release, details=wire.error_details, limit=LONGEST_REQUEST
         )
 
     def context(self, on_refusal: Callable[[Problem], None]) -> ssl.SSLContext:

@@ -52,6 +52,7 @@ from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
 from ca.runtime.bell import open_bell
 from ca.runtime.clock import Clock
+from ca.runtime.crowd import Crowd
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.document import BadSettings
 from ca.runtime.health import serve_health
@@ -282,7 +283,8 @@ async def _bells(stack: AsyncExitStack, parts: _Parts) -> Wake:
 
 async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
     """Everything that can be asked."""
-    settings, clock = parts.settings, parts.clock
+    settings, clock, metrics = parts.settings, parts.clock, parts.metrics
+    most, listeners = settings.limits.connections, 1 if settings.public is None else 2
     node_api = NodeApi(
         admission=parts.admission,
         workloads=parts.workloads,
@@ -307,7 +309,7 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
             host=settings.listen.host,
             port=settings.listen.port,
             ssl=_tls(parts, "h2"),
-            options=grpc.Options(metrics=parts.metrics),
+            options=grpc.Options(metrics=metrics, crowd=Crowd(most, listeners=listeners, metrics=metrics)),
         )
     )
     public = None
@@ -315,10 +317,10 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
         routes = PublicApi(parts.authority, parts.lists, clock).routes()
         if settings.direct:
             routes += DirectApi(parts.direct, clock).routes()
-        app = web.application(routes, metrics=parts.metrics)
-        where = settings.public
+        app, where = web.application(routes, metrics=metrics), settings.public
+        crowd = Crowd(most, listeners=listeners, metrics=metrics)
         public = await stack.enter_async_context(
-            web.listen(app, host=where.host, port=where.port, ssl=_tls(parts, "http/1.1"))
+            web.listen(app, host=where.host, port=where.port, ssl=_tls(parts, "http/1.1"), crowd=crowd)
         )
     await _admin(stack, parts)
     return Server(

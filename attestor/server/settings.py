@@ -25,6 +25,7 @@ from ca.authority.upstream import FileKey, RootKey, TokenRootKey, Upstream
 from ca.errors import Malformed
 from ca.keys.protocol import Place
 from ca.revocation import PAUSE
+from ca.runtime.crowd import MOST
 from ca.runtime.database import checked
 from ca.runtime.settings import Duration, SecretReference, Settings, parsed_by
 from ca.spiffe.id import TrustDomain
@@ -127,6 +128,13 @@ class NodeMethods(Settings):
     x509pop: X509PopVerifierSettings | None = None
 
 
+class Limits(Settings):
+    """How much of this machine strangers may use; the rest of the descriptors is left for everything else."""
+
+    connections: Annotated[int, Field(ge=2)] = MOST
+    """Of `listen`, and as many of `public`; one address gets half of each at most."""
+
+
 class RevocationSettings(Settings):
     """How others hear of what was taken back."""
 
@@ -181,6 +189,7 @@ class ServerSettings(Settings):
     keys: Keys = Keys()
     upstream: UpstreamRoot | None = None
     lives: Lives = Lives()
+    limits: Limits = Limits()
     revocation: RevocationSettings = RevocationSettings()
     rules: tuple[Path, ...] = ()
     rule_owners: tuple[RuleOwner, ...] = ()

@@ -41,6 +41,7 @@ from h2.events import UnknownFrameReceived
 
 from ca.errors import Problem
 from ca.runtime import log
+from ca.runtime.crowd import Crowd, listening_at, listening_on
 from ca.runtime.grpc_call import (
     STATUS,
     CallerLeft,
@@ -105,6 +106,8 @@ class Options:
     limit: int = LIMIT
     drain: float = DRAIN
     metrics: Metrics | None = None
+    crowd: Crowd | None = None
+    """How many connections are held; None: as many as usual, one caller at most half of them."""
     details: Callable[[Problem], bytes | None] | None = None
     """What a Problem says in `grpc-status-details-bin`: a google.rpc.Status, as bytes."""
 
@@ -119,12 +122,10 @@ async def listen_unix(
     options: Options | None = None,
 ) -> AsyncIterator[Path]:
     """Answer `methods` on a socket at `path`, with `ssl` over TLS. Raises AlreadyRunning when another listens there."""
+    listener = _Listener(methods, options or Options())
+    crowd = listener.options.crowd or Crowd()
     with listening(path, mode=mode) as bound:
-        loop, listener = asyncio.get_running_loop(), _Listener(methods, options or Options())
-        server = await loop.create_unix_server(
-            listener.protocol, sock=bound, ssl=ssl, ssl_handshake_timeout=None if ssl is None else HANDSHAKE
-        )
-        async with listener.serving(server):
+        async with listener.serving(), listening_on(bound, crowd, listener.protocol, ssl=ssl, handshake=HANDSHAKE):
             yield path
 
 
@@ -133,13 +134,13 @@ async def listen_tls(
     methods: Sequence[Method], *, host: str, port: int, ssl: tls.SSLContext, options: Options | None = None
 ) -> AsyncIterator[tuple[str, int]]:
     """Answer `methods` at `host`:`port` (0: a free one); yields where it listens. `ssl` must offer ALPN `h2`."""
-    loop, listener = asyncio.get_running_loop(), _Listener(methods, options or Options())
-    server = await loop.create_server(
-        listener.protocol, host, port, ssl=ssl, ssl_handshake_timeout=HANDSHAKE, backlog=512, reuse_address=True
-    )
-    bound = server.sockets[0].getsockname()
-    async with listener.serving(server):
-        yield bound[0], bound[1]
+    listener = _Listener(methods, options or Options())
+    crowd = listener.options.crowd or Crowd()
+    async with (
+        listener.serving(),
+        listening_at(host, port, crowd, listener.protocol, ssl=ssl, handshake=HANDSHAKE) as bound,
+    ):
+        yield bound
 
 
 def connect_unix(path: Path) -> Channel:
@@ -177,12 +178,11 @@ class _Listener:
         return _Protocol(plain, self)
 
     @asynccontextmanager
-    async def serving(self, server: asyncio.Server) -> AsyncIterator[None]:
-        """Serve while the block runs; then stop in order."""
+    async def serving(self) -> AsyncIterator[None]:
+        """Serve while the block runs, and what accepts within it; then stop in order."""
         try:
             yield
         finally:
-            server.close()
             self._stopping = True
             if not await self._within(self.options.drain, lambda: self._unary == 0):
                 _log.warning("calls were cut off by the stop", calls=self._unary)

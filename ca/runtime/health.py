@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from ca.errors import Conflict
+from ca.runtime.crowd import OPERATORS, Crowd, listening_at
 from ca.runtime.metrics import CONTENT_TYPE, Metrics
 from ca.runtime.process import Readiness
 
@@ -46,17 +46,8 @@ async def serve_health(readiness: Readiness, metrics: Metrics, host: str, port: 
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=_PATIENCE)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            reason = (error.strerror or "unknown reason").lower()
-            raise Conflict(f"can't listen on `{host}:{port}` for health and metrics: {reason}") from error
-        yield _bound(runner)
+        assert runner.server is not None
+        async with listening_at(host, port, Crowd(OPERATORS), runner.server, handshake=_PATIENCE) as bound:
+            yield bound
     finally:
         await runner.cleanup()
-
-
-def _bound(runner: web.AppRunner) -> tuple[str, int]:
-    address = runner.addresses[0]
-    return str(address[0]), int(address[1])

@@ -146,6 +146,8 @@ TABLE: tuple[Metric, ...] = (
     Metric("sojourn_http_seconds", _H, "Time to answer an HTTP request", "seconds", buckets=_SECONDS),
     Metric("sojourn_grpc_calls_total", _C, "Ended gRPC calls by status", "calls", {"code": _GRPC}),
     Metric("sojourn_grpc_streams", _G, "Streams of gRPC held open", "streams"),
+    Metric("sojourn_connections_refused_total", _C, "Connections refused because so many are held", "connections",
+           {"reason": ("full", "one-caller")}),
     # the process
     Metric("sojourn_loop_ticks_total", _C, "Ticks of background loops", "ticks",
            {"loop": _LOOP, "outcome": ("done", "retried")}),

@@ -33,6 +33,7 @@ from pydantic import BaseModel
 from ca.errors import Denied, NotFound, Problem, Unauthenticated
 from ca.runtime import body as bodies
 from ca.runtime import log
+from ca.runtime.crowd import OPERATORS, Crowd, listening_at, listening_on
 from ca.runtime.metrics import Metrics, code_class
 from ca.runtime.problem import CONTENT_TYPE, NoSuchMethod, document, headers_of, status_of
 from ca.runtime.unix_socket import credentials, listening
@@ -154,20 +155,20 @@ def application(
 
 @asynccontextmanager
 async def listen(
-    app: web.Application, *, host: str, port: int, ssl: tls.SSLContext | None = None, drain: float = DRAIN
+    app: web.Application,
+    *,
+    host: str,
+    port: int,
+    ssl: tls.SSLContext | None = None,
+    drain: float = DRAIN,
+    crowd: Crowd | None = None,
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve `app` at `host`:`port` (0: a free one); yields where it listens."""
-    loop = asyncio.get_running_loop()
-    handshake = HANDSHAKE if ssl else None
-    async with _serving(app, drain) as factory:
-        server = await loop.create_server(
-            factory, host, port, ssl=ssl, ssl_handshake_timeout=handshake, backlog=512, reuse_address=True
-        )
-        try:
-            bound = server.sockets[0].getsockname()
-            yield bound[0], bound[1]
-        finally:
-            server.close()
+    async with (
+        _serving(app, drain) as factory,
+        listening_at(host, port, crowd or Crowd(), factory, ssl=ssl, handshake=HANDSHAKE) as bound,
+    ):
+        yield bound
 
 
 @asynccontextmanager
@@ -185,13 +186,10 @@ async def listen_unix(
         AlreadyRunning: another process listens there.
     """
     app[SERVICE].allow_uids = frozenset(allow_uids)
+    crowd = Crowd(OPERATORS, caller_of=lambda accepted, _: credentials(accepted).uid in allow_uids)
     with listening(path, mode=mode) as listener:
-        async with _serving(app, drain) as factory:
-            server = await asyncio.get_running_loop().create_unix_server(factory, sock=listener)
-            try:
-                yield path
-            finally:
-                server.close()
+        async with _serving(app, drain) as factory, listening_on(listener, crowd, factory, handshake=HANDSHAKE):
+            yield path
 
 
 def peer_uid(request: web.Request) -> int:

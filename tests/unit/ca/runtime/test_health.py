@@ -51,8 +51,8 @@ async def test_nothing_else_is_there() -> None:
 
 
 async def test_an_address_in_use_is_a_sentence() -> None:
-    """Which address, and what for."""
+    """Which address, and why not."""
     async with serve_health(Readiness(), Metrics(), "127.0.0.1", 0) as (host, port):
-        with pytest.raises(Conflict, match=f"`{host}:{port}` for health"):
+        with pytest.raises(Conflict, match=f"can't listen at `{host}:{port}`"):
             async with serve_health(Readiness(), Metrics(), host, port):
                 raise AssertionError
