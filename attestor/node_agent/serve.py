@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from attestor.methods.node import k8s_psat, oidc, x509pop
+from attestor.methods.node import k8s_psat, oidc, tpm, x509pop
 from attestor.methods.node.protocol import Prover
 from attestor.node_agent.admin_api import AdminApi
 from attestor.node_agent.admission import Address
@@ -120,6 +120,8 @@ def _prover(chosen: Attest, public_key: bytes) -> Prover:
             return k8s_psat.Prover(chosen)
         case "oidc":
             return oidc.Prover(chosen)
+        case "tpm":
+            return tpm.Prover(chosen, public_key)
         case "x509pop":
             return x509pop.Prover(chosen, public_key)
 

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from attestor.methods.node.k8s_psat import ProverSettings as PsatProverSettings
 from attestor.methods.node.oidc import ProverSettings as OidcProverSettings
+from attestor.methods.node.tpm import ProverSettings as TpmProverSettings
 from attestor.methods.node.x509pop import ProverSettings as X509PopProverSettings
 from attestor.methods.workload.k8s import PATIENCE
 from attestor.methods.workload.kubelet import KubeletSettings
@@ -27,7 +28,9 @@ from ca.spiffe.id import SpiffeId, TrustDomain
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 KeyHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Attest = Annotated[PsatProverSettings | OidcProverSettings | X509PopProverSettings, Field(discriminator="method")]
+Attest = Annotated[
+    PsatProverSettings | OidcProverSettings | TpmProverSettings | X509PopProverSettings, Field(discriminator="method")
+]
 """How the node proves itself, by the name of the method."""
 SecretName = Annotated[str, Field(min_length=1, max_length=256)]
 Uid = Annotated[int, Field(ge=0, lt=2**32 - 1)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from attestor.methods.node import k8s_psat, x509pop
+from attestor.methods.node import k8s_psat, tpm, x509pop
 from attestor.methods.node import oidc as node_oidc
 from attestor.methods.platform import k8s_token, oidc
 from attestor.methods.platform.cluster import Cluster
@@ -92,8 +92,13 @@ def _checks(settings: ServerSettings, clusters: Mapping[str, Cluster]) -> dict[s
     async def certificate(node: Node, now: datetime) -> str:
         return x509pop.departed(node.selectors, now)
 
+    async def module(node: Node, now: datetime) -> str:  # noqa: ARG001 - the signature of a check
+        assert methods.tpm is not None
+        return tpm.departed(methods.tpm, node.selectors)
+
     found: dict[str, Check] = {k8s_psat.METHOD: machine, x509pop.METHOD: certificate}
-    return found | ({oidc.METHOD: job} if methods.oidc is not None else {})
+    found |= {oidc.METHOD: job} if methods.oidc is not None else {}
+    return found | ({tpm.METHOD: module} if methods.tpm is not None else {})
 
 
 def _verifiers(
@@ -105,6 +110,8 @@ def _verifiers(
         made[k8s_psat.METHOD] = partial(k8s_psat.Verifier, methods.k8s_psat, clusters)
     if methods.oidc is not None:
         made[oidc.METHOD] = partial(node_oidc.Verifier, methods.oidc, issuers)
+    if methods.tpm is not None:
+        made[tpm.METHOD] = partial(tpm.Verifier, methods.tpm)
     if methods.x509pop is not None:
         made[x509pop.METHOD] = partial(x509pop.Verifier, methods.x509pop)
     return made

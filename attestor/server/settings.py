@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from attestor.methods.node.k8s_psat import VerifierSettings as PsatVerifierSettings
 from attestor.methods.node.oidc import VerifierSettings as OidcVerifierSettings
+from attestor.methods.node.tpm import VerifierSettings as TpmVerifierSettings
 from attestor.methods.node.x509pop import VerifierSettings as X509PopVerifierSettings
 from attestor.methods.platform.cluster import ClusterSettings
 from attestor.methods.platform.oidc import IssuerSettings
@@ -125,6 +126,7 @@ class NodeMethods(Settings):
 
     k8s_psat: PsatVerifierSettings | None = None
     oidc: OidcVerifierSettings | None = None
+    tpm: TpmVerifierSettings | None = None
     x509pop: X509PopVerifierSettings | None = None
 
 

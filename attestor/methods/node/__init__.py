@@ -10,6 +10,7 @@ NODE_METHODS: Mapping[str, str] = MappingProxyType(
         "join_token": "attestor.methods.node.join_token",
         "k8s_psat": "attestor.methods.node.k8s_psat",
         "oidc": "attestor.methods.node.oidc",
+        "tpm": "attestor.methods.node.tpm",
         "x509pop": "attestor.methods.node.x509pop",
     }
 )

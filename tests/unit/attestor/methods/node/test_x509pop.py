@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from attestor.conversation import Conversation, pipe
 from attestor.errors import BadConversation, Banned, NotProven
+from attestor.methods.node.chains import MOST_CERTIFICATES
 from attestor.methods.node.protocol import Occasion
 from attestor.methods.node.x509pop import (
     METHOD,
-    MOST_CERTIFICATES,
     Prover,
     Verifier,
     VerifierSettings,
