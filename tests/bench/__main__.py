@@ -17,7 +17,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-BENCHES = ("store", "svids", "first_svid", "decisions", "credentials", "endings", "fences", "streams", "revocations")
+BENCHES = (
+    "store",
+    "svids",
+    "first_svid",
+    "decisions",
+    "credentials",
+    "endings",
+    "fences",
+    "streams",
+    "revocations",
+    "handshakes",
+)
 
 
 def main() -> None:
