@@ -12,7 +12,8 @@ server ends anything. A unit that gives begins with the node's row, and every mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -27,6 +28,7 @@ from attestor.server.store.nodes import Node, NodeState
 from attestor.wire.attestation import Attestation
 from attestor.wire.node import LiveSet
 from attestor.wire.task import Bound, InstanceChange, Snapshot
+from ca.errors import Problem
 from ca.runtime.database import Database, Transaction
 from ca.runtime.unchanged import Unchanged
 from ca.spiffe.x509svid import X509Peer
@@ -122,20 +124,41 @@ class Instances:
             InstanceEnded: it has ended.
             Unobserved: its node is silent.
         """
-        bound = any(one.bind != "none" for one in given)
-        found = await store.get(tx, attestation.instance)
-        if found is None and not await store.insert(tx, _begun(node, attestation, bound=bound, now=now)):
-            found = await store.get(tx, attestation.instance)  # another server was asked as well, and was faster
-        if found is None:
-            pass
-        elif found.node != node.id:
-            raise InstanceElsewhere("this instance belongs to another node")
-        elif found.state is State.ENDED:
-            raise InstanceEnded(f"this instance has ended: {found.reason}")
-        elif not await store.attested(tx, found.id, attestation.strength, bound=bound):
-            raise Unobserved(f"this instance gets nothing new at the moment: {found.reason}")
-        await store.give(tx, attestation.instance, given)
-        await facts.put(tx, attestation)
+        for problem in (await self.enter_all(tx, node, [(attestation, given)], now)).values():
+            raise problem
+
+    async def enter_all(
+        self, tx: Transaction, node: Node, wanted: Sequence[tuple[Attestation, Sequence[Given]]], now: datetime
+    ) -> dict[str, Problem]:
+        """The same for many, in as few statements as for one; answers which instances must be refused, and why."""
+        entering = _by_instance(wanted)
+        found = await store.among(tx, entering)
+        fresh = [one.begun(node, now) for name, one in entering.items() if name not in found]
+        if fresh and await store.insert(tx, fresh) < len(fresh):  # another server was asked as well, and was faster
+            found = await store.among(tx, entering)
+        refused = {name: problem for name, one in found.items() if (problem := _refusal(node, one)) is not None}
+        known = {name: one for name, one in entering.items() if name in found and name not in refused}
+        refused |= await self._attested(tx, known, found)
+        heard = [(one, given) for one, given in wanted if one.instance not in refused]
+        await store.give(tx, [(one.instance, each) for one, given in heard for each in given])
+        await facts.put(tx, [one for one, _ in heard])
+        return refused
+
+    @staticmethod
+    async def _attested(
+        tx: Transaction, known: Mapping[str, _Entering], found: Mapping[str, Instance]
+    ) -> dict[str, Problem]:
+        """Note newer attestations; answers who is not live any more, or not at the moment."""
+        alike: defaultdict[tuple[Strength, bool], list[str]] = defaultdict(list)
+        for name, one in known.items():
+            alike[one.strength, one.bound].append(name)
+        silent: dict[str, Problem] = {}
+        for (strength, bound), names in alike.items():
+            if await store.attested(tx, names, strength, bound=bound) < len(names):
+                for name in names:
+                    if not await store.attested(tx, [name], strength, bound=bound):
+                        silent[name] = Unobserved(f"this instance gets nothing new at the moment: {found[name].reason}")
+        return silent
 
     async def still_lives(self, tx: Transaction, instances: Iterable[str]) -> None:
         """Inside the unit that records a signature: none of them has ended, and none ends before this unit does.
@@ -286,15 +309,43 @@ def _word(node: Node) -> tuple[str, datetime]:
     return node.admission, node.seen_at
 
 
-def _begun(node: Node, attestation: Attestation, *, bound: bool, now: datetime) -> Instance:
-    return Instance(
-        id=attestation.instance,
-        node=node.id,
-        state=State.LIVE,
-        reason="attested",
-        strength=Strength(attestation.strength),
-        bound=bound,
-        since=attestation.counter,
-        began_at=now,
-        changed_at=now,
-    )
+@dataclass(slots=True)
+class _Entering:
+    """An instance that is about to get something: the newest of what is said of it."""
+
+    id: str
+    since: int
+    strength: Strength
+    bound: bool = False
+
+    def begun(self, node: Node, now: datetime) -> Instance:
+        """As it is if nobody knows it yet."""
+        return Instance(
+            id=self.id,
+            node=node.id,
+            state=State.LIVE,
+            reason="attested",
+            strength=self.strength,
+            bound=self.bound,
+            since=self.since,
+            began_at=now,
+            changed_at=now,
+        )
+
+
+def _by_instance(wanted: Sequence[tuple[Attestation, Sequence[Given]]]) -> dict[str, _Entering]:
+    entering: dict[str, _Entering] = {}
+    for one, given in wanted:
+        begun = _Entering(one.instance, one.counter, Strength(one.strength))
+        entry = entering.setdefault(one.instance, begun)
+        entry.strength = begun.strength
+        entry.bound = entry.bound or any(each.bind != "none" for each in given)
+    return entering
+
+
+def _refusal(node: Node, found: Instance) -> Problem | None:
+    if found.node != node.id:
+        return InstanceElsewhere("this instance belongs to another node")
+    if found.state is State.ENDED:
+        return InstanceEnded(f"this instance has ended: {found.reason}")
+    return None

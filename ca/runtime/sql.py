@@ -8,8 +8,14 @@ would take `$2` for a *name* and bind by first appearance, so `VALUES ($2, $1)` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import LiteralString, TypeVar
+
+T = TypeVar("T")
+
+AT_ONCE = (100, 10, 1)
+"""How many rows one statement may hold: few sizes, so that few texts have to be prepared."""
 
 _TOKEN = re.compile(
     r"""
@@ -44,6 +50,22 @@ def numbered(sql: str) -> str:
     if used != set(range(1, len(used) + 1)):
         raise RuntimeError(f"the parameters of a statement must be $1 to $n without a gap, not {sorted(used)}")
     return text
+
+
+def pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """All of `rows`, as many in a piece as one statement takes."""
+    at = 0
+    while left := len(rows) - at:
+        size = next(one for one in AT_ONCE if one <= left)
+        yield rows[at : at + size]
+        at += size
+
+
+@lru_cache(maxsize=256)
+def tuples(rows: int, columns: int) -> LiteralString:
+    """What stands behind VALUES: `($1, $2), ($3, $4)` for two rows of two columns."""
+    row = range(1, columns + 1)
+    return ", ".join(f"({', '.join(f'${at * columns + n}' for n in row)})" for at in range(rows))
 
 
 def statements(text: str) -> list[str]:

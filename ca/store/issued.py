@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 from ca.profiles.prepared import Kind, Prepared
 from ca.runtime.clock import instant, micros
 from ca.runtime.database import Row, Transaction
+from ca.runtime.sql import pieces, tuples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +36,20 @@ _AT_ONCE = 500
 
 async def record(tx: Transaction, batch: Sequence[Prepared]) -> None:
     """Note what is about to be signed."""
-    for prepared in batch:
+    for piece in pieces(batch):
+        rows = [
+            (
+                prepared.issuer_key_id.hex(),
+                f"{prepared.serial:040x}",
+                str(prepared.kind),
+                str(prepared.subject),
+                prepared.instance,
+                micros(prepared.not_after),
+            )
+            for prepared in piece
+        ]
         await tx.execute(
-            "INSERT INTO ca_issued (issuer_key_id, serial, kind, spiffe_id, instance, not_after)"
-            " VALUES ($1, $2, $3, $4, $5, $6)",
-            prepared.issuer_key_id.hex(),
-            f"{prepared.serial:040x}",
-            str(prepared.kind),
-            str(prepared.subject),
-            prepared.instance,
-            micros(prepared.not_after),
+            f"INSERT INTO ca_issued ({_COLUMNS}) VALUES {tuples(len(rows), 6)}", *chain.from_iterable(rows)
         )
 
 

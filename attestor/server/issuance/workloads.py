@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from attestor.errors import InstanceElsewhere, InstanceEnded, NotEntitled, Unobserved
+from attestor.errors import NotEntitled, Unobserved
 from attestor.methods.node import NODE_METHODS
 from attestor.methods.platform import PLATFORMS
 from attestor.rules.evaluate import Entitled, Evaluation, Facts, Missed
@@ -228,13 +228,10 @@ class Workloads:
 
         async def unit(tx: Transaction) -> dict[int, Problem]:
             await self._instances.begin(tx, node)
-            refused: dict[int, Problem] = {}
-            for one in ready:
-                try:
-                    await self._instances.enter(tx, node, one.item.attestation, [_given(one.entitled)], now)
-                except (InstanceElsewhere, InstanceEnded, Unobserved) as problem:
-                    refused[id(one)] = problem
-            return refused
+            wanted = [(one.item.attestation, (_given(one.entitled),)) for one in ready]
+            refused = await self._instances.enter_all(tx, node, wanted, now)
+            named = [(one, refused.get(one.item.attestation.instance)) for one in ready]
+            return {id(one): problem for one, problem in named if problem is not None}
 
         return await self._database.write(unit) if ready else {}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from attestor.instance import Strength
 from attestor.selector import Selectors, parse_all, texts
 from attestor.wire.attestation import Attestation
 from ca.runtime.database import Row, Transaction
+from ca.runtime.sql import pieces, tuples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +25,17 @@ class Known:
     ancestors: tuple[str, ...]
 
 
-async def put(tx: Transaction, attestation: Attestation) -> None:
-    """Remember what an instance was found to be; writes only what is new."""
-    await tx.execute(
-        "INSERT INTO instance_facts (instance, selectors, ancestors) VALUES ($1, $2, $3)"
-        " ON CONFLICT (instance) DO UPDATE SET selectors = $2, ancestors = $3"
-        " WHERE instance_facts.selectors <> $2 OR instance_facts.ancestors <> $3",
-        attestation.instance,
-        json.dumps(texts(attestation.selectors)),
-        json.dumps(list(attestation.ancestors)),
-    )
+async def put(tx: Transaction, attestations: Iterable[Attestation]) -> None:
+    """Remember what instances were found to be, each by its last attestation here; writes only what is new."""
+    last = {one.instance: one for one in attestations}
+    for piece in pieces([last[instance] for instance in sorted(last)]):
+        rows = [(one.instance, json.dumps(texts(one.selectors)), json.dumps(list(one.ancestors))) for one in piece]
+        await tx.execute(
+            f"INSERT INTO instance_facts (instance, selectors, ancestors) VALUES {tuples(len(rows), 3)}"
+            " ON CONFLICT (instance) DO UPDATE SET selectors = excluded.selectors, ancestors = excluded.ancestors"
+            " WHERE instance_facts.selectors <> excluded.selectors OR instance_facts.ancestors <> excluded.ancestors",
+            *chain.from_iterable(rows),
+        )
 
 
 async def live(tx: Transaction, after: str, limit: int) -> Sequence[Known]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import LiteralString
 
 from attestor.instance import Binding, State, Strength
 from ca.runtime.clock import instant, micros
 from ca.runtime.database import Row, Transaction
+from ca.runtime.sql import pieces, tuples
 from ca.spiffe.id import SpiffeId
 
 KEPT = timedelta(days=7)
@@ -49,6 +51,15 @@ async def get(tx: Transaction, instance_id: str) -> Instance | None:
     """The instance of that id."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM instances WHERE id = $1", instance_id)
     return _instance(row) if row else None
+
+
+async def among(tx: Transaction, instance_ids: Iterable[str]) -> Mapping[str, Instance]:
+    """Those of these ids that are known."""
+    found: dict[str, Instance] = {}
+    for piece, names in _pieces(sorted(instance_ids)):
+        rows = await tx.fetch(f"SELECT {_COLUMNS} FROM instances WHERE id IN ({names}) ORDER BY id", *piece)
+        found |= {row["id"]: _instance(row) for row in rows}
+    return found
 
 
 async def nodes_of(tx: Transaction, instance_ids: Iterable[str]) -> Mapping[str, str]:
@@ -116,33 +127,44 @@ async def counts(tx: Transaction) -> Mapping[str, int]:
     return {row["node"]: row["number"] for row in rows}
 
 
-async def insert(tx: Transaction, instance: Instance) -> bool:
-    """Add one; False when there is one of that id."""
-    added = await tx.execute(
-        f"INSERT INTO instances ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
-        instance.id,
-        instance.node,
-        str(instance.state),
-        instance.reason,
-        str(instance.strength),
-        int(instance.bound),
-        instance.since,
-        micros(instance.began_at),
-        micros(instance.changed_at),
-    )
-    return added == 1
+async def insert(tx: Transaction, instances: Iterable[Instance]) -> int:
+    """Add those of whose id there is none yet; answers how many."""
+    added = 0
+    for piece in pieces(sorted(instances, key=lambda one: one.id)):
+        rows: list[tuple[str | int, ...]] = [
+            (
+                one.id,
+                one.node,
+                str(one.state),
+                one.reason,
+                str(one.strength),
+                int(one.bound),
+                one.since,
+                micros(one.began_at),
+                micros(one.changed_at),
+            )
+            for one in piece
+        ]
+        added += await tx.execute(
+            f"INSERT INTO instances ({_COLUMNS}) VALUES {tuples(len(rows), 9)} ON CONFLICT (id) DO NOTHING",
+            *chain.from_iterable(rows),
+        )
+    return added
 
 
-async def attested(tx: Transaction, instance_id: str, strength: Strength, *, bound: bool) -> bool:
-    """Note a newer attestation; what is bound stays bound. False unless the instance is live."""
-    changed = await tx.execute(
-        "UPDATE instances SET strength = $2, bound = CASE WHEN $3 = 1 THEN 1 ELSE bound END"
-        " WHERE id = $1 AND state = 'live'",
-        instance_id,
-        str(strength),
-        int(bound),
-    )
-    return changed == 1
+async def attested(tx: Transaction, instance_ids: Iterable[str], strength: Strength, *, bound: bool) -> int:
+    """Note a newer attestation of those that are live; what is bound stays bound. Answers how many they are."""
+    changed = 0
+    for piece in pieces(sorted(instance_ids)):
+        names = ", ".join(f"${n}" for n in range(3, len(piece) + 3))
+        changed += await tx.execute(
+            "UPDATE instances SET strength = $1, bound = CASE WHEN $2 = 1 THEN 1 ELSE bound END"
+            f" WHERE state = 'live' AND id IN ({names})",
+            str(strength),
+            int(bound),
+            *piece,
+        )
+    return changed
 
 
 async def bind(tx: Transaction, instance_id: str) -> bool:
@@ -197,16 +219,15 @@ async def finish(tx: Transaction, instance_id: str, reason: str, now: datetime) 
     return changed == 1
 
 
-async def give(tx: Transaction, instance_id: str, given: Iterable[Given]) -> None:
-    """Remember which identities it was given."""
-    for one in given:
+async def give(tx: Transaction, given: Iterable[tuple[str, Given]]) -> None:
+    """Remember which identities instances, by their ids, were given; writes only what is new."""
+    last = {(instance, str(one.id)): (one.rule, str(one.bind)) for instance, one in given}
+    for piece in pieces(sorted(last)):
         await tx.execute(
-            "INSERT INTO instance_identities (instance, spiffe_id, rule, bind) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT (instance, spiffe_id) DO UPDATE SET rule = $3, bind = $4",
-            instance_id,
-            str(one.id),
-            one.rule,
-            str(one.bind),
+            f"INSERT INTO instance_identities (instance, spiffe_id, rule, bind) VALUES {tuples(len(piece), 4)}"
+            " ON CONFLICT (instance, spiffe_id) DO UPDATE SET rule = excluded.rule, bind = excluded.bind"
+            " WHERE instance_identities.rule <> excluded.rule OR instance_identities.bind <> excluded.bind",
+            *chain.from_iterable((*key, *last[key]) for key in piece),
         )
 
 

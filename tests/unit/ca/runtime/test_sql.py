@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ca.runtime.sql import numbered, statements
+from ca.runtime.sql import AT_ONCE, numbered, pieces, statements, tuples
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,16 @@ def test_quoted_text_never_changes(parts: list[str]) -> None:
     sql = "SELECT " + ", ".join([*literals, "$1"])
     assert numbered(sql) == sql[:-2] + "?1"
     assert statements(sql + ";" + sql) == [sql, sql]
+
+
+@given(st.integers(0, 1234))
+def test_pieces_hold_everything_once_in_few_sizes(number: int) -> None:
+    """So that few texts have to be prepared."""
+    found = list(pieces(range(number)))
+    assert [one for piece in found for one in piece] == list(range(number))
+    assert {len(piece) for piece in found} <= set(AT_ONCE)
+
+
+def test_rows_of_a_statement_are_numbered_on() -> None:
+    """As PostgreSQL counts."""
+    assert tuples(2, 3) == "($1, $2, $3), ($4, $5, $6)"
