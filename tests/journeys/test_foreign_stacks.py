@@ -155,3 +155,26 @@ async def test_a_strict_client_of_openssl_and_our_server(place: Path, version: s
         found = await finished(*command, folder=place, stdin="hello\n")
     assert "hello" in found.out, found
     assert met == ["spiffe://example.org/client"]
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [("+2h", "certificate has expired"), ("-2h", "certificate is not yet valid"), ("+0", "")],
+    ids=["ahead", "behind", "right"],
+)
+async def test_openssl_by_a_clock_that_was_set(place: Path, step: str, words: str) -> None:
+    """Its own date checks refuse us, and neither end says a word to the other."""
+    heard = list[bytes]()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readline())
+        writer.write(heard[-1])
+        writer.close()
+
+    context = server_context(client(path="/server"))
+    async with await asyncio.start_server(hear, "127.0.0.1", 0, ssl=context) as server:
+        port = str(server.sockets[0].getsockname()[1])
+        command = openssl(place, "s_client", "-connect", f"127.0.0.1:{port}", "-quiet", "-ign_eof")
+        found = await finished("faketime", "-f", step, *command, folder=place, stdin="hello\n")
+    assert words in found.err, found
+    assert heard == ([] if words else [b"hello\n"])
