@@ -19,16 +19,19 @@ from pathlib import Path
 
 from attestor.client.chosen import ChosenIdentity
 from attestor.client.source import X509Material, X509Source
+from attestor.client.task_identities import TaskIdentities
 from attestor.client.tasks import TaskLink
 from attestor.client.tls import server_context
 from broker.api import ROUTES
 from broker.api.door import DOOR, Door
 from broker.api.identify import by_certificate, by_socket, still
+from broker.engines import svid
 from broker.events.feed import Feed
 from broker.lifecycle import end_task, told
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.world import World, open_world
 from broker.loops.deadlines import Deadlines
+from broker.loops.identities import Identities
 from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
 from broker.loops.sweep import Sweep
@@ -119,13 +122,14 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         await migrate(database, "broker", files("broker.migrations"))
         source = await enter(_identity(settings, clock, readiness))
         observer, link = await _observer(stack, settings, source, database, clock)
+        identities = None if link is None else TaskIdentities(link.link)
         configured = await enter(open_configured(clock))
-        await configured.become(_wanted(settings))
+        await configured.become(_wanted(settings, identities))
         gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics)
         feed = await _loops(stack, settings, gate, link)
         operators = KnownOperators()
         await operators.refresh(database)
-        reload_targets = await _watched(stack, settings, gate, configured)
+        reload_targets = await _watched(stack, settings, gate, configured, identities)
         door = Door(gate=gate, feed=feed, operators=operators, reload_targets=reload_targets)
         address = await _doors(stack, settings, door, source)
         readiness.part("broker").ready()
@@ -214,7 +218,7 @@ async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, li
     world, clock = gate.world, gate.world.clock
     feed, reaper, sweep = Feed(world.database), Reaper(world), Sweep(world)
     processes = Processes(world, settings.tasks.observe_grace.total_seconds())
-    deadlines, ended = Deadlines(world), Wake()
+    deadlines, identities, ended = Deadlines(world), Identities(world), Wake()
     await feed.tick(clock.now())
 
     async def watch(now: datetime) -> None:
@@ -230,6 +234,7 @@ async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, li
         ("deadlines", deadlines.tick, 1.0, None),
         ("sweep", sweep.tick, settings.sweep_every.total_seconds(), None),
         ("processes", watch, 1.0, ended),
+        ("identities", identities.tick, 1.0, world.identities),
     )
     for loop, tick, every, wake in rows:
         count = gate.metrics.ticks(loop)
@@ -237,7 +242,13 @@ async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, li
     return feed
 
 
-async def _watched(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, configured: Configured) -> Reload:
+async def _watched(
+    stack: AsyncExitStack,
+    settings: BrokerSettings,
+    gate: Gate,
+    configured: Configured,
+    identities: TaskIdentities | None,
+) -> Reload:
     """Policies and targets are read again when their files change, or at SIGHUP; what is bad changes nothing."""
     clock = gate.world.clock
 
@@ -249,7 +260,7 @@ async def _watched(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, 
             _log.info("other policies are in force", version=came.version)
 
     async def reload_targets() -> Sequence[str]:
-        changed = await configured.become(_wanted(settings))
+        changed = await configured.become(_wanted(settings, identities))
         gate.world.claimed.difference_update(changed)  # it may be another server now
         return changed
 
@@ -303,8 +314,11 @@ async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, so
     )
 
 
-def _wanted(settings: BrokerSettings) -> Mapping[str, Configuration]:
-    return {
+def _wanted(settings: BrokerSettings, identities: TaskIdentities | None) -> Mapping[str, Configuration]:
+    wanted = {
         name: Configuration(engine=target.engine, roles=target.to_roles(name))
         for name, target in settings.all_targets().items()
     }
+    if identities is not None:
+        wanted[svid.TARGET] = Configuration(engine=svid.Settings(identities), roles={})
+    return wanted

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from broker.engines import svid
 from broker.engines.postgres.settings import RoleSettings as PostgresRole
 from broker.engines.postgres.settings import Settings as PostgresTarget
 from broker.model.role import Role
@@ -140,9 +141,17 @@ class BrokerSettings(Settings):
             Malformed: a target is named twice.
         """
         targets = dict(self.targets)
-        for path in sorted(self.targets_folder.glob("*.yaml")) if self.targets_folder is not None else ():
+        names = [*targets, *(path.stem for path in self._files())]
+        if svid.TARGET in names:
+            raise Malformed(
+                f"no target may be called `{svid.TARGET}`: the identities of tasks are made under that name"
+            )
+        for path in self._files():
             name = check_name(path.stem)
             if name in targets:
                 raise Malformed(f"the target `{name}` stands in the settings and in `{path}`")
             targets[name] = load(path, TargetSettings)
         return targets
+
+    def _files(self) -> list[Path]:
+        return [] if self.targets_folder is None else sorted(self.targets_folder.glob("*.yaml"))

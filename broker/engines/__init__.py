@@ -10,6 +10,7 @@ from ca.errors import Malformed
 
 ENGINES: Mapping[str, str] = {
     "postgres": "broker.engines.postgres",
+    "svid": "broker.engines.svid",
 }
 """Kind → module. A module has `Settings` (frozen, with its `kind`) and `open_engine(settings, clock, …)`."""
 

@@ -46,7 +46,7 @@ async def _attend_active(world: World, lease: Lease, now: datetime) -> None:
 def _over(world: World, lease: Lease, line: list[Task], now: datetime) -> CloseReason | None:
     if any(not link.is_live or link.id in world.unrecorded for link in line):
         return CloseReason.TASK_ENDED
-    if lease.acknowledged_at is None and now >= lease.ack_by:
+    if lease.acknowledged_at is None and now >= lease.ack_by and not lease.is_identity:
         return CloseReason.NOT_ACKNOWLEDGED
     return CloseReason.RAN_OUT if now >= lease.until else None
 

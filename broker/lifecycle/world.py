@@ -17,6 +17,7 @@ from broker.engines.naming import name, prefix
 from broker.engines.protocol import Engine
 from broker.errors import Fenced, TargetDown
 from broker.model.ids import LeaseId, TaskId
+from broker.model.lease import IDENTITY
 from broker.model.observed import Observer
 from broker.model.role import Role
 from broker.model.task import EndReason, Task, TaskEvent
@@ -64,6 +65,9 @@ class World:
     """Leases a call of this process is just making or replacing: nobody else of us touches them."""
     claimed: set[str] = field(default_factory=set, repr=False)
     """Targets that were seen to carry our claim since this process began."""
+    nameless: set[TaskId] = field(default_factory=set, repr=False)
+    """Tasks that were just opened and are to have an identity of their own."""
+    identities: Wake = field(default_factory=Wake, repr=False)
     unrecorded: dict[TaskId, UnrecordedEnd] = field(default_factory=dict, repr=False)
 
     @property
@@ -74,6 +78,12 @@ class World:
     def name_of(self, lease: LeaseId) -> str:
         """The principal of a lease."""
         return name(self.installation.id, self.installation.name_key, lease)
+
+    def name_soon(self, task: Task) -> None:
+        """Let a task that was just opened have its own identity, where there are such."""
+        if task.instance is not None and IDENTITY in self.engines:
+            self.nameless.add(task.id)
+            self.identities.set()
 
     def refuse_unrecorded(self, line: Sequence[Task]) -> None:
         """A task that ended while the disk was full has ended, whatever its row says. Raises Fenced."""

@@ -64,6 +64,9 @@ TRANSITIONS: Mapping[LeaseState, Mapping[LeaseEvent, LeaseState]] = {
     _S.EXPIRED: {},
 }
 
+IDENTITY = "svid"
+"""The engine of tasks' own identities."""
+
 CLOSED = frozenset(state for state, moves in TRANSITIONS.items() if not moves)
 """Nothing is left outside."""
 
@@ -138,6 +141,11 @@ class Lease:
     access_ended_at: datetime | None = None
     closed_at: datetime | None = None
     trouble: str | None = None
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it is the task's own identity, and no secret: no budget counts it, no scope bounds it."""
+        return self.handle.engine == IDENTITY
 
     @property
     def is_closed(self) -> bool:

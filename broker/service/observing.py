@@ -24,20 +24,20 @@ class LinkObserver:
     """What the attestor server says of instances; everything it can't say is a reason to give nothing new."""
 
     def __init__(self, link: TaskLink, ended: Iterable[InstanceId] = ()) -> None:
-        self._link = link
+        self.link = link
         self._strengths: dict[InstanceId, str] = {}
         self._ended = dict.fromkeys(ended)
         self._idle: set[InstanceId] = set()
 
     async def bind(self, instance: InstanceId) -> Observed:
         """Watch `instance` from now on. Raises Unavailable."""
-        bound = await self._link.bind(instance)
+        bound = await self.link.bind(instance)
         self._strengths[instance] = _NO_STRENGTH if bound.strength is None else str(bound.strength)
         return self._judged(instance, Observation(str(bound.state)))
 
     def observed(self, instance: InstanceId) -> Observed:
         """The newest word; `unobserved` while the link is down."""
-        return self._judged(instance, Observation(str(self._link.state(instance))))
+        return self._judged(instance, Observation(str(self.link.state(instance))))
 
     def _judged(self, instance: InstanceId, state: Observation) -> Observed:
         if state is Observation.ENDED:
@@ -55,7 +55,7 @@ class LinkObserver:
 
     async def changes(self) -> AsyncIterator[InstanceChange]:
         """Each change of an instance, once."""
-        async for change in self._link.changes():
+        async for change in self.link.changes():
             yield change
 
     async def hold(self, instances: Iterable[InstanceId]) -> None:
@@ -70,6 +70,6 @@ class LinkObserver:
         for instance in over:
             self.observed(instance)  # the last word, if it was an end, is kept
             del self._strengths[instance]
-        self._link.forget(over)
+        self.link.forget(over)
         for instance in sorted(wanted - set(self._strengths)):
             await self.bind(instance)

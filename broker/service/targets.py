@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from broker.lifecycle import configured
 from broker.model.caller import Verb
+from broker.model.lease import IDENTITY
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
 
@@ -36,7 +37,7 @@ class Standing:
 
 
 def listed(gate: Gate) -> Sequence[Standing]:
-    """Every target that is configured, by name."""
+    """Every target that an operator configured, by name."""
     world = gate.world
     return [
         Standing(
@@ -47,6 +48,7 @@ def listed(gate: Gate) -> Sequence[Standing]:
             roles=tuple(sorted(role.full_name for role in world.roles.values() if role.target == name)),
         )
         for name, target in sorted(world.targets.items())
+        if world.engines[name].kind != IDENTITY
     ]
 
 

@@ -65,6 +65,7 @@ async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decis
         raise refusal(decision)
     await _insert(gate, task, above, opener, act, decision)
     gate.world.feed.set()
+    gate.world.name_soon(task)
     await _refuse_the_dead(gate, task)
     return task, decision
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from broker.model.ids import LeaseId, TaskId
-from broker.model.lease import CloseReason, Handle, Lease, LeaseEvent, LeaseState, after
+from broker.model.lease import IDENTITY, CloseReason, Handle, Lease, LeaseEvent, LeaseState, after
 from broker.model.role import Guarantee
 from broker.store.values import mapping_of, moment_of, text_of, time_of
 from ca.errors import NotFound, Stale
@@ -108,12 +108,16 @@ async def open_of(tx: Transaction, task: TaskId) -> Sequence[Lease]:
 
 
 async def count(tx: Transaction, task: TaskId) -> int:
-    """How many leases a task and all below it were ever given: a budget counts those, a child spends its parents'."""
+    """How many secrets a task and all below it were ever given: a budget counts those, a child spends its parents'.
+
+    The identity of a task is none.
+    """
     row = await tx.fetchrow(
         "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
         " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
-        " SELECT COUNT(*) AS n FROM leases WHERE task IN (SELECT id FROM line)",
+        " SELECT COUNT(*) AS n FROM leases WHERE task IN (SELECT id FROM line) AND engine <> $2",
         task,
+        IDENTITY,
     )
     return 0 if row is None else int(row["n"])
 

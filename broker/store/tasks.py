@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from broker.errors import Fenced
 from broker.model.ids import InstanceId, TaskId
+from broker.model.lease import IDENTITY
 from broker.model.scope import Scope
 from broker.model.task import LIVE, EndReason, Task, TaskEvent, TaskState, after
 from broker.store.values import length_of, mapping_of, moment_of, span_of, text_of, time_of
@@ -101,6 +102,18 @@ async def touch(
         if link.is_past_deadline(now) or link.is_silent(now):
             raise Fenced("the task's time is up, or it has gone silent")
     return line
+
+
+async def without_identity(tx: Transaction, limit: int) -> Sequence[TaskId]:
+    """Live tasks bound to an instance that have no identity of their own, and had none taken from them by anybody."""
+    rows = await tx.fetch(
+        "SELECT t.id FROM tasks t WHERE t.ended_at IS NULL AND t.instance IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM leases l WHERE l.task = t.id AND l.engine = $1"
+        " AND (l.closed_at IS NULL OR l.close_reason IN ('asked', 'operator'))) ORDER BY t.id LIMIT $2",
+        IDENTITY,
+        limit,
+    )
+    return [TaskId(row["id"]) for row in rows]
 
 
 async def end_tree(

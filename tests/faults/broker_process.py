@@ -33,9 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from broker.engines.protocol import Issued
+from broker.engines.svid import TARGET, Svid
 from broker.lifecycle.configured import Configuration, open_configured
 from broker.lifecycle.world import World, open_world
 from broker.loops.deadlines import Deadlines
+from broker.loops.identities import Identities
 from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
 from broker.loops.sweep import Sweep
@@ -56,6 +58,7 @@ from ca.runtime.settings import loads
 from ca.spiffe.id import TrustDomain
 from fakes.target import FakeEngine, FakeTarget
 from fakes.world import Watching, role
+from faults.registry import Registry
 from servers.postgres import Room
 
 DATABASE, ANNEX, KEYS = "orders-db", "annex-db", "keys"
@@ -93,6 +96,11 @@ class Case:
         return Path(self.folder, "notes")
 
     @property
+    def registry(self) -> Path:
+        """The identities of tasks that are really there."""
+        return Path(self.folder, "registry.json")
+
+    @property
     def failure(self) -> Path:
         """Why a story broke off, if it did not end as it should."""
         return Path(self.folder, "failure")
@@ -128,6 +136,8 @@ class Broker:
     deadlines: Deadlines
     processes: Processes
     sweep: Sweep
+    identities: Identities
+    registry: Registry
     agents: socket.socket
     sessions: list[Any] = field(default_factory=list)
 
@@ -136,7 +146,7 @@ class Broker:
 
         As in `background`: what can be tried again is, at the next tick; anything else ends the process.
         """
-        for loop in (self.reaper, self.deadlines, self.processes, self.reaper):
+        for loop in (self.reaper, self.deadlines, self.processes, self.identities, self.reaper):
             try:
                 await loop.tick(self.clock.now())
             except Problem as problem:
@@ -188,6 +198,12 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
         within = timedelta(seconds=case.deadline)
         for name in (DATABASE, ANNEX, KEYS):
             configured.targets[name] = await stack.enter_async_context(open_target(name, clock, deadline=within))
+        registry = Registry(case.registry)
+        if case.story == "own_identity" and not case.registry.exists():
+            case.registry.write_text("{}")
+        if case.registry.exists():
+            configured.targets[TARGET] = await stack.enter_async_context(open_target(TARGET, clock, deadline=within))
+            configured.engines[TARGET] = Svid(registry)
         configured.engines[KEYS] = FakeEngine(FakeTarget(clock), revocable=False)
         configured.roles[f"{KEYS}/signing"] = role(
             target=KEYS, name="signing", engine="postgres", ttl=timedelta(minutes=1)
@@ -218,6 +234,8 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
             deadlines=Deadlines(world),
             processes=Processes(world),
             sweep=Sweep(world),
+            identities=Identities(world),
+            registry=registry,
             agents=agents,
         )
 

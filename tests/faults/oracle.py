@@ -28,7 +28,9 @@ import asyncpg
 
 PREFIX = "sj_"
 NOT_WATCHED = {"keys"}
-"""Targets that are no PostgreSQL."""
+"""Targets of which nothing is seen."""
+IDENTITIES = "svid"
+"""The target that is a file: the identities of tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Outside:
     log: Path
     log_from: int
     notes: Path
+    registry: Path
 
 
 async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
@@ -49,6 +52,7 @@ async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
         store.row_factory = sqlite3.Row
         told = [json.loads(line) for line in where.notes.read_text().splitlines()] if where.notes.exists() else []
         found = [*_tasks(store), *_leases(store), *_events(store), *_chains(store)]
+        found += _identities(store, where, after_a_minute)
         found += [fault async for fault in _server(store, where, told, after_a_minute)]
     store.close()
     return found + list(_secrets(where, told))
@@ -157,8 +161,23 @@ SELECT a.pid, COALESCE(r.rolname::text, '') AS name FROM pg_stat_activity a LEFT
 WHERE a.usesysid IS NOT NULL AND (r.oid IS NULL OR starts_with(r.rolname::text, $1))"""
 
 
+def _identities(store: sqlite3.Connection, where: Outside, late: bool) -> Iterator[str]:  # noqa: FBT001
+    """Each that is in force is an open lease's, after a minute an active one's, and the other way round."""
+    found = json.loads(where.registry.read_text()) if where.registry.exists() else {}
+    standing = {name for name, task in found.items() if task not in {"", "-"}}
+    leases = {row["name"]: row for row in rows(store, "SELECT * FROM leases WHERE target = ?", IDENTITIES)}
+    open_ = {name for name, lease in leases.items() if lease["closed_at"] is None}
+    active = {name for name, lease in leases.items() if lease["state"] == "active"}
+    yield from (f"the identity {name} is in force without a lease" for name in standing - (active if late else open_))
+    yield from (f"the lease of {name} is active, and there is no such identity" for name in active - standing)
+
+
 async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], late: bool) -> Any:  # noqa: FBT001
-    leases = {row["name"]: row for row in rows(store, "SELECT * FROM leases") if row["target"] not in NOT_WATCHED}
+    leases = {
+        row["name"]: row
+        for row in rows(store, "SELECT * FROM leases")
+        if row["target"] not in {*NOT_WATCHED, IDENTITIES}
+    }
     open_ = {name for name, lease in leases.items() if lease["closed_at"] is None}
     active = {name for name, lease in leases.items() if lease["state"] == "active"}
     planted = set() if late else {note["user"] for note in told if note["what"] == "planted"} - set(leases)

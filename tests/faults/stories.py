@@ -7,6 +7,7 @@
     strangers       a create that arrived after everybody gave it up, principals nobody knows, a check, an adoption
     store_full      a task that ends while the store can't take it
     not_revocable   a secret that lives until its last second
+    own_identity    a task's own identity: given, its answer lost, the server away at the end, ended while it is given
     neighbours      two targets that are one server, swept again and again
 
     one_secret      ask for one, whatever comes of it; somebody outside holds it up
@@ -216,6 +217,28 @@ async def neighbours(broker: Broker) -> None:
         await broker.sweep_once()
 
 
+async def own_identity(broker: Broker) -> None:
+    """It comes by itself, survives a narrower scope, and goes with the task."""
+    task = await open_task(broker)
+    await broker.tick()
+    await tasks.change(broker.gate, asked(broker), task.id, TaskEvent.NARROW, narrow(task))
+    await broker.tick()
+    broker.registry.lost = 1
+    other = await open_task(broker)
+    for _ in range(4):
+        await broker.tick()
+        broker.clock.leap(12)
+    broker.registry.down = True
+    await end(broker, task)
+    await broker.tick()
+    broker.registry.down = False
+    broker.clock.leap(16)
+    await broker.tick()
+    await end(broker, other)
+    await broker.tick()
+    await broker.sweep_once()
+
+
 async def one_secret(broker: Broker) -> None:
     """Ask for one, whatever comes of it; `frozen` tests hold it up in the middle."""
     task = await open_task(broker)
@@ -295,8 +318,8 @@ async def drained(broker: Broker) -> None:
 STORIES: dict[str, Callable[[Broker], Awaitable[None]]] = {
     story.__name__: story
     for story in (
-        whole_life, process_gone, unanswered, target_away, strangers, store_full, not_revocable, neighbours,
-        one_secret, outage, alive, restart, settle, finish,
+        whole_life, process_gone, unanswered, target_away, strangers, store_full, not_revocable, own_identity,
+        neighbours, one_secret, outage, alive, restart, settle, finish,
     )
 }  # fmt: skip
 TO_BE_KILLED = tuple(STORIES)[:-6]

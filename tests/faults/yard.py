@@ -65,6 +65,7 @@ class Yard:
             log=log,
             log_from=self._log_from,
             notes=notes,
+            registry=case.registry,
         )
         return await look(where, after_a_minute=after_a_minute)
 
