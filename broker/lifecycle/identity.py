@@ -25,6 +25,7 @@ from broker.model.task import Task
 from broker.store import events, leases, receipts, tasks
 from ca.errors import Problem
 from ca.runtime import failpoint
+from ca.runtime.clock import instant, micros
 from ca.runtime.database import Transaction, Unit
 
 
@@ -73,7 +74,7 @@ def _planned(world: World, task: Task, fresh: LeaseId, line: Sequence[Task], now
     engine, calls = world.at(TARGET)
     role, create_by = task_role(task.id, task.instance), now + calls.deadline
     handle = engine.plan(role, world.name_of(fresh))
-    end = min(link.deadline for link in line if link.deadline is not None).replace(microsecond=0)
+    end = _whole_second(min(link.deadline for link in line if link.deadline is not None))
     return Lease(
         id=fresh,
         task=task.id,
@@ -91,6 +92,11 @@ def _planned(world: World, task: Task, fresh: LeaseId, line: Sequence[Task], now
         due_at=create_by + calls.deadline,
         broker=world.broker,
     )
+
+
+def _whole_second(moment: datetime) -> datetime:
+    """The one it falls into: certificates know no others."""
+    return instant(micros(moment) // 1_000_000 * 1_000_000)
 
 
 async def _grant(world: World, lease: Lease, course: Course) -> None:
