@@ -198,16 +198,13 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
         within = timedelta(seconds=case.deadline)
         for name in (DATABASE, ANNEX, KEYS):
             configured.targets[name] = await stack.enter_async_context(open_target(name, clock, deadline=within))
-        registry = Registry(case.registry)
-        if case.story == "own_identity" and not case.registry.exists():
-            case.registry.write_text("{}")
+        registry = _registry(case)
         if case.registry.exists():
             configured.targets[TARGET] = await stack.enter_async_context(open_target(TARGET, clock, deadline=within))
             configured.engines[TARGET] = Svid(registry)
         configured.engines[KEYS] = FakeEngine(FakeTarget(clock), revocable=False)
-        configured.roles[f"{KEYS}/signing"] = role(
-            target=KEYS, name="signing", engine="postgres", ttl=timedelta(minutes=1)
-        )
+        short = timedelta(minutes=1)
+        configured.roles[f"{KEYS}/signing"] = role(target=KEYS, name="signing", engine="postgres", ttl=short)
         policies = PolicyHolder(None)
         settled = await database.write(lambda tx: installation.settle(tx, clock.now()), ending=True)
         world = await stack.enter_async_context(
@@ -238,6 +235,13 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
             registry=registry,
             agents=agents,
         )
+
+
+def _registry(case: Case) -> Registry:
+    """It is there for the story that needs it, and for the lives after it."""
+    if case.story == "own_identity" and not case.registry.exists():
+        case.registry.write_text("{}")
+    return Registry(case.registry)
 
 
 def _gate(world: World, policies: PolicyHolder) -> Gate:
