@@ -118,7 +118,7 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         enter, metrics = stack.enter_async_context, Metrics()
         if settings.health is not None:
             await enter(serve_health(readiness, metrics, settings.health.host, settings.health.port))
-        database = await enter(open_database(settings.database))
+        database = await enter(open_database(settings.database, metrics=metrics))
         await migrate(database, "broker", files("broker.migrations"))
         source = await enter(_identity(settings, clock, readiness))
         observer, link = await _observer(stack, settings, source, database, clock)

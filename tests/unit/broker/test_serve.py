@@ -95,3 +95,9 @@ async def test_connections_over_the_limit_are_closed_before_a_handshake(folder: 
                     await asyncio.get_running_loop().sock_connect(guest, broker.address)
                 if last:
                     assert await asyncio.get_running_loop().sock_recv(guest, 1) == b""
+
+
+async def test_commits_of_the_store_are_counted(folder: Path) -> None:
+    """In the metrics the broker shows."""
+    async with running(folder) as broker:
+        assert broker.gate.metrics.value("sojourn_store_commits_total")
