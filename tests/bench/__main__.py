@@ -21,6 +21,7 @@ BENCHES = (
     "store",
     "svids",
     "first_svid",
+    "rules",
     "decisions",
     "credentials",
     "endings",

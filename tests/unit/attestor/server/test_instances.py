@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from attestor.errors import Banned, Unobserved
-from attestor.instance import State, new_id
+from attestor.errors import Banned, InstanceElsewhere, Unobserved
+from attestor.instance import State, Strength, new_id
 from attestor.server.store.nodes import Node, NodeState
 from attestor.wire.node import LiveSet, Refusal, Signed
+from ca.errors import Problem
+from ca.runtime.database import Transaction
 from fakes.attestor_parts import Parts, attestation, parts, wants
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 
@@ -178,3 +180,21 @@ async def test_a_node_that_was_sent_away_ends_with_everything_on_it(tmp_path: Pa
         assert await state(server, one) is State.ENDED
         with pytest.raises(Banned):
             await server.instances.report(node, live(2, one), server.clock.now())
+
+
+async def test_a_batch_may_name_one_instance_twice_and_hold_others_that_are_refused(tmp_path: Path) -> None:
+    """Each item is answered by itself: the last word on an instance counts, and a stranger's touches nobody."""
+    async with parts(tmp_path) as server:
+        node, other = await server.join("n"), await server.join("m")
+        twice, elsewhere, fresh = attestation(), attestation(), attestation()
+        weaker = attestation(instance=twice.instance, strength=Strength.WEAK_PEER)
+
+        async def unit(tx: Transaction) -> dict[str, Problem]:
+            await server.instances.enter(tx, other, elsewhere, [], server.clock.now())
+            wanted = [(one, ()) for one in (twice, elsewhere, weaker, fresh)]
+            return await server.instances.enter_all(tx, node, wanted, server.clock.now())
+
+        refused = await server.database.write(unit)
+        assert [(name, type(one)) for name, one in refused.items()] == [(elsewhere.instance, InstanceElsewhere)]
+        assert (await server.instances.bind(twice.instance)).strength is Strength.WEAK_PEER
+        assert await server.instances.state(fresh.instance) is State.LIVE
