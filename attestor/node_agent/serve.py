@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -250,6 +251,10 @@ def _give(socket: Path, group: int) -> None:
 
 
 def _folder(socket: Path, *, mode: int) -> Path:
+    """Where a socket is to be; whoever may write there could put one of his own in its place. Raises Malformed."""
     if not socket.parent.exists():
         places.make(socket.parent, mode=mode)
+    found = socket.parent.stat()
+    if found.st_uid not in {0, os.geteuid()} or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
+        raise Malformed(f"the folder `{socket.parent}` can be written by others: expected one of this user or root")
     return socket

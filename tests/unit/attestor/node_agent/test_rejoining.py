@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives import serialization
 
 from attestor.client.admin import AdminClient
 from attestor.methods.node.tpm import ProverSettings, VerifierSettings
 from attestor.node_agent import serve as node_agent
 from attestor.server.settings import NodeMethods
+from ca.errors import Malformed
 from ca.runtime.process import Readiness
 from fakes.identity_side import CLOCK, both, server, settings
 from servers import swtpm
@@ -53,6 +55,16 @@ async def test_a_spent_token_is_not_shown_again(tmp_path: Path) -> None:
         await operator.post("/v1/nodes/web-1/evict")
         await _until(admin, "put another one there")
         assert (await operator.get("/v1/risks"))["risks"] == []
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+async def test_a_socket_is_not_put_where_others_may_write(tmp_path: Path, mode: int) -> None:
+    """They could put theirs in its place, and give every process of the machine an identity of their choice."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(mode)
+    with pytest.RaisesGroup(pytest.RaisesExc(Malformed, match="written by others"), flatten_subgroups=True):
+        async with node_agent.serve(settings(tmp_path, 1), CLOCK, Readiness()):
+            pass
 
 
 async def _until(admin: AdminClient, words: str) -> None:
