@@ -5,23 +5,37 @@ There is one kernel: who makes some holds a lock until they are gone, so another
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from attestor.methods.workload.cgroup import SYSTEMD
 from fakes.caller import Caller
 
 
+@cache
 def mounted(version: str) -> Path:
-    """Where version 2, or systemd's own hierarchy of version 1, is mounted here."""
+    """Where version 2, or systemd's own hierarchy of version 1, is mounted; one that is not there is brought."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, options, *_ = line.split()
         if (version == "2" and kind == "cgroup2") or (version == "1" and SYSTEMD in options.split(",")):
             return Path(place)
-    raise AssertionError(f"no hierarchy of cgroups of version {version} is mounted here")
+    place = tempfile.mkdtemp(prefix="sj-cgroups-")
+    kind = ["-t", "cgroup2"] if version == "2" else ["-t", "cgroup", "-o", f"none,{SYSTEMD}"]
+    subprocess.run(["mount", *kind, "none", place], check=True)
+    atexit.register(_unmounted, place)
+    return Path(place)
+
+
+def _unmounted(place: str) -> None:
+    subprocess.run(["umount", "-l", place], check=True)
+    Path(place).rmdir()
 
 
 VERSION_2 = mounted("2")

@@ -22,7 +22,7 @@ debootstrap --variant=minbase bookworm "$root" "${mirror:-http://deb.debian.org/
 rm -f "$root.log"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev" && mount --make-rslave "$root/dev"
-mount -t sysfs sysfs "$root/sys"
+mount --rbind /sys "$root/sys" && mount --make-rslave "$root/sys"  # with the cgroups, in which tests make some of their own
 cp -L /etc/resolv.conf "$root/etc/resolv.conf" 2> /dev/null || true
 cp /etc/hosts "$root/etc/hosts"
 cp -r /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
