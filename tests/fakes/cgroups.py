@@ -27,8 +27,8 @@ def mounted(version: str) -> Path:
         if (version == "2" and kind == "cgroup2") or (version == "1" and SYSTEMD in options.split(",")):
             return Path(place)
     place = tempfile.mkdtemp(prefix="sj-cgroups-")
-    kind = ["-t", "cgroup2"] if version == "2" else ["-t", "cgroup", "-o", f"none,{SYSTEMD}"]
-    subprocess.run(["mount", *kind, "none", place], check=True)
+    options = "-t cgroup2" if version == "2" else f"-t cgroup -o none,{SYSTEMD}"
+    subprocess.run(["mount", *options.split(), "none", place], check=True)
     atexit.register(_unmounted, place)
     return Path(place)
 
