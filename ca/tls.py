@@ -22,9 +22,10 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Never
 
 from ca.errors import Malformed, Problem
+from ca.runtime.ciphers import CIPHERS
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.x509svid import X509Svid
 from ca.tls_hook import (
@@ -43,8 +44,10 @@ __all__ = [
     "HandshakeRefused",
     "OnRefusal",
     "TlsMaterial",
+    "check_material",
     "client_context",
     "peer_of",
+    "public_context",
     "server_context",
 ]
 
@@ -83,19 +86,23 @@ def server_context(
     """
     mode = ssl.CERT_REQUIRED if client_certificate else ssl.CERT_OPTIONAL
     hook = Hook(verify=verify, on_refusal=on_refusal, needs_chain=client_certificate)
-    current = _Current(material, lambda: _bare(ssl.PROTOCOL_TLS_SERVER, mode, hook, alpn))
-    outer = _bare(ssl.PROTOCOL_TLS_SERVER, mode, hook, alpn)
+    return _switching(material, hook, mode, alpn)
 
-    def switch(connection: Any, _name: str | None, _outer: ssl.SSLContext) -> int | None:
-        try:
-            connection.context = current.context()
-        except Problem as problem:
-            on_refusal(problem)
-            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
-        return None
 
-    outer.sni_callback = switch
-    return outer
+def public_context(
+    material: Callable[[], TlsMaterial], *, on_refusal: OnRefusal, alpn: Sequence[str] = ()
+) -> ssl.SSLContext:
+    """A context for servers that anybody may read from: no client is asked for a certificate.
+
+    Otherwise as `server_context`: the newest material for each handshake, no resumption.
+    """
+    hook = Hook(verify=_nobody, on_refusal=on_refusal, needs_chain=False)
+    return _switching(material, hook, ssl.CERT_NONE, alpn)
+
+
+def check_material(material: TlsMaterial) -> None:
+    """Whether TLS could show it. Raises Malformed."""
+    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), material)
 
 
 def client_context(
@@ -134,6 +141,30 @@ class _Current:
         return self._kept[1]
 
 
+def _switching(
+    material: Callable[[], TlsMaterial], hook: Hook, mode: ssl.VerifyMode, alpn: Sequence[str]
+) -> ssl.SSLContext:
+    """A server's context that leaves each handshake to the context of the newest material."""
+    current = _Current(material, lambda: _bare(ssl.PROTOCOL_TLS_SERVER, mode, hook, alpn))
+    outer = _bare(ssl.PROTOCOL_TLS_SERVER, mode, hook, alpn)
+
+    def switch(connection: Any, _name: str | None, _outer: ssl.SSLContext) -> int | None:
+        try:
+            connection.context = current.context()
+        except Problem as problem:
+            hook.on_refusal(problem)
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        return None
+
+    outer.sni_callback = switch
+    return outer
+
+
+def _nobody(chain: Sequence[bytes]) -> Never:
+    """Nobody was asked for a certificate, so none can be shown."""
+    raise HandshakeRefused(f"the peer showed {len(chain)} certificates and was asked for none")
+
+
 def _bare(protocol: int, mode: ssl.VerifyMode, hook: Hook, alpn: Sequence[str]) -> HookedContext:
     """A context with everything but material.
 
@@ -144,6 +175,7 @@ def _bare(protocol: int, mode: ssl.VerifyMode, hook: Hook, alpn: Sequence[str]) 
     context.sslobject_class = Connection
     context.sslsocket_class = BlockingConnection
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0

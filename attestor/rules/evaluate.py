@@ -64,6 +64,8 @@ class Evaluation:
         self.rules = rules
         self.version = rules.version
         self._index = Index.of(rules.rules)
+        self.federating = tuple(rule for rule in rules.rules if rule.federates_with)
+        """Those that send foreign bundles along."""
 
     def entitled(self, facts: Facts) -> tuple[Entitled, ...]:
         """What `facts` are entitled to; only rules that can match are looked at."""

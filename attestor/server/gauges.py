@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from attestor.server.federation import Federation
 from attestor.server.instances import Instances
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import nodes
+from attestor.server.store.federation import StoredDomain
 from ca.authority import Authority
 from ca.profiles.prepared import Kind
 from ca.revocation import Lists
@@ -29,6 +32,7 @@ class Gauges:
     rules: RuleSource
     authority: Authority
     lists: Lists
+    federation: Federation
 
     async def tick(self, now: datetime) -> None:
         """Look at everything. Raises Unavailable."""
@@ -40,6 +44,7 @@ class Gauges:
         metrics.set("sojourn_rules", len(self.rules.current.rules))
         self._authorities()
         await self._lists()
+        await self._federation()
         bundle = self.authority.bundle(now)
         metrics.set("sojourn_bundle_sequence", bundle.sequence or 0)
         metrics.set("sojourn_bundle_authorities", len(bundle.x509_authorities), kind="x509")
@@ -65,3 +70,19 @@ class Gauges:
                 metrics.set("sojourn_revocation_list_bytes", len(newest.der), kind=kind)
                 until = newest.next_update.timestamp()
                 metrics.set("sojourn_revocation_list_next_update_timestamp_seconds", until, kind=kind)
+
+    async def _federation(self) -> None:
+        stored = {one.trust_domain: one for one in await self.federation.stored()}
+        followed = [stored.get(one.trust_domain) for one in self.federation.endpoints]
+        states = Counter(self._state(one) for one in followed)
+        for state in ("fresh", "stale", "none", "refused"):
+            self.metrics.set("sojourn_federated_domains", states[state], state=state)
+        times = [one.fetched_at.timestamp() if one and one.fetched_at else 0.0 for one in followed]
+        self.metrics.set("sojourn_federation_oldest_success_timestamp_seconds", min(times, default=0.0))
+
+    def _state(self, one: StoredDomain | None) -> str:
+        if one is None or one.document is None:
+            return "none"
+        if one.trust_domain in self.federation.refused:
+            return "refused"
+        return "stale" if one.failures or one.trouble else "fresh"

@@ -16,6 +16,7 @@ from attestor.conversation import LONGEST_MESSAGE
 from attestor.errors import BadConversation
 from attestor.server.admission import Admission
 from attestor.server.changes import Changes
+from attestor.server.federation import Federation
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
 from attestor.server.issuance.workloads import Workloads
@@ -75,6 +76,7 @@ class NodeApi:
     instances: Instances
     leaves: Leaves
     lists: Lists
+    federation: Federation
     changes: Changes
     clock: Clock
     beat: timedelta
@@ -180,7 +182,7 @@ class NodeApi:
         bundle = self.leaves.authority.bundle(self.clock.now())
         document = wire.BundleDocument(trust_domain=bundle.trust_domain, document=bundle.to_jwks())
         return wire.Update(
-            bundles=(document,),
+            bundles=(document, *self.federation.documents(self.workloads.federates_with(node))),
             rules_version=self.workloads.rules_version,
             live_counter=await self.instances.counter(node) if following.told is None else node.live_counter,
             ended=following.refused,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,6 +22,7 @@ from attestor.server.admission import Admission
 from attestor.server.changes import Changes
 from attestor.server.direct import Direct
 from attestor.server.direct_api import DirectApi
+from attestor.server.federation import Federation, Follower, followers
 from attestor.server.gauges import Gauges
 from attestor.server.instances import Instances
 from attestor.server.issuance.leaves import Leaves
@@ -34,11 +35,12 @@ from attestor.server.platforms import Platforms, open_platforms
 from attestor.server.public_api import PublicApi
 from attestor.server.risks import Risks
 from attestor.server.rule_source import RuleSource
-from attestor.server.settings import ServerSettings
+from attestor.server.settings import Listen, ServerSettings
 from attestor.server.store import MIGRATIONS
 from attestor.server.task_api import TaskApi
 from attestor.server.task_identity import TaskIdentities
 from attestor.server.token_keys import TokenKeys
+from attestor.server.web_certificate import WebCertificate
 from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
 from ca.authority.upstream import Upstream
@@ -63,7 +65,7 @@ from ca.seal import AesSeal, Seal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
 from ca.spiffe.x509svid import X509Peer, check_not_revoked, verify
-from ca.tls import server_context
+from ca.tls import OnRefusal, TlsMaterial, public_context, server_context
 
 _log = log.get(__name__)
 _REFUSED = frozenset({"untrusted", "revoked", "malformed"})
@@ -78,6 +80,7 @@ class Server:
     trust_domain: TrustDomain
     warnings: tuple[str, ...]
     public_address: tuple[str, int] | None
+    web_address: tuple[str, int] | None
     _parts: _Parts
 
     @property
@@ -111,6 +114,8 @@ class _Parts:
     own: OwnSvid
     direct: Direct
     node_checks: NodeChecks
+    federation: Federation
+    followers: tuple[Follower, ...]
 
 
 @asynccontextmanager
@@ -135,8 +140,8 @@ async def serve(
         platforms = await stack.enter_async_context(open_platforms(settings, clock, metrics))
         parts = _assemble(settings, clock, metrics, database, authority, rules, platforms)
         await _until_it_signs(parts, part)
-        await parts.lists.tick(clock.now())
-        await parts.own.tick(clock.now())
+        for each in (parts.lists, parts.own, parts.federation):
+            await each.tick(clock.now())
         await _loops(stack, parts)
         server = await _listeners(stack, parts)
         if settings.health is not None:
@@ -194,7 +199,10 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         database, leaves, instances, changes, metrics, node_ttl=settings.lives.node, verifiers=platforms.verifiers
     )
     personal = Personal(database, settings.trust_domain, settings.confirm_grace)
-    for source in (rules, authority, lists):
+    federation = Federation(
+        database=database, authority=authority, endpoints=[one.endpoint() for one in settings.federation]
+    )
+    for source in (rules, authority, lists, federation):
         source.subscribe(changes.notify)
     return _Parts(
         settings=settings,
@@ -223,6 +231,8 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
             started=clock.now(),
         ),
         own=OwnSvid(leaves, settings.lives.node, lambda: lists.revocations),
+        federation=federation,
+        followers=followers(federation, metrics, clock),
     )
 
 
@@ -248,6 +258,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         rules=parts.rules,
         authority=parts.authority,
         lists=parts.lists,
+        federation=parts.federation,
     )
     for name, tick, every, wake in (
         ("rotation", parts.rotation.tick, 2.0, reload),
@@ -257,6 +268,8 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         ("instances", parts.instances.tick, 1.0, None),
         ("task identities", parts.task_identities.tick, 1.0, None),
         ("direct", parts.direct.tick, 2.0, None),
+        ("foreign bundles", parts.federation.tick, 2.0, parts.federation.changed),
+        *(("bundle endpoint", one.tick, 1.0, one.wake) for one in parts.followers),
         ("node checks", parts.node_checks.tick, 10.0, None),
         ("beat", parts.changes.beat, parts.settings.beat.total_seconds(), None),
         ("gauges", gauges.tick, 5.0, None),
@@ -283,14 +296,14 @@ async def _bells(stack: AsyncExitStack, parts: _Parts) -> Wake:
 
 async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
     """Everything that can be asked."""
-    settings, clock, metrics = parts.settings, parts.clock, parts.metrics
-    most, listeners = settings.limits.connections, 1 if settings.public is None else 2
+    settings, clock = parts.settings, parts.clock
     node_api = NodeApi(
         admission=parts.admission,
         workloads=parts.workloads,
         instances=parts.instances,
         leaves=parts.leaves,
         lists=parts.lists,
+        federation=parts.federation,
         changes=parts.changes,
         clock=clock,
         beat=settings.beat,
@@ -308,20 +321,11 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
             (*node_api.methods(), *task_api.methods()),
             host=settings.listen.host,
             port=settings.listen.port,
-            ssl=_tls(parts, "h2"),
-            options=grpc.Options(metrics=metrics, crowd=Crowd(most, listeners=listeners, metrics=metrics)),
+            ssl=_tls(parts),
+            options=grpc.Options(metrics=parts.metrics, crowd=_crowd(parts)),
         )
     )
-    public = None
-    if settings.public is not None:
-        routes = PublicApi(parts.authority, parts.lists, clock).routes()
-        if settings.direct:
-            routes += DirectApi(parts.direct, clock).routes()
-        app, where = web.application(routes, metrics=metrics), settings.public
-        crowd = Crowd(most, listeners=listeners, metrics=metrics)
-        public = await stack.enter_async_context(
-            web.listen(app, host=where.host, port=where.port, ssl=_tls(parts, "http/1.1"), crowd=crowd)
-        )
+    public, public_web = await _public(stack, parts)
     await _admin(stack, parts)
     return Server(
         address=address,
@@ -329,8 +333,35 @@ async def _listeners(stack: AsyncExitStack, parts: _Parts) -> Server:
         trust_domain=settings.trust_domain,
         warnings=(*parts.authority.warnings, *parts.rules.current.warnings),
         public_address=public,
+        web_address=public_web,
         _parts=parts,
     )
+
+
+async def _public(stack: AsyncExitStack, parts: _Parts) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+    """What anybody may read, where the settings want it: with the server's own SVID, and as a web server."""
+    settings, where, web_where = parts.settings, parts.settings.public, parts.settings.public_web
+    routes = PublicApi(parts.authority, parts.lists, parts.clock).routes()
+
+    async def listen(at: Listen, material: Callable[[], TlsMaterial], *more: web.Route) -> tuple[str, int]:
+        app = web.application((*routes, *more), metrics=parts.metrics)
+        context = public_context(material, on_refusal=_refused(parts), alpn=["http/1.1"])
+        return await stack.enter_async_context(
+            web.listen(app, host=at.host, port=at.port, ssl=context, crowd=_crowd(parts))
+        )
+
+    more = DirectApi(parts.direct, parts.clock).routes() if settings.direct else ()
+    found = None if where is None else await listen(where, parts.own.material, *more)
+    if web_where is None:
+        return found, None
+    return found, await listen(web_where, WebCertificate(web_where.certificate, web_where.key).material)
+
+
+def _crowd(parts: _Parts) -> Crowd:
+    """The places of one listener that strangers reach."""
+    settings = parts.settings
+    listeners = 1 + sum(one is not None for one in (settings.public, settings.public_web))
+    return Crowd(settings.limits.connections, listeners=listeners, metrics=parts.metrics)
 
 
 async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
@@ -343,6 +374,8 @@ async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
         lists=parts.lists,
         database=parts.database,
         risks=Risks(parts.database, parts.metrics),
+        federation=parts.federation,
+        followers=parts.followers,
         clock=parts.clock,
     )
     path, more = parts.settings.admin_socket, parts.settings.admin_uids
@@ -352,7 +385,7 @@ async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
     await stack.enter_async_context(web.listen_unix(app, path, mode=mode, allow_uids={os.getuid(), *more}))
 
 
-def _tls(parts: _Parts, protocol: str) -> ssl.SSLContext:
+def _tls(parts: _Parts) -> ssl.SSLContext:
     def judge(chain: Sequence[bytes]) -> X509Peer:
         now = parts.clock.now()
         peer = verify(chain, BundleSet.of(parts.authority.bundle(now)), now)
@@ -360,9 +393,13 @@ def _tls(parts: _Parts, protocol: str) -> ssl.SSLContext:
             check_not_revoked(peer.chain, peer.id, parts.lists.revocations)
         return peer
 
+    return server_context(parts.own.material, judge, on_refusal=_refused(parts), client_certificate=False, alpn=["h2"])
+
+
+def _refused(parts: _Parts) -> OnRefusal:
     def refused(problem: Problem) -> None:
         reason = problem.code if problem.code in _REFUSED else "other"
         parts.metrics.count("sojourn_handshakes_refused_total", reason=reason)
         _log.warning("handshake refused", error=problem)
 
-    return server_context(parts.own.material, judge, on_refusal=refused, client_certificate=False, alpn=[protocol])
+    return refused

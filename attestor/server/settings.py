@@ -20,6 +20,8 @@ from attestor.rules.owner import Owner, parse_name
 from attestor.rules.owner import Path as OwnerPath
 from attestor.rules.read import ConditionField, Terms
 from attestor.rules.template import Template
+from attestor.server.federation.domains import MOST_DOMAINS
+from attestor.server.federation.settings import FederatedDomain
 from ca.authority import AuthoritySettings
 from ca.authority.settings import MAIN_SERVER, SHARE
 from ca.authority.upstream import FileKey, RootKey, TokenRootKey, Upstream
@@ -177,6 +179,13 @@ class RuleOwner(Settings):
         )
 
 
+class PublicWeb(Listen):
+    """An address with the certificate of a public CA; both files are read again when they change."""
+
+    certificate: Path
+    key: Path
+
+
 class ServerSettings(Settings):
     """A whole attestor server."""
 
@@ -214,7 +223,12 @@ class ServerSettings(Settings):
     """For how long the identity of a task is renewed after the broker last said that the task lives."""
     health: Listen | None = None
     public: Listen | None = None
-    """Where the bundle is published over TLS with the server's own SVID."""
+    """Where the bundle is published over TLS with the server's own SVID (`https_spiffe`)."""
+    public_web: PublicWeb | None = None
+    """Where it is published as any web server would (`https_web`)."""
+    jwt_issuer: str = ""
+    """The `iss` of JWT-SVIDs: an address at which others find the discovery document of `public_web`."""
+    federation: Annotated[tuple[FederatedDomain, ...], Field(max_length=MOST_DOMAINS)] = ()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -226,6 +240,7 @@ class ServerSettings(Settings):
         if len(set(names)) != len(names):
             raise ValueError("two of `rule_owners` have the same name")
         self._check_platforms()
+        self._check_federation()
         try:
             self.authority()
         except Malformed as error:
@@ -254,6 +269,21 @@ class ServerSettings(Settings):
         if self.direct and (self.public is None or not (self.clusters or self.issuers)):
             raise ValueError("`direct` needs `public`, and one of `clusters` or `issuers`")
 
+    def _check_federation(self) -> None:
+        named = [one.trust_domain for one in self.federation]
+        if len(set(named)) != len(named):
+            raise ValueError("`federation` names a trust domain twice")
+        if self.trust_domain in named:
+            raise ValueError("`federation` names our own trust domain: expected foreign ones")
+        for one in self.federation:
+            if one.spiffe_id is not None and one.bundle is None:
+                known = {self.trust_domain, *named}
+                if one.spiffe_id.trust_domain not in known:
+                    raise ValueError(
+                        f"the endpoint of `{one.trust_domain}` needs `bundle`: nothing else names the bundle of"
+                        f" `{one.spiffe_id.trust_domain}`"
+                    )
+
     def authority(self) -> AuthoritySettings:
         """What the authority is told. Raises Malformed."""
         return AuthoritySettings(
@@ -266,6 +296,7 @@ class ServerSettings(Settings):
             refresh_hint=self.lives.bundle_refresh,
             propagation=self.lives.propagation,
             patience=max(self.lives.propagation, self.lives.bundle_refresh),
+            jwt_issuer=self.jwt_issuer,
         )
 
     def terms(self) -> Terms:

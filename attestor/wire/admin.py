@@ -194,6 +194,37 @@ class AuthorityList(Body):
     warnings: list[str]
 
 
+class FederatedView(Body):
+    """A foreign trust domain; `given_on` says whether identities that federate with it are shown its bundle."""
+
+    trust_domain: str
+    source: str
+    url: str | None
+    profile: str | None
+    spiffe_id: str | None
+    given_on: bool
+    sequence: int | None
+    x509_authorities: int
+    jwt_authorities: int
+    wit_authorities: int
+    fetched_at: str | None
+    due_at: str | None
+    failures: int
+    trouble: str
+
+
+class FederationList(Body):
+    """`GET /v1/federation`, and what each change of it answers."""
+
+    domains: list[FederatedView]
+
+
+class BundleRequest(Body):
+    """`POST /v1/federation/{id}`: a bundle in the SPIFFE form, as the text it is."""
+
+    document: Annotated[str, Field(max_length=1024 * 1024)]
+
+
 class RotateRequest(Body):
     """`POST /v1/authorities/rotate`; `at_once` does not wait until peers were told of the new key."""
 

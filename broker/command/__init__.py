@@ -44,6 +44,9 @@ COMMANDS: Mapping[str, Entry] = {
     "node": Entry("attestor.command.node:node", "List nodes, send them away, ban them; show what was refused."),
     "token": Entry("attestor.command.token:token", "Create a join token for a node."),
     "ca": Entry("attestor.command.ca:ca", "Show, rotate, taint and revoke the keys that sign identities."),
+    "bundle": Entry(
+        "attestor.command.bundle:bundle", "Show our trust domain's bundle; show, set and delete foreign ones."
+    ),
     "config": Entry("broker.command.config:config", "Check a settings file."),
     "server": Entry("attestor.command.server:server", "Run the attestor server alone."),
     "node-agent": Entry("attestor.command.node_agent:node_agent", "Run the node agent alone."),

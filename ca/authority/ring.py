@@ -148,6 +148,7 @@ class Ring:
             subject=b"" if authority.certificate is None else subject(authority.certificate),
             organisation=self.settings.organisation,
             country=self.settings.country,
+            jwt_issuer=self.settings.jwt_issuer,
         )
 
     def subscribe(self, callback: Callable[[], object]) -> Callable[[], None]:

@@ -19,6 +19,7 @@ SHARE = 6
 _LONGEST_ORGANISATION = 64  # RFC 5280, ub-organization-name
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _SERVER = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
+_ISSUER = re.compile(r"https://[a-z0-9.-]{1,253}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]{1,100}){0,10}")
 _ADDRESS = re.compile(r"(?:.*\.)?[0-9]+")
 
 
@@ -28,7 +29,8 @@ class AuthoritySettings:
 
     `server` names this server among those over one store; it must stay the same, because its keys hang on it. Peers are
     told of a new authority for at least `propagation` before it signs; when another server does not say that it has
-    told them as well, for `patience`.
+    told them as well, for `patience`. `jwt_issuer` is the `iss` of JWT-SVIDs, an `https` address; empty: they have
+    none.
     """
 
     trust_domain: TrustDomain
@@ -43,6 +45,7 @@ class AuthoritySettings:
     patience: timedelta = timedelta(minutes=5)
     organisation: str = "Sojourn"
     country: str = ""
+    jwt_issuer: str = ""
 
     def __post_init__(self) -> None:
         shares = (("root_ttl", "ca_ttl"), ("ca_ttl", "x509_ttl"), ("ca_ttl", "jwt_ttl"), ("ca_ttl", "wit_ttl"))
@@ -60,6 +63,8 @@ class AuthoritySettings:
             raise Malformed(
                 f"`organisation` can't be used: expected up to {_LONGEST_ORGANISATION} printable characters"
             )
+        if self.jwt_issuer and not _ISSUER.fullmatch(self.jwt_issuer):
+            raise Malformed("`jwt_issuer` can't be used: expected `https://host`, perhaps a port and a plain path")
         if self.country and not _COUNTRY.fullmatch(self.country):
             raise Malformed("`country` can't be used: expected two upper-case letters, as in ISO 3166")
 

@@ -74,9 +74,15 @@ def claims_its_instance(case: JwtCase) -> str | None:
     return instance_form(case.prepared)
 
 
+def names_its_issuer(case: JwtCase) -> str | None:
+    """`iss` is what the settings say, and absent when they say nothing."""
+    found = case.claims.get("iss")
+    return None if found == (case.issuer.jwt_issuer or None) else "has another `iss` than the settings name"
+
+
 def has_no_other_claim(case: JwtCase) -> str | None:
     """Nothing that changes fast or that others might read as authority."""
-    other = set(case.claims) - {"sub", "aud", "iat", "exp", "jti", INSTANCE_CLAIM}
+    other = set(case.claims) - {"sub", "aud", "iat", "exp", "jti", "iss", INSTANCE_CLAIM}
     return f"has the claim `{ascii(min(other)[:80])[1:-1]}`, which is not in its profile" if other else None
 
 
@@ -105,6 +111,7 @@ JWT_RULES: tuple[tuple[str, JwtRule], ...] = (
     ("JWT-SVID, 3.3", expires_in_time),
     ("RFC 7519, 4.1.7", has_its_number),
     ("sojourn, instance", claims_its_instance),
+    ("RFC 7519, 4.1.1", names_its_issuer),
     ("JWT-SVID, 3", has_no_other_claim),
 )
 

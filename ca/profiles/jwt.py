@@ -1,7 +1,8 @@
 """The JWT-SVID profile (JWT-SVID.md 2 and 3): ES256, `kid` always set, nothing in the header that the standard forbids.
 
-The claims are `sub`, `aud` (always a list), `iat`, `exp`, `jti`, and the attested instance under a name that can't
-collide with anybody's. There is no `nbf`: the standard does not ask for one and validators differ about it.
+The claims are `sub`, `aud` (always a list), `iat`, `exp`, `jti`, `iss` where the settings name one, and the attested
+instance under a name that can't collide with anybody's. There is no `nbf`: the standard does not ask for one and
+validators differ about it.
 
 joserfc signs only with a private key it can hold, and ours may live in a token. So the signing input is put together
 here from joserfc's own pieces, the authority has it signed as bytes, and `compact` turns the DER signature into the
@@ -56,6 +57,8 @@ def prepare(request: JwtRequest, issuer: Issuer, now: datetime) -> Prepared:
         "exp": jose.seconds(expires),
         "jti": f"{serial:032x}",
     }
+    if issuer.jwt_issuer:
+        claims["iss"] = issuer.jwt_issuer
     if request.instance is not None:
         claims[INSTANCE_CLAIM] = request.instance
     return Prepared(

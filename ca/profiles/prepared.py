@@ -34,7 +34,7 @@ class Issuer:
     """What a profile must know of the authority that will sign.
 
     `subject` is the DER of its name, empty for a JWT key; `organisation` and `country` begin the subject of every
-    X.509 leaf, either may be empty.
+    X.509 leaf, either may be empty. `jwt_issuer` is the `iss` of JWT-SVIDs; empty: they have none.
     """
 
     trust_domain: TrustDomain
@@ -44,6 +44,7 @@ class Issuer:
     subject: bytes = b""
     organisation: str = ""
     country: str = ""
+    jwt_issuer: str = ""
 
 
 MAKER = object()

@@ -19,7 +19,7 @@ import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ca.errors import Malformed, Unavailable
+from ca.runtime.ciphers import CIPHERS
 
 DEADLINE = 10.0
 """Seconds for a whole request, its redirects included."""
@@ -50,7 +51,8 @@ class Trust:
 
     `ca_file` holds PEM certificates; without one the system's roots count. `server_name` is the name its certificate
     must have, when that is not the one dialled; `check_name=False` takes any certificate of those CAs, whatever it
-    names. `certificate` and `key` are PEM files to show.
+    names. `certificate` and `key` are PEM files to show. `context` makes a context that knows by itself whom to let
+    answer, for each connection; then nothing else here counts.
     """
 
     ca_file: Path | None = None
@@ -58,6 +60,7 @@ class Trust:
     check_name: bool = True
     certificate: Path | None = None
     key: Path | None = None
+    context: Callable[[], ssl.SSLContext] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,8 @@ class Fetcher:
     def _tls(self) -> ssl.SSLContext:
         """A context of the files as they are now. Raises Unavailable."""
         trust = self._trust
+        if trust.context is not None:
+            return trust.context()
         mark = tuple(_mark(path) for path in (trust.ca_file, trust.certificate, trust.key))
         if self._context is None or self._context[0] != mark:
             self._context = (mark, _tls_context(trust))
@@ -265,6 +270,7 @@ def _tls_context(trust: Trust) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(trust.ca_file) if trust.ca_file else None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(CIPHERS)
         context.check_hostname = trust.check_name
         if trust.certificate is not None:
             context.load_cert_chain(trust.certificate, trust.key)

@@ -310,7 +310,7 @@ def _check_uid(request: web.Request) -> None:
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "sojourn"
     if REQUEST_ID in request:

@@ -107,6 +107,11 @@ def of_jwt_key(key_id: str, key: PublicKey) -> dict[str, Any]:
     return {**_numbers(key), "use": JWT_USE, "kid": key_id}
 
 
+def of_openid_key(key_id: str, key: PublicKey) -> dict[str, Any]:
+    """The same key as OpenID Connect has it: `use` is `sig`, and the algorithm is said."""
+    return {**_numbers(key), "use": "sig", "alg": algorithms_of(key)[0], "kid": key_id}
+
+
 def of_wit_key(key_id: str, key: PublicKey) -> dict[str, Any]:
     """The element of a key that signs WIT-SVIDs."""
     return {**_numbers(key), "use": WIT_USE, "kid": key_id}

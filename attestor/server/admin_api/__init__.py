@@ -6,15 +6,18 @@ One file for each noun; each has `routes()`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attestor.server.admin_api.authorities import Authorities
+from attestor.server.admin_api.federation import FederationVerbs
 from attestor.server.admin_api.instances import InstanceList
 from attestor.server.admin_api.nodes import Nodes
 from attestor.server.admin_api.revocations import RevocationVerbs
 from attestor.server.admin_api.risks import RiskList
 from attestor.server.admin_api.rules import Rules
 from attestor.server.admission import Admission
+from attestor.server.federation import Federation, Follower
 from attestor.server.instances import Instances
 from attestor.server.revocation import Revocations
 from attestor.server.risks import Risks
@@ -39,6 +42,8 @@ class AdminApi:
     lists: Lists
     database: Database
     risks: Risks
+    federation: Federation
+    followers: Sequence[Follower]
     clock: Clock
 
     def routes(self) -> tuple[Route, ...]:
@@ -52,5 +57,6 @@ class AdminApi:
                 revocations=Revocations(database, self.instances), lists=self.lists, authority=authority, clock=clock
             ).routes(),
             *RiskList(self.risks).routes(),
+            *FederationVerbs(federation=self.federation, followers=self.followers, clock=clock).routes(),
             *InstanceList(authority=authority, database=database, clock=clock).routes(),
         )

@@ -73,6 +73,11 @@ class Workloads:
         """Of the rules in force."""
         return self._rules.current.version
 
+    def federates_with(self, node: Node) -> frozenset[str]:
+        """The foreign trust domains any rule names that holds on the node; `*`: every one."""
+        rules = [one for one in self._rules.evaluation.federating if one.holds_on(node.selectors)]
+        return frozenset(domain for rule in rules for domain in rule.federates_with)
+
     async def resolve(
         self, node: Node, attestations: Sequence[Attestation], *, explain: bool = False
     ) -> tuple[list[Entitlement], str]:
