@@ -43,7 +43,6 @@ from attestor.server.token_keys import TokenKeys
 from attestor.server.web_certificate import WebCertificate
 from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
-from ca.authority.upstream import Upstream
 from ca.errors import Problem
 from ca.keys import open_key_store
 from ca.keys.protocol import KeyStore
@@ -135,7 +134,13 @@ async def serve(
         database = await stack.enter_async_context(open_database(settings.database, metrics=metrics))
         await migrate(database, "attestor.server", MIGRATIONS)
         authority = await stack.enter_async_context(
-            open_authority(settings.authority(), database, await _key_store(settings), clock, _upstream(settings))
+            open_authority(
+                settings.authority(),
+                database,
+                await _key_store(settings),
+                clock,
+                settings.upstream and settings.upstream.upstream(),
+            )
         )
         platforms = await stack.enter_async_context(open_platforms(settings, clock, metrics))
         parts = _assemble(settings, clock, metrics, database, authority, rules, platforms)
@@ -152,10 +157,6 @@ async def serve(
         _log.info("attestor server ready", address=server.address, trust_domain=str(server.trust_domain))
         yield server
         part.waiting("its stop")
-
-
-def _upstream(settings: ServerSettings) -> Upstream | None:
-    return None if settings.upstream is None else settings.upstream.upstream()
 
 
 async def _key_store(settings: ServerSettings) -> KeyStore:
@@ -360,8 +361,7 @@ async def _public(stack: AsyncExitStack, parts: _Parts) -> tuple[tuple[str, int]
 def _crowd(parts: _Parts) -> Crowd:
     """The places of one listener that strangers reach."""
     settings = parts.settings
-    listeners = 1 + sum(one is not None for one in (settings.public, settings.public_web))
-    return Crowd(settings.limits.connections, listeners=listeners, metrics=parts.metrics)
+    return Crowd(settings.limits.connections, listeners=settings.listeners, metrics=parts.metrics)
 
 
 async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:

@@ -254,6 +254,11 @@ class ServerSettings(Settings):
         """What this server is called in the store: `name`, else the host's name; alone over SQLite always the same."""
         return MAIN_SERVER if self.database.startswith("sqlite:") else self.name or socket.gethostname().lower()
 
+    @property
+    def listeners(self) -> int:
+        """How many there are that strangers reach."""
+        return 1 + sum(one is not None for one in (self.public, self.public_web))
+
     def _check_platforms(self) -> None:
         for name, named in (
             ("clusters", [one.name for one in self.clusters]),

@@ -74,7 +74,7 @@ def claims_its_instance(case: JwtCase) -> str | None:
     return instance_form(case.prepared)
 
 
-def names_its_issuer(case: JwtCase) -> str | None:
+def has_its_issuer(case: JwtCase) -> str | None:
     """`iss` is what the settings say, and absent when they say nothing."""
     found = case.claims.get("iss")
     return None if found == (case.issuer.jwt_issuer or None) else "has another `iss` than the settings name"
@@ -111,7 +111,7 @@ JWT_RULES: tuple[tuple[str, JwtRule], ...] = (
     ("JWT-SVID, 3.3", expires_in_time),
     ("RFC 7519, 4.1.7", has_its_number),
     ("sojourn, instance", claims_its_instance),
-    ("RFC 7519, 4.1.1", names_its_issuer),
+    ("RFC 7519, 4.1.1", has_its_issuer),
     ("JWT-SVID, 3", has_no_other_claim),
 )
 

@@ -309,8 +309,8 @@ TOKENS: dict[str, Callable[[], Case]] = {
         changed(with_claim("me"), instance="me"),
         ROOT,
     ),
-    "names_its_issuer: none": lambda: ("another `iss`", recoded(iss="https://other.example"), ROOT),
-    "names_its_issuer: missing": lambda: ("another `iss`", TOKEN, replace(ROOT, jwt_issuer="https://ours.example")),
+    "has_its_issuer: other": lambda: ("another `iss`", recoded(iss="https://other.example"), ROOT),
+    "has_its_issuer: none": lambda: ("another `iss`", TOKEN, replace(ROOT, jwt_issuer="https://ours.example")),
     "has_no_other_claim": lambda: ("the claim `scope`", recoded(scope="admin"), ROOT),
 }
 BAD = {**EVERY, **LEAVES, **AUTHORITIES, **TOKENS}
