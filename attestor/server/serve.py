@@ -133,15 +133,8 @@ async def serve(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database, metrics=metrics))
         await migrate(database, "attestor.server", MIGRATIONS)
-        authority = await stack.enter_async_context(
-            open_authority(
-                settings.authority(),
-                database,
-                await _key_store(settings),
-                clock,
-                settings.upstream and settings.upstream.upstream(),
-            )
-        )
+        keys, root = await _key_store(settings), settings.upstream and settings.upstream.upstream()
+        authority = await stack.enter_async_context(open_authority(settings.authority(), database, keys, clock, root))
         platforms = await stack.enter_async_context(open_platforms(settings, clock, metrics))
         parts = _assemble(settings, clock, metrics, database, authority, rules, platforms)
         await _until_it_signs(parts, part)
@@ -360,8 +353,7 @@ async def _public(stack: AsyncExitStack, parts: _Parts) -> tuple[tuple[str, int]
 
 def _crowd(parts: _Parts) -> Crowd:
     """The places of one listener that strangers reach."""
-    settings = parts.settings
-    return Crowd(settings.limits.connections, listeners=settings.listeners, metrics=parts.metrics)
+    return Crowd(parts.settings.limits.connections, listeners=parts.settings.listeners, metrics=parts.metrics)
 
 
 async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
