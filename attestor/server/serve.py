@@ -133,7 +133,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database, metrics=metrics))
         await migrate(database, "attestor.server", MIGRATIONS)
-        keys, root = await _key_store(settings), settings.upstream and settings.upstream.upstream()
+        keys, root = await _key_store(settings), settings.upstream.upstream() if settings.upstream else None
         authority = await stack.enter_async_context(open_authority(settings.authority(), database, keys, clock, root))
         platforms = await stack.enter_async_context(open_platforms(settings, clock, metrics))
         parts = _assemble(settings, clock, metrics, database, authority, rules, platforms)
