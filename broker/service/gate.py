@@ -25,7 +25,7 @@ from broker.model.role import Role
 from broker.model.task import USABLE, Task
 from broker.policy.decide import Facts, decide
 from broker.policy.source import PolicyHolder
-from broker.service.proofs import Asked, Proofs, not_yours
+from broker.service.proofs import Asked, Proofs, acting, not_yours
 from broker.store import receipts, tasks
 from ca.errors import Denied, Malformed, NotFound, Unavailable
 from ca.runtime.database import Transaction
@@ -138,7 +138,7 @@ class Gate:
 
     def decide(self, caller: Workload, chain: Sequence[Task], act: Act, facts: Facts, now: datetime) -> Decision:
         """Ask the policies; count the answer."""
-        decision = decide(self.policies.current, caller, chain, act, facts, now)
+        decision = decide(self.policies.current, acting(caller, chain), chain, act, facts, now)
         self.metrics.count("sojourn_decisions_total", effect=str(decision.effect))
         return decision
 
@@ -148,6 +148,7 @@ class Gate:
         Raises:
             Refused: denied; the denial is durable before this is raised.
         """
+        caller = acting(caller, chain)
         decision = self.decide(caller, chain, act, facts, now)
         if not decision.permits:
             await self.record_denial(caller, chain[-1] if chain else None, act, decision)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from attestor.wire.task_identity import TASK_PATH
 from broker.model.caller import Caller, Operator, Verb, Workload
 from broker.model.ids import TaskId
 from broker.model.task import Task
@@ -65,13 +67,15 @@ class Proofs:
         return proof.verify(header, asked.shown.method, asked.shown.path, asked.now)
 
     def demand(self, asked: Asked, task: Task, shown: proof.Proof | None) -> None:
-        """Let the caller through if it proves `task`, by its instance or by `shown`, which is good once.
+        """Let the caller through if it proves `task`: by its instance, the task's identity, or `shown`, good once.
 
         Raises:
             NotFound: it does not; it learns nothing about whether the task exists.
             Unauthenticated: its own proof was shown before.
         """
         caller = asked.workload
+        if caller.id.path.startswith(TASK_PATH) and not is_own_identity(caller, task):
+            raise not_yours(task.id)  # it was given for one task, and speaks for no other of the same process
         if task.instance is not None and caller.instance == task.instance:
             if caller.id.trust_domain == task.owner.trust_domain:
                 return
@@ -99,6 +103,18 @@ class Proofs:
             self._seen[key] = {name: until for name, until in seen.items() if until >= now}
             if not self._seen[key]:
                 del self._seen[key]
+
+
+def is_own_identity(caller: Workload, task: Task) -> bool:
+    """Whether the caller shows the task's own identity (`broker/engines/svid.py`)."""
+    return caller.id == task.owner.trust_domain.member(TASK_PATH + task.id)
+
+
+def acting(caller: Workload, chain: Sequence[Task]) -> Workload:
+    """Who decides under which name: whoever shows the task's own identity acts as its owner."""
+    if chain and is_own_identity(caller, chain[-1]):
+        return replace(caller, id=chain[-1].owner)
+    return caller
 
 
 def not_yours(task: TaskId) -> NotFound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from secrets import token_hex
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from broker.model.caller import ALL_VERBS, Operator, Workload
-from broker.service.proofs import Asked, Proofs, Shown
+from broker.model.ids import TaskId
+from broker.service.proofs import Asked, Proofs, Shown, acting
 from broker.wire.proof import FRESH, Proof, mint, new_key
 from ca.errors import Denied, Exhausted, NotFound, Unauthenticated
 from fakes.nouns import BILLING, INSTANCE, NOW, task
@@ -95,3 +97,17 @@ def test_an_operator_proves_nothing() -> None:
     )
     with pytest.raises(Denied):
         Proofs().demand(request, KEYED, None)
+
+
+def test_a_task_s_own_identity_proves_that_task_and_no_other_of_its_process() -> None:
+    """Traps 17: what was given for one task speaks for it, as its owner, and for nothing beside it."""
+    one, other = task(instance=INSTANCE), task(instance=INSTANCE)
+    own = one.owner.trust_domain.member(f"/task/{one.id}")
+    Proofs().demand(asked(id=own, instance=INSTANCE), one, None)
+    assert acting(asked(id=own, instance=INSTANCE).workload, [one]).id == one.owner
+    with pytest.raises(NotFound):
+        Proofs().demand(asked(id=own, instance="f" * 32), one, None)
+    beside = replace(other, id=TaskId("t" + "9" * 26))
+    with pytest.raises(NotFound):
+        Proofs().demand(asked(id=own, instance=INSTANCE), beside, None)
+    assert acting(asked(id=own, instance=INSTANCE).workload, [beside]).id == own
