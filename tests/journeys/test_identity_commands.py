@@ -28,8 +28,8 @@ rules:
     spiffe_id: /nobody
 """
 _OWN = f"spiffe://{TRUST_DOMAIN}/journey"
-_HANGS_UP = "import signal; signal.signal(1, lambda *_: print('told', flush=True)); print('ready', flush=True)\n"
-_HANGS_UP += "while True: signal.pause()"
+_HANGS_UP = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {1}); print('ready', flush=True)\n"
+_HANGS_UP += "while signal.sigwait({1}): print('told', flush=True)"
 
 
 def sentence(found: Finished, code: int) -> str:

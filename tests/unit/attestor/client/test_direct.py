@@ -146,4 +146,5 @@ async def test_the_command_writes_files(tmp_path: Path) -> None:
         said += ["--platform", "prod", "--token-file", one.token.token_file, "--once"]
         result = await invoke("svid", "direct", tmp_path / "out", *said)
         assert result.exit_code == 0, result.output
-        assert {path.name for path in (tmp_path / "out" / "current").iterdir()} == {"svid.pem", "key.pem", "bundle.pem"}
+        found = {path.name for path in (tmp_path / "out" / "current").iterdir()}
+        assert found == {"svid.pem", "key.pem", "combined.pem", "bundle.pem"}

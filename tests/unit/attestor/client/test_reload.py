@@ -16,8 +16,8 @@ from ca.errors import Denied, Malformed, NotFound, Unavailable
 from ca.runtime.clock import SystemClock
 from journeys.processes import Running, started
 
-_HANGS_UP = "import signal; signal.signal(1, lambda *_: print('told', flush=True)); print('ready', flush=True)\n"
-_HANGS_UP += "while True: signal.pause()"
+_HANGS_UP = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {1}); print('ready', flush=True)\n"
+_HANGS_UP += "while signal.sigwait({1}): print('told', flush=True)"
 HUP = signal.SIGHUP
 
 
