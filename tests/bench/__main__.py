@@ -29,6 +29,7 @@ BENCHES = (
     "streams",
     "revocations",
     "handshakes",
+    "rotation",
 )
 
 

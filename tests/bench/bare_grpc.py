@@ -1,7 +1,8 @@
 """A gRPC server that knows nobody, for `first_svid.py`: `python -m bench.bare_grpc FOLDER`.
 
 `Answer` sends a message made beforehand, as large as ours; `Make` makes a key and signs a leaf for it first, without
-asking who calls and without keeping a record. Both hold the stream, as the Workload API does.
+asking who calls and without keeping a record. Both hold the stream, as the Workload API does. `Hold` sends another such
+message to all of its streams for each line it hears.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from grpclib.server import Server
 
 from attestor._proto import workload_pb2 as pb
 from attestor.instance import new_id
-from bench.knock import BARE_ANSWER, BARE_MAKE
+from bench.knock import BARE_ANSWER, BARE_HOLD, BARE_MAKE
 from bench.process import heard, say
 from ca.authority import Authority, AuthoritySettings
 from ca.keys.memory import MemoryKeyStore
@@ -40,11 +41,16 @@ class Bare:
     def __init__(self, authority: Authority, clock: SystemClock) -> None:
         self._authority, self._clock = authority, clock
         self.made = pb.X509SVIDResponse()
+        self._pushed = asyncio.Event()
 
     def __mapping__(self) -> dict[str, Handler]:
         """As grpclib wants it."""
         shape = (Cardinality.UNARY_STREAM, pb.X509SVIDRequest, pb.X509SVIDResponse)
-        return {BARE_ANSWER: Handler(self._answer, *shape), BARE_MAKE: Handler(self._make, *shape)}
+        return {
+            BARE_ANSWER: Handler(self._answer, *shape),
+            BARE_MAKE: Handler(self._make, *shape),
+            BARE_HOLD: Handler(self._hold, *shape),
+        }
 
     async def make(self) -> pb.X509SVIDResponse:
         """A key, and a leaf for it."""
@@ -72,6 +78,19 @@ class Bare:
         await stream.send_message(self.made)
         await asyncio.Event().wait()
 
+    async def push(self) -> None:
+        """Another message to whoever holds."""
+        self.made = await self.make()
+        self._pushed.set()
+        self._pushed = asyncio.Event()
+
+    async def _hold(self, stream: Any) -> None:
+        await stream.recv_message()
+        while True:
+            pushed = self._pushed
+            await stream.send_message(self.made)
+            await pushed.wait()
+
     async def _make(self, stream: Any) -> None:
         await stream.recv_message()
         await stream.send_message(await self.make())
@@ -90,7 +109,8 @@ async def main(folder: Path) -> None:
         server = Server([bare])
         await server.start(path=str(folder / "bare.sock"))
         say({"socket": str(folder / "bare.sock")})
-        await heard()
+        while await heard() is not None:
+            await bare.push()
 
 
 if __name__ == "__main__":

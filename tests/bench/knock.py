@@ -21,7 +21,7 @@ from attestor.wire.workload import FETCH_X509_SVID, SECURITY_HEADER
 from bench.process import say
 from bench.timing import now
 
-BARE_ANSWER, BARE_MAKE = "/bare.Bare/Answer", "/bare.Bare/Make"
+BARE_ANSWER, BARE_MAKE, BARE_HOLD = "/bare.Bare/Answer", "/bare.Bare/Make", "/bare.Bare/Hold"
 METHODS = {"ours": FETCH_X509_SVID, "answer": BARE_ANSWER, "make": BARE_MAKE}
 
 
