@@ -147,7 +147,10 @@ def _tell(console: Console, found: Any, *, pem: bool) -> None:
 
     if pem:
         text = "".join(one.public_bytes(Encoding.PEM).decode() for one in found.x509_authorities)
-        console.result({"pem": text}, text.rstrip("\n"))
+        if console.json:
+            console.result({"pem": text})
+        else:
+            click.echo(text, nl=False)
         return
     sequence = "-" if found.sequence is None else str(found.sequence)
     console.say("trust domain  ", str(found.trust_domain))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from attestor.server.federation.settings import FederatedDomain
 from attestor.server.serve import Server
 from attestor.server.settings import PublicWeb, ServerSettings
 from attestor.server.web_certificate import WebCertificate
+from attestor.wire.trust_bundle import read_bundle
 from ca.errors import Conflict, Malformed, Unavailable
 from ca.runtime.ciphers import CIPHERS
 from ca.runtime.settings import BadSettings, loads
@@ -32,6 +34,7 @@ from fakes.identity_side import CLOCK, RULES, address, both, server
 from fakes.pki import TestAuthority
 from fakes.web_pki import WebAuthority
 
+ROOT = Path(__file__).resolve().parents[3]
 PARTNER = TrustDomain.parse("partner.test")
 ISSUER = "https://identity.partner.test"
 
@@ -314,3 +317,16 @@ async def test_a_redirect_is_followed_and_held_to_the_same(tmp_path: Path) -> No
     with pytest.raises(Malformed, match="no `keys`"):
         await ask("/junk")
     await runner.cleanup()
+
+
+@pytest.mark.parametrize("form", ["--json", "--pem"])
+async def test_what_the_command_prints_is_a_bundle_a_node_agent_takes(tmp_path: Path, form: str) -> None:
+    """In either form; the commands of the chart's notes hand it over."""
+    pipe = asyncio.subprocess.PIPE
+    async with asyncio.timeout(60), server(tmp_path) as ours:
+        words = ("-m", "broker", "bundle", "show", form, "--socket", str(ours.admin_socket))
+        process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=pipe, cwd=ROOT)
+        printed, _ = await process.communicate()
+        (tmp_path / "bundle").write_bytes(printed)
+        assert process.returncode == 0
+        assert len(read_bundle(tmp_path / "bundle", ours.trust_domain).x509_authorities) == 1
