@@ -300,7 +300,8 @@ class Upstream:
         changed, own = bundles != self.bundles, bundles.get(self._address.trust_domain)
         if own is None:
             raise Malformed("the attestor server sent no bundle of its own trust domain")
-        if changed or update.withdrawn_authorities != self.withdrawn:
+        # Only the keys of our own domain sign tokens: a federated one must not have them signed anew.
+        if own != self.bundles.get(own.trust_domain) or update.withdrawn_authorities != self.withdrawn:
             self._holdings.forget_tokens()
         # A node admitted under another name has other rules of the same version.
         admission_id = self._identity.svid.instance if self._identity else None
