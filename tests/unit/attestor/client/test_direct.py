@@ -110,9 +110,9 @@ async def test_a_token_for_somebody_else_is_not_taken(tmp_path: Path) -> None:
         one.project("other")
 
         async def later() -> None:
-            await one.clock.until(lambda: any(isinstance(each, Unauthenticated) for each in told), step=0.1)
+            await one.clock.until(lambda: any(isinstance(each, Unauthenticated) for each in told), step=0.01)
             one.project()
-            await one.clock.until(lambda: bool(opened), step=0.1)
+            await one.clock.until(lambda: bool(opened), step=0.01)
 
         opened: list[str] = []
         async with asyncio.TaskGroup() as group:
@@ -133,7 +133,7 @@ async def test_an_impostor_is_not_shown_the_token(tmp_path: Path) -> None:
 
         async with asyncio.TaskGroup() as group:
             hearing = group.create_task(hear())
-            await right.clock.until(lambda: len(told) > 1, step=0.1)
+            await right.clock.until(lambda: len(told) > 1, step=0.01)
             hearing.cancel()
         assert all(isinstance(each, Unreachable) for each in told)
         assert [asked for asked in impostor.api.requests if asked[0] == "POST"] == []
