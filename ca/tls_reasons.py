@@ -40,11 +40,17 @@ _REASONS: Mapping[str, str] = {
 
 def reason_of(error: ssl.SSLError) -> str:
     """What went wrong, in OpenSSL's words and, where we know it, what to look at."""
-    words = getattr(error, "verify_message", None) or (error.reason or "unknown").lower().replace("_", " ")
+    words = getattr(error, "verify_message", None) or (_named(error) or "unknown").lower().replace("_", " ")
     hint = hint_of(error)
     return words if hint is None else f"{words}; {hint}"
 
 
 def hint_of(error: ssl.SSLError) -> str | None:
     """What to look at; None for what says nothing of who is at the other end."""
-    return _CODES.get(getattr(error, "verify_code", 0)) or _REASONS.get(error.reason or "")
+    return _CODES.get(getattr(error, "verify_code", 0)) or _REASONS.get(_named(error))
+
+
+def _named(error: ssl.SSLError) -> str:
+    """OpenSSL's name of what happened; some versions have none for an end that just closed."""
+    closed = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return error.reason or ("UNEXPECTED_EOF_WHILE_READING" if isinstance(error, closed) else "")

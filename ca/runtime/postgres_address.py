@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from ca.errors import Malformed
 from ca.runtime.secret import Reference
@@ -77,9 +77,9 @@ def parse(url: str) -> Address:
         Malformed: with what was expected. The text is not repeated: somebody may have put a password into it.
     """
     try:
-        parts = urlsplit(url)
-        asked = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        user, secret, where = _authority(parts.netloc)
+        netloc, path, query, fragment = _split(url)
+        asked = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        user, secret, where = _authority(netloc)
         hosts = [_host(one) for one in (asked.get("host") or where).split(",")]
     except ValueError:
         raise Malformed(f"the store's address can't be read: expected {EXPECTED}") from None
@@ -88,8 +88,8 @@ def parse(url: str) -> Address:
     unknown = sorted(asked.keys() - _KEYS)
     if unknown:
         raise Malformed(f"the store's address may say only `{'`, `'.join(sorted(_KEYS))}`, not `{unknown[0][:40]}`")
-    user, database = user or asked.get("user", ""), unquote(parts.path.removeprefix("/"))
-    if not user or not database or "/" in database or parts.fragment:
+    user, database = user or asked.get("user", ""), unquote(path)
+    if not user or not database or "/" in database or fragment:
         raise Malformed(f"the store's address names no user or no database: expected {EXPECTED}")
     return Address(
         hosts=hosts,
@@ -100,6 +100,16 @@ def parse(url: str) -> Address:
         root=_path(asked, "sslrootcert"),
         certificate=_certificate(asked),
     )
+
+
+def _split(url: str) -> tuple[str, str, str, str]:
+    """Authority, path, query and fragment. `urlsplit` takes no bracketed address behind another host any more."""
+    if not url.isprintable():
+        raise ValueError("characters that can't be printed")
+    rest, _, fragment = url.partition("://")[2].partition("#")
+    rest, _, query = rest.partition("?")
+    netloc, _, path = rest.partition("/")
+    return netloc, path, query, fragment
 
 
 def _authority(netloc: str) -> tuple[str, bool, str]:
@@ -114,8 +124,10 @@ def _host(text: str) -> tuple[str, int]:
         return text, 5432
     name, port = text, "5432"
     if text.startswith("["):
-        name, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
+        name, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise ValueError("no address in brackets")
+        name, port = str(ipaddress.IPv6Address(name)), rest.removeprefix(":") or port
     elif ":" in text:
         name, _, port = text.rpartition(":")
     if not name or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:

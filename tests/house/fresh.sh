@@ -26,7 +26,12 @@ mount --rbind /sys "$root/sys" && mount --make-rslave "$root/sys"  # with the cg
 cp -L /etc/resolv.conf "$root/etc/resolv.conf" 2> /dev/null || true
 cp /etc/hosts "$root/etc/hosts"
 cp -r /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
-inside() { chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true "$@"; }
+# Its folder becomes "/" of a mount namespace, as on a machine: whoever enters that namespace later finds the same root.
+inside() {
+    unshare --mount --propagation private sh -c '
+        cd "$1" && shift && mkdir -p old && pivot_root . old && cd / && umount -l /old
+        exec /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true "$@"' sh "$root" "$@"
+}
 
 inside apt-get update -qq
 inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates make python3-venv git > /dev/null

@@ -184,13 +184,16 @@ def combined(current: Path) -> tuple[bytes, bytes]:
 
 
 def through_the_target(current: Path) -> tuple[bytes, bytes]:
-    """Two files of one folder that is opened once."""
-    folder = os.open(current, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        found = [_content(name, folder) for name in ("svid.pem", "key.pem")]
-    finally:
-        os.close(folder)
-    return found[0], found[1]
+    """Two files of one folder that is opened once; whoever was slower than two states opens it anew."""
+    while True:
+        folder = os.open(current, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found = [_content(name, folder) for name in ("svid.pem", "key.pem")]
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(folder)
+        return found[0], found[1]
 
 
 def _content(name: str, folder: int) -> bytes:
