@@ -26,6 +26,7 @@ from broker.api import ROUTES
 from broker.api.door import DOOR, Door
 from broker.api.identify import by_certificate, by_socket, still
 from broker.engines import svid
+from broker.engines.protocol import Lent
 from broker.events.feed import Feed
 from broker.lifecycle import end_task, told
 from broker.lifecycle.configured import Configuration, Configured, open_configured
@@ -123,7 +124,7 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         source = await enter(_identity(settings, clock, readiness))
         observer, link = await _observer(stack, settings, source, database, clock)
         identities = None if link is None else TaskIdentities(link.link)
-        configured = await enter(open_configured(clock))
+        configured = await enter(open_configured(Lent(clock=clock)))
         await configured.become(_wanted(settings, identities))
         gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics)
         feed = await _loops(stack, settings, gate, link)

@@ -9,13 +9,12 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Self, Union, cast
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, create_model
 
-from broker.engines import svid
-from broker.engines.postgres.settings import RoleSettings as PostgresRole
-from broker.engines.postgres.settings import Settings as PostgresTarget
+from broker.engines import ENGINES, INTERNAL, svid
+from broker.engines import load as load_kind
 from broker.model.role import Role
 from broker.model.scope import Sensitivity
 from ca.errors import Malformed
@@ -23,9 +22,6 @@ from ca.runtime.crowd import MOST
 from ca.runtime.database import checked
 from ca.runtime.settings import Duration, Settings, load, parsed_by
 from ca.spiffe.id import SpiffeId
-
-EngineSettings = PostgresTarget
-"""What a target's `engine` may be: one model per kind, told apart by `kind`."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
@@ -72,21 +68,29 @@ class TaskSettings(Settings):
 
 
 class RoleSettings(Settings):
-    """One role of a target; `engine` is what its engine wants to know (`groups`, `secret_kind`, `sessions`)."""
+    """One role of a target; `engine` is what its engine wants to know, in the model of that kind."""
 
     description: str = ""
     sensitivity: Annotated[Sensitivity, parsed_by(Sensitivity.parse)]
     ttl: Duration = timedelta(minutes=10)
     longest: Duration = timedelta(hours=8)
     ack_within: Duration = timedelta(seconds=30)
-    engine: PostgresRole
+    engine: Any
 
 
 class TargetSettings(Settings):
-    """One system secrets are made in."""
+    """One system secrets are made in; which models `engine` and the roles' `engine` are follows from its kind."""
 
-    engine: EngineSettings
+    engine: Any
     roles: Mapping[Name, RoleSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def model_for(cls, tree: Any) -> type[Self]:
+        """The model of the kind that `engine.kind` names. Raises Malformed."""
+        kind = _kind(tree)
+        if kind is None:
+            raise Malformed(_EXPECTED)
+        return cast("type[Self]", TARGETS[kind])
 
     def to_roles(self, target: str) -> Mapping[str, Role]:
         """`target/role` → the role as the rest of the broker knows it."""
@@ -105,6 +109,38 @@ class TargetSettings(Settings):
             for name, said in self.roles.items()
         )
         return {role.full_name: role for role in roles}
+
+
+def _of(kind: str) -> type[TargetSettings]:
+    module = load_kind(kind)
+    role: Any = create_model(f"{kind}_role", __base__=RoleSettings, engine=(module.RoleSettings, ...))
+    roles: Any = (Mapping[Name, role], Field(default_factory=dict))
+    return create_model(f"{kind}_target", __base__=TargetSettings, engine=(module.Settings, ...), roles=roles)
+
+
+TARGETS: Mapping[str, type[TargetSettings]] = {kind: _of(kind) for kind in sorted(ENGINES.keys() - INTERNAL)}
+"""Kind → what the settings of such a target are."""
+
+
+def _kind(value: Any) -> str | None:
+    """Which of `TARGETS` a target is, before it was read."""
+    engine = value.get("engine") if isinstance(value, Mapping) else getattr(value, "engine", None)
+    kind = engine.get("kind", "postgres") if isinstance(engine, Mapping) else getattr(engine, "kind", None)
+    return kind if isinstance(kind, str) and kind in TARGETS else None
+
+
+_EXPECTED = f"expected `engine.kind` to be one of `{'`, `'.join(TARGETS)}`"
+
+
+if TYPE_CHECKING:
+    Target = TargetSettings
+elif len(TARGETS) == 1:
+    (Target,) = TARGETS.values()
+else:
+    Target = Annotated[
+        Union[tuple(Annotated[model, Tag(kind)] for kind, model in TARGETS.items())],  # noqa: UP007 - made at run time
+        Discriminator(_kind, custom_error_type="target_kind", custom_error_message=_EXPECTED.replace("{", "{{")),
+    ]
 
 
 class ConnectionLimits(Settings):
@@ -128,7 +164,7 @@ class BrokerSettings(Settings):
     policies: tuple[Path, ...] = ()
     tasks: TaskSettings = TaskSettings()
     limits: ConnectionLimits = ConnectionLimits()
-    targets: Mapping[Name, TargetSettings] = Field(default_factory=dict)
+    targets: Mapping[Name, Target] = Field(default_factory=dict)
     targets_folder: Path | None = None
     sweep_every: Duration = timedelta(seconds=60)
     reap_every: Duration = timedelta(seconds=1)

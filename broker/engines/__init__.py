@@ -12,7 +12,13 @@ ENGINES: Mapping[str, str] = {
     "postgres": "broker.engines.postgres",
     "svid": "broker.engines.svid",
 }
-"""Kind → module. A module has `Settings` (frozen, with its `kind`) and `open_engine(settings, clock, …)`."""
+"""Kind → module. A module has `Settings` (frozen, with its `kind`), `RoleSettings` and `open_engine(settings, lent)`.
+
+It can be imported without its driver: the file that talks to the target is imported by `open_engine`.
+"""
+
+INTERNAL = frozenset({"svid"})
+"""Kinds no operator configures."""
 
 
 def load(kind: str) -> ModuleType:

@@ -13,6 +13,9 @@ The law of an engine:
 * No secret leaves an engine except in what `create` and `replace` answer; none is sent to a target in clear, none
   stands in an exception.
 * Calls are never cancelled half-way by whoever waits for them (`broker/targets`).
+* `making` says how a create meets a name that is taken. `CREATE_ONLY` refuses it, which is what makes `occupy` certain.
+  `UPSERT` can't: a create that arrives late makes, or makes anew, what it finds, so nothing is certain before that
+  create's own deadline has passed; until then the ending is repeated, and the sweep finds what came after all.
 """
 
 from __future__ import annotations
@@ -20,11 +23,54 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, Role
+from ca.keys.protocol import KeyStore
+from ca.runtime.clock import Clock
 from ca.runtime.secret import Secret
+
+
+class Making(StrEnum):
+    """How a create meets a name that is taken."""
+
+    CREATE_ONLY = "create-only"
+    UPSERT = "upsert"
+
+
+class Vault(Protocol):
+    """What must rest, sealed under a key outside the store: static values, refresh tokens, passwords of a rotation."""
+
+    async def read(self, name: str) -> Secret | None:
+        """The newest version of one value; None when there is none. Raises SealBroken, Unavailable."""
+
+    async def write(self, name: str, value: Secret) -> int:
+        """Write a further version, durable when this answers; its number, from 1. Raises Unavailable."""
+
+    async def forget(self, name: str) -> None:
+        """Remove every version of it. Raises Unavailable."""
+
+
+class Tokens(Protocol):
+    """The broker's own identity as JWT-SVIDs."""
+
+    async def token(self, audience: str) -> Secret:
+        """A JWT-SVID for one audience, fresh enough to be used now. Raises Unavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """What the broker's process lends its engines; what it has none of is None, and an engine that needs it says so.
+
+    `keys` are the broker's own (`ssh-ca`, `postgres-client-ca`, …), never an identity's.
+    """
+
+    clock: Clock
+    vault: Vault | None = None
+    keys: KeyStore | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +113,10 @@ class Engine(Protocol):
     @property
     def kind(self) -> str:
         """The name in `ENGINES`."""
+
+    @property
+    def making(self) -> Making:
+        """How a create meets a name that is taken."""
 
     def plan(self, role: Role, name: str) -> Handle:
         """What would be made for `role` under `name`; pure. Raises Malformed when the role's settings are not ours."""
@@ -134,3 +184,22 @@ class Checkable(Protocol):
 
     async def check(self, roles: Sequence[Role], prefix: str) -> Sequence[Finding]:
         """Look at everything a grant and an ending will need, and prove it with a probe principal."""
+
+
+@runtime_checkable
+class Rotating(Protocol):
+    """The power to change the password of an account that is no principal of ours: a legacy one, or the one we use."""
+
+    async def change_password(self, account: str, password: Secret) -> None:
+        """Let `password` be the only one of `account`; the same again is no error.
+
+        Raises:
+            NotFound: there is no such account.
+            TargetDown, OutcomeUnknown: it is not known which one is in force; `opens` tells.
+        """
+
+    async def opens(self, account: str, password: Secret) -> bool:
+        """Whether `password` logs in as `account`, tried by a login. Raises TargetDown."""
+
+    async def cut_sessions(self, account: str) -> int:
+        """End every session of `account` and look until none is left; how many. Raises NotYet, TargetDown."""

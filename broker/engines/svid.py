@@ -18,13 +18,12 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from attestor.wire.task_identity import LONGEST_LEAF, Grant, Granted
-from broker.engines.protocol import AccessEnded, Issued
+from broker.engines.protocol import AccessEnded, Issued, Lent, Making
 from broker.errors import NotPossible, OutcomeUnknown, TargetDown
 from broker.model.lease import IDENTITY, Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
 from broker.model.scope import Sensitivity
 from ca.errors import Conflict, Malformed, NotFound, Unavailable
-from ca.runtime.clock import Clock
 
 KIND = IDENTITY
 TARGET = "svid"
@@ -77,7 +76,7 @@ def task_role(task: str, instance: str) -> Role:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, clock: Clock) -> AsyncIterator[Svid]:  # noqa: ARG001 - as all of them
+async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Svid]:  # noqa: ARG001 - as all of them
     """The engine over a link that somebody else holds."""
     yield Svid(settings.identities)
 
@@ -86,6 +85,7 @@ class Svid:
     """Identities of tasks at one attestor server."""
 
     kind = KIND
+    making = Making.CREATE_ONLY
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.engines import load
-from broker.engines.protocol import Checkable, Engine, Finding
+from broker.engines.protocol import Checkable, Engine, Finding, Lent
 from broker.lifecycle.world import World
 from broker.model.role import Role
 from broker.targets.target import Target, open_target
 from ca.errors import NotFound
 from ca.runtime import failpoint
-from ca.runtime.clock import Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,7 @@ class Configuration:
 class Configured:
     """What is configured now; made by `open_configured`."""
 
-    clock: Clock
+    lent: Lent
     _stack: AsyncExitStack = field(repr=False)
     engines: dict[str, Engine] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
@@ -60,7 +59,7 @@ class Configured:
                 fresh[name].plan(role, "sj_00000000_probe")
         for name, engine in fresh.items():
             if name not in self.targets:
-                self.targets[name] = await self._stack.enter_async_context(open_target(name, self.clock))
+                self.targets[name] = await self._stack.enter_async_context(open_target(name, self.lent.clock))
             self.engines[name] = engine
         self.roles.clear()
         for said in wanted.values():
@@ -71,15 +70,15 @@ class Configured:
 
     async def _open(self, said: Configuration) -> Engine:
         module = load(said.engine.kind)
-        engine: Engine = await self._stack.enter_async_context(module.open_engine(said.engine, self.clock))
+        engine: Engine = await self._stack.enter_async_context(module.open_engine(said.engine, self.lent))
         return engine
 
 
 @asynccontextmanager
-async def open_configured(clock: Clock) -> AsyncIterator[Configured]:
+async def open_configured(lent: Lent) -> AsyncIterator[Configured]:
     """Nothing yet; left only when every call under way has ended."""
     async with AsyncExitStack() as stack:
-        yield Configured(clock, stack)
+        yield Configured(lent, stack)
 
 
 async def check(world: World, target: str) -> Sequence[Finding]:

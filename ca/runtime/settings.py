@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -61,6 +61,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
     )
+
+    @classmethod
+    def model_for(cls, tree: Any) -> type[Self]:  # noqa: ARG003 - what others look at
+        """Which model a file holds, told by its plain tree: another one where the kind stands in the file."""
+        return cls
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -126,6 +131,7 @@ SecretReference = Annotated[Reference, PlainValidator(_reference)]
 def _validate(document: Document, model: type[M]) -> M:
     value = {} if document.value is None else document.value
     try:
+        model = model.model_for(value) if issubclass(model, Settings) else model
         # JSON, because in strict mode it may still say a path, an enumeration or a tuple in the only way it can
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from broker.engines.postgres import open_engine
+from broker.engines.protocol import Lent
 from ca.errors import Problem
 from ca.runtime import failpoint
 from ca.runtime.clock import SystemClock
@@ -25,7 +26,7 @@ async def main(folder: Path, room: Room) -> None:
     clock = SystemClock()
     the_role = role(engine="postgres", settings={"groups": [room.groups[0]]})
     async with (
-        open_engine(settings_for(room), clock) as engine,
+        open_engine(settings_for(room), Lent(clock=clock)) as engine,
         living(folder, clock=clock, engine=engine, the_role=the_role, deadline=timedelta(seconds=1)) as house,
     ):
         task = await house.open()

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from broker.engines.postgres import open_engine
+from broker.engines.protocol import Lent
 from broker.model.lease import LeaseState
 from fakes.world import House, living
 from servers.places import PostgresPlace, postgres_place, settings_for
@@ -35,7 +36,7 @@ async def life(folder: Path, place: PostgresPlace) -> AsyncIterator[House]:
     """The next life of the broker, in this process, on the same store."""
     soon = timedelta(seconds=1)
     async with (
-        open_engine(settings_for(place.room), place.clock) as engine,
+        open_engine(settings_for(place.room), Lent(clock=place.clock)) as engine,
         living(folder, clock=place.clock, engine=engine, the_role=place.role, deadline=soon) as house,
     ):
         yield house

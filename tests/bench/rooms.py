@@ -12,6 +12,7 @@ from typing import Any
 
 from broker.engines.postgres import open_engine
 from broker.engines.postgres.scram import ROUNDS, new_password, verifier
+from broker.engines.protocol import Lent
 from ca.runtime.clock import SystemClock
 from fakes.world import House, living, role
 from servers.places import settings_for
@@ -50,7 +51,7 @@ async def house(folder: Path, place: Room, kind: str) -> AsyncIterator[House]:
         ack_within=timedelta(minutes=10),
     )
     async with (
-        open_engine(settings_for(place, secret_kind=kind), clock) as engine,
+        open_engine(settings_for(place, secret_kind=kind), Lent(clock=clock)) as engine,
         living(folder, clock=clock, engine=engine, the_role=readers) as made,
     ):
         yield made

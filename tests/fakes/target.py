@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from broker.engines.protocol import AccessEnded, Claim, Issued
+from broker.engines.protocol import AccessEnded, Claim, Issued, Making
 from broker.errors import OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
@@ -78,6 +78,7 @@ class FakeEngine:
     """The hands; see the module."""
 
     kind = "fake"
+    making = Making.CREATE_ONLY
 
     def __init__(self, target: FakeTarget, *, revocable: bool = True) -> None:
         self.target, self.revocable = target, revocable

@@ -32,7 +32,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from broker.engines.protocol import Issued
+from broker.engines.protocol import Issued, Lent
 from broker.engines.svid import TARGET, Svid
 from broker.lifecycle.configured import Configuration, open_configured
 from broker.lifecycle.world import World, open_world
@@ -193,7 +193,7 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(f"sqlite:{case.store}/broker.db"))
         await migrate(database, "broker", files("broker.migrations"))
-        configured = await stack.enter_async_context(open_configured(clock))
+        configured = await stack.enter_async_context(open_configured(Lent(clock=clock)))
         await configured.become({name: _configuration(case, name) for name in (DATABASE, ANNEX)})
         within = timedelta(seconds=case.deadline)
         for name in (DATABASE, ANNEX, KEYS):

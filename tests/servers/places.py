@@ -23,7 +23,7 @@ from attestor.wire.attestation import Attestation
 from attestor.wire.node import Signed
 from attestor.wire.task_identity import Grant, Granted, Withdrawal
 from broker.engines.postgres import Settings, open_engine
-from broker.engines.protocol import Issued
+from broker.engines.protocol import Issued, Lent
 from broker.engines.svid import Svid, task_role
 from broker.model.lease import Handle
 from broker.model.role import Role
@@ -203,7 +203,7 @@ async def postgres_place(
     async with (
         postgres(binaries, options=options, fresh=fresh) as server,
         server.room(superuser=superuser) as room,
-        open_engine(settings_for(room, **settings), clock) as engine,
+        open_engine(settings_for(room, **settings), Lent(clock=clock)) as engine,
     ):
         the_role = role(engine="postgres", settings={"groups": [room.groups[0]]})
         place = PostgresPlace(engine, the_role, clock, new_prefix(), room, server, superuser)

@@ -28,15 +28,15 @@ from broker.engines.postgres.claim import adopt, claim
 from broker.engines.postgres.ending import clean_up, end_access, shut
 from broker.engines.postgres.reach import Connection, Reach
 from broker.engines.postgres.scram import ROUNDS, new_password, verifier
-from broker.engines.postgres.settings import Settings, role_settings
-from broker.engines.protocol import AccessEnded, Claim, Finding, Issued
+from broker.engines.postgres.settings import RoleSettings, Settings, role_settings
+from broker.engines.protocol import AccessEnded, Claim, Finding, Issued, Lent, Making
 from broker.errors import ClockUntrusted
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
 from ca.runtime.clock import Clock
 from ca.runtime.secret import Secret
 
-__all__ = ["Postgres", "Settings", "open_engine"]
+__all__ = ["Postgres", "RoleSettings", "Settings", "open_engine"]
 
 
 _WORTH_A_THREAD = 256
@@ -44,8 +44,9 @@ _WORTH_A_THREAD = 256
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, clock: Clock) -> AsyncIterator[Postgres]:
+async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Postgres]:
     """The engine of one target. Nothing is connected yet: a target that is down at start comes later."""
+    clock = lent.clock
     reaches = [Reach(endpoint, clock, settings.connections) for endpoint in settings.endpoints()]
     try:
         yield Postgres(settings, clock, reaches[0], reaches[1:])
@@ -59,6 +60,7 @@ class Postgres:
     """One PostgreSQL server, with its standbys."""
 
     kind = "postgres"
+    making = Making.CREATE_ONLY
 
     def __init__(self, settings: Settings, clock: Clock, primary: Reach, standbys: Sequence[Reach]) -> None:
         self._settings, self._clock, self._primary, self._standbys = settings, clock, primary, standbys

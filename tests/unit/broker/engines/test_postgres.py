@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from broker.engines.postgres import open_engine
+from broker.engines.protocol import Lent
 from broker.errors import ClockUntrusted, TargetDown
 from ca.errors import Malformed, Problem
 from fakes.clock import ManualClock
@@ -78,7 +79,7 @@ async def test_a_role_that_makes_no_sense_is_refused_when_planned(
 async def test_a_server_that_is_not_there_is_down(place: PostgresPlace) -> None:
     """Nothing was sent; the text names the place and no password."""
     settings = settings_for(place.room, port=1)
-    async with open_engine(settings, place.clock) as engine:
+    async with open_engine(settings, Lent(clock=place.clock)) as engine:
         with pytest.raises(TargetDown, match=r"127\.0\.0\.1:1`") as refused:
             await engine.names(place.prefix)
         assert (
@@ -91,7 +92,7 @@ async def test_a_refused_login_of_ours_is_down_too(place: PostgresPlace, monkeyp
     """A wrong password of the admin changes nothing at the target."""
     settings = settings_for(place.room)
     monkeypatch.setenv(settings.password.name, "wrong")
-    async with open_engine(settings, place.clock) as engine:
+    async with open_engine(settings, Lent(clock=place.clock)) as engine:
         with pytest.raises(TargetDown, match="refused our own login"):
             await engine.names(place.prefix)
 
@@ -103,12 +104,12 @@ async def test_the_end_is_written_in_the_targets_time_and_a_clock_too_far_off_st
     clock = ManualClock()
     far = settings_for(place.room)
     soon = clock.now() + timedelta(seconds=60)
-    async with open_engine(far, clock) as engine:
+    async with open_engine(far, Lent(clock=clock)) as engine:
         handle = engine.plan(place.role, place.prefix + "a" * 20)
         with pytest.raises(ClockUntrusted):
             await engine.create(handle, place.role, soon, soon)
     near = settings_for(place.room, clock_limit="90000d")
-    async with open_engine(near, clock) as engine:
+    async with open_engine(near, Lent(clock=clock)) as engine:
         issued = await engine.create(handle, place.role, soon, soon)
         assert await place.login(issued) is not None
 
@@ -136,6 +137,6 @@ async def test_a_check_names_the_statement_that_mends(place: PostgresPlace) -> N
 
 async def test_a_check_of_a_dead_server_is_a_finding(place: PostgresPlace) -> None:
     """`doctor` gets an answer, not an exception."""
-    async with open_engine(settings_for(place.room, port=1), place.clock) as engine:
+    async with open_engine(settings_for(place.room, port=1), Lent(clock=place.clock)) as engine:
         (finding,) = await engine.check([place.role], place.prefix)
     assert (finding.name, finding.well) == ("reachable", False)
