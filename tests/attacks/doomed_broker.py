@@ -17,8 +17,8 @@ from ca.errors import Problem
 from ca.runtime import failpoint
 from ca.runtime.clock import SystemClock
 from fakes.world import living, role
-from servers.places import settings_for
 from servers.postgres import Room
+from servers.postgres_place import settings_for
 
 
 async def main(folder: Path, room: Room) -> None:

@@ -19,8 +19,8 @@ from broker.engines.postgres.settings import Address
 from broker.engines.protocol import Issued
 from broker.errors import NotYet, TargetDown
 from broker.model.lease import Handle
-from servers.places import PostgresPlace, postgres_place, reads
 from servers.postgres import installations
+from servers.postgres_place import PostgresPlace, postgres_place, reads
 
 CASES = [(name, superuser) for name in installations() for superuser in (False, True)]
 

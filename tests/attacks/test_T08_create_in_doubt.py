@@ -25,8 +25,8 @@ from broker.engines.postgres import open_engine
 from broker.engines.protocol import Lent
 from broker.model.lease import LeaseState
 from fakes.world import House, living
-from servers.places import PostgresPlace, postgres_place, settings_for
 from servers.postgres import installations
+from servers.postgres_place import PostgresPlace, postgres_place, settings_for
 
 HERE = Path(__file__).parent
 

@@ -19,8 +19,8 @@ from broker.engines.postgres.settings import Address
 from broker.engines.protocol import Issued
 from broker.errors import TargetDown
 from broker.model.lease import Handle
-from servers.places import PostgresPlace, PostgresVisit, postgres_place
 from servers.postgres import installations
+from servers.postgres_place import PostgresPlace, PostgresVisit, postgres_place
 
 CASES = [(name, superuser) for name in installations() for superuser in (False, True)]
 MINE = "mine"

@@ -16,7 +16,7 @@ from ca.errors import Conflict
 from fakes.clock import ManualClock
 from fakes.target import FakeEngine, FakeTarget, Principal
 from fakes.world import living
-from servers.places import postgres_place
+from servers.postgres_place import postgres_place
 
 
 async def test_another_installation_is_refused_and_harms_nobody(tmp_path: Path) -> None:

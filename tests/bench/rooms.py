@@ -15,8 +15,8 @@ from broker.engines.postgres.scram import ROUNDS, new_password, verifier
 from broker.engines.protocol import Lent
 from ca.runtime.clock import SystemClock
 from fakes.world import House, living, role
-from servers.places import settings_for
 from servers.postgres import Room, postgres
+from servers.postgres_place import settings_for
 
 _QUIET = ("log_statement=none", "log_min_messages=warning", "log_connections=off")
 

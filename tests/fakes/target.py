@@ -78,10 +78,9 @@ class FakeEngine:
     """The hands; see the module."""
 
     kind = "fake"
-    making = Making.CREATE_ONLY
 
-    def __init__(self, target: FakeTarget, *, revocable: bool = True) -> None:
-        self.target, self.revocable = target, revocable
+    def __init__(self, target: FakeTarget, *, revocable: bool = True, making: Making = Making.CREATE_ONLY) -> None:
+        self.target, self.revocable, self.making = target, revocable, making
         self.calls: list[tuple[str, str]] = []
         self._cues: dict[str, list[_Cue]] = defaultdict(list)
         self._held: dict[str, list[tuple[asyncio.Event, asyncio.Event]]] = defaultdict(list)
@@ -114,7 +113,9 @@ class FakeEngine:
         cue = await self._arrive("create", handle.name)
         if self.target.clock.now() > deadline:
             raise Unavailable("the target saw the call only after its deadline, and did nothing")
-        if handle.name in self.target.principals:
+        if self.making is Making.UPSERT:
+            self._cut(handle.name)
+        elif handle.name in self.target.principals:
             raise Conflict("the target has a principal of that name already")
         password = secrets.token_hex(16)
         self.target.principals[handle.name] = Principal(password, until)

@@ -13,7 +13,7 @@ from broker.errors import ClockUntrusted, TargetDown
 from ca.errors import Malformed, Problem
 from fakes.clock import ManualClock
 from fakes.world import role
-from servers.places import PostgresPlace, postgres_place, settings_for
+from servers.postgres_place import PostgresPlace, postgres_place, settings_for
 
 
 @pytest.fixture
