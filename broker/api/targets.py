@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.api.door import asked, door, gate
 from broker.service import targets
 from broker.wire.roles import TargetPage, TargetTold
-from broker.wire.targets import FindingsTold, FindingTold, Reloaded
+from broker.wire.targets import AuthorityTold, FindingsTold, FindingTold, Reloaded
 from ca.runtime.web import Call, Route
 
 
@@ -32,6 +32,12 @@ async def check(call: Call) -> FindingsTold:
     return FindingsTold(target=name, well=all(one.well for one in found), findings=told)
 
 
+async def authority(call: Call) -> AuthorityTold:
+    """What a target's owner installs."""
+    name = call.path("name")
+    return AuthorityTold(target=name, authority=await targets.authority(gate(call), asked(call), name))
+
+
 async def reload(call: Call) -> Reloaded:
     """Read the settings of targets again."""
     return Reloaded(changed=list(await targets.read_again(asked(call), door(call).reload_targets)))
@@ -41,4 +47,5 @@ ROUTES = (
     Route("GET", "/v1/targets", list_targets, summary="List targets", answer=TargetPage),
     Route("POST", "/v1/targets/reload", reload, summary="Read the targets' settings again", answer=Reloaded),
     Route("POST", "/v1/targets/{name}/check", check, summary="Prove a target with a probe user", answer=FindingsTold),
+    Route("GET", "/v1/targets/{name}/authority", authority, summary="What its owner installs", answer=AuthorityTold),
 )

@@ -36,7 +36,7 @@ from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, RenewLease
 from broker.wire.operators import AddOperator, OperatorPage, OperatorTold
 from broker.wire.reports import ReportTold
 from broker.wire.roles import RolePage, TargetPage
-from broker.wire.targets import FindingsTold, Reloaded
+from broker.wire.targets import AuthorityTold, FindingsTold, Reloaded
 from broker.wire.tasks import Beat, EndTask, Heartbeat, OpenTask, StateChange, TaskOpened, TaskPage, TaskTold, TaskTree
 from ca.errors import Problem
 from ca.runtime.clock import Clock, SystemClock
@@ -154,6 +154,10 @@ class Broker:
     async def check_target(self, name: str) -> FindingsTold:
         """Prove a target with a probe user."""
         return read(await self._transport.call("POST", f"/v1/targets/{quote(name, safe='')}/check"), FindingsTold)
+
+    async def authority(self, name: str) -> AuthorityTold:
+        """What a target's owner installs to believe what the broker signs."""
+        return read(await self._transport.call("GET", f"/v1/targets/{quote(name, safe='')}/authority"), AuthorityTold)
 
     async def reload_targets(self) -> Reloaded:
         """Have the targets' settings read again."""

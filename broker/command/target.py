@@ -179,6 +179,26 @@ async def check(console: Console, where: Where, name: str) -> int:
     return Exit.OK if found.well else Exit.FAILED
 
 
+@target.command()
+@click.argument("name")
+@operator_options
+@command_options
+async def ca(console: Console, where: Where, name: str) -> None:
+    """Print what a target's owner installs, so that it believes what the broker signs. Nothing of it is secret.
+
+    Example: sojourn target ca orders-db > sojourn-clients.pem
+    """
+    from broker.command.doors import as_operator
+    from broker.command.tables import plain
+
+    async with as_operator(where) as broker:
+        found = await broker.authority(name)
+    if console.json:
+        console.result(plain(found))
+        return
+    click.echo(found.authority.rstrip("\n"))
+
+
 def _show(console: Console, found: FindingsTold) -> None:
     from broker.command.tables import plain, verdict
 

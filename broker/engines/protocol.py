@@ -64,10 +64,12 @@ class Tokens(Protocol):
 class Lent:
     """What the broker's process lends its engines; what it has none of is None, and an engine that needs it says so.
 
-    `keys` are the broker's own (`ssh-ca`, `postgres-client-ca`, …), never an identity's.
+    `keys` are the broker's own (`ssh-ca`, `postgres-client-ca`, …), never an identity's. `target` is the name of the
+    one target the engine is opened for.
     """
 
     clock: Clock
+    target: str = ""
     vault: Vault | None = None
     keys: KeyStore | None = None
     tokens: Tokens | None = None
@@ -176,6 +178,31 @@ class Claimable(Protocol):
 
     async def adopt(self, installation: str, incarnation: str) -> None:
         """Renew our own claim with this incarnation, after an operator looked at what is there."""
+
+
+@runtime_checkable
+class FixedEnd(Protocol):
+    """The power to make a secret whose end is written into it, as into a certificate.
+
+    Its lease ends then and no renewal moves it; whoever still needs one asks for another. `replace` may raise
+    NotPossible, when the old secret can't be killed without the principal.
+    """
+
+    def end_is_fixed(self, handle: Handle) -> bool:
+        """Whether that is so for this principal; pure."""
+
+
+@runtime_checkable
+class Certifying(Protocol):
+    """The power to sign what a target believes: its owner must be given the authority once."""
+
+    async def authority(self) -> str:
+        """What the target's owner installs, as text (PEM, a line of OpenSSH).
+
+        Raises:
+            NotPossible: this target's settings use none.
+            Unavailable: the key can't be had now.
+        """
 
 
 @runtime_checkable

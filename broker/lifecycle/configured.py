@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from broker.engines import load
-from broker.engines.protocol import Checkable, Engine, Finding, Lent
+from broker.engines.protocol import Certifying, Checkable, Engine, Finding, Lent
+from broker.errors import NotPossible
 from broker.lifecycle.world import World
 from broker.model.role import Role
 from broker.targets.target import Target, open_target
@@ -53,7 +54,7 @@ class Configured:
 
     async def _become(self, wanted: Mapping[str, Configuration]) -> Sequence[str]:
         changed = [name for name, said in wanted.items() if self._known.get(name) != said]
-        fresh = {name: await self._open(wanted[name]) for name in changed}
+        fresh = {name: await self._open(name, wanted[name]) for name in changed}
         for name in changed:
             for role in wanted[name].roles.values():
                 fresh[name].plan(role, "sj_00000000_probe")
@@ -68,9 +69,10 @@ class Configured:
         self._known = dict(wanted)
         return sorted([*changed, *gone])
 
-    async def _open(self, said: Configuration) -> Engine:
+    async def _open(self, name: str, said: Configuration) -> Engine:
+        lent = replace(self.lent, target=name)
         module = load(said.engine.kind)
-        engine: Engine = await self._stack.enter_async_context(module.open_engine(said.engine, self.lent))
+        engine: Engine = await self._stack.enter_async_context(module.open_engine(said.engine, lent))
         return engine
 
 
@@ -87,9 +89,7 @@ async def check(world: World, target: str) -> Sequence[Finding]:
     Raises:
         NotFound: no such target.
     """
-    engine = world.engines.get(target)
-    if engine is None:
-        raise NotFound(f"there is no target `{target[:60]}`")
+    engine = _known(world, target)
     if not isinstance(engine, Checkable):
         return ()
     roles = [role for role in world.roles.values() if role.target == target]
@@ -97,3 +97,25 @@ async def check(world: World, target: str) -> Sequence[Finding]:
     findings = await engine.check(roles, world.prefix)
     failpoint.reach("configured.check.after")
     return findings
+
+
+async def authority(world: World, target: str) -> str:
+    """What the owner of a target must install, so that it believes what we sign.
+
+    Raises:
+        NotFound: no such target.
+        NotPossible: nothing is signed for it.
+    """
+    engine = _known(world, target)
+    if not isinstance(engine, Certifying):
+        raise NotPossible(
+            f"nothing is signed for the target `{target}`: its kind `{engine.kind}` knows no certificates"
+        )
+    return await engine.authority()
+
+
+def _known(world: World, target: str) -> Engine:
+    engine = world.engines.get(target)
+    if engine is None:
+        raise NotFound(f"there is no target `{target[:60]}`")
+    return engine

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from broker.engines.protocol import Issued
+from broker.errors import NotPossible
 from broker.lifecycle import told, withdraw
 from broker.lifecycle.schedule import Course, longest_until, next_due
 from broker.lifecycle.world import World
@@ -74,6 +75,10 @@ async def _replace(world: World, lease: Lease, role: Role, course: Course) -> Is
     except NotFound:
         await withdraw.begin(world, lease.id, CloseReason.RAN_OUT, course.now, trouble="the principal was removed")
         raise Unavailable("what this request had made is gone from the target, ask again") from None
+    except NotPossible:
+        trouble = "its secret can't be replaced"
+        await withdraw.begin(world, lease.id, CloseReason.NOT_ACKNOWLEDGED, course.now, trouble=trouble)
+        raise Unavailable("what this request had made is taken back, ask again") from None
     return issued
 
 

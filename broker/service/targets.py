@@ -59,6 +59,12 @@ async def check(gate: Gate, asked: Asked, target: str) -> Sequence[Found]:
     return [Found(name=one.name, well=one.well, detail=one.detail, fix=one.fix) for one in found]
 
 
+async def authority(gate: Gate, asked: Asked, target: str) -> str:
+    """What a target's owner installs to believe what we sign. Raises Denied, NotFound, NotPossible, Unavailable."""
+    asked.demand(Verb.MANAGE_TARGETS)
+    return await configured.authority(gate.world, target)
+
+
 async def read_again(asked: Asked, reload: Reload) -> Sequence[str]:
     """Read the targets' settings again. Raises Denied, BadSettings, Malformed."""
     asked.demand(Verb.MANAGE_TARGETS)

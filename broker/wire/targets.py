@@ -22,6 +22,13 @@ class FindingsTold(Told):
     findings: list[FindingTold]
 
 
+class AuthorityTold(Told):
+    """What a target's owner installs to believe what the broker signs: public, as text."""
+
+    target: str
+    authority: str
+
+
 class Reloaded(Told):
     """The targets that changed."""
 

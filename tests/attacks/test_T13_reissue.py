@@ -167,3 +167,20 @@ async def test_the_idempotency_row_holds_no_answer(tmp_path: Path) -> None:
             return set(row)
 
         assert await house.world.database.read(columns) == {"task", "key", "digest", "lease", "made_at"}
+
+
+async def test_a_secret_that_can_not_be_replaced_is_taken_back_and_another_one_made(tmp_path: Path) -> None:
+    """A certificate lives as long as it says, whoever has it: its principal goes, and the retry gets a new one."""
+    async with living(tmp_path) as house:
+        house.engine.fixed = True
+        task = await house.open()
+        first = await house.obtain(task, key="k")
+        with pytest.raises(Unavailable, match="ask again"):
+            await house.obtain(task, key="k")
+        await house.reap()
+        lease = await house.lease(first.lease.id)
+        assert (lease.state, lease.close_reason) == (LeaseState.REVOKED, CloseReason.NOT_ACKNOWLEDGED)
+        assert await house.engine.target.login(first.issued) is None
+        second = await house.obtain(task, key="k")
+        assert second.lease.id != first.lease.id
+        assert await house.engine.target.login(second.issued) is not None

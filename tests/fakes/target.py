@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from broker.engines.protocol import AccessEnded, Claim, Issued, Making
-from broker.errors import OutcomeUnknown, TargetDown
+from broker.errors import NotPossible, OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
 from ca.errors import Conflict, NotFound, Problem, Unavailable
@@ -78,6 +78,8 @@ class FakeEngine:
     """The hands; see the module."""
 
     kind = "fake"
+    fixed = False
+    """Whether the end is written into its secrets."""
 
     def __init__(self, target: FakeTarget, *, revocable: bool = True, making: Making = Making.CREATE_ONLY) -> None:
         self.target, self.revocable, self.making = target, revocable, making
@@ -98,6 +100,14 @@ class FakeEngine:
 
     def plan(self, role: Role, name: str) -> Handle:
         return Handle(target=role.target, engine=self.kind, name=name, facts={"groups": ["readers"]})
+
+    def end_is_fixed(self, handle: Handle) -> bool:
+        return self.fixed
+
+    async def authority(self) -> str:
+        if not self.fixed:
+            raise NotPossible("nothing is signed for this target")
+        return "AUTHORITY\n"
 
     def guarantee(self, role: Role) -> Guarantee:
         return Guarantee(
@@ -124,6 +134,8 @@ class FakeEngine:
 
     async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:
         cue = await self._arrive("replace", handle.name)
+        if self.fixed:
+            raise NotPossible("a secret with a fixed end is not replaced")
         if handle.name not in self.target.principals:
             raise NotFound("the target has no principal of that name")
         principal = self.target.principals[handle.name]

@@ -89,6 +89,19 @@ async def test_targets_are_listed_and_checked(place: Any) -> None:
     assert (unknown.exit_code, unknown.stdout) == (1, "")
 
 
+async def test_what_a_target_s_owner_installs_is_printed(place: Any) -> None:
+    """As text and as JSON; where nothing is signed that is said."""
+    place.doors.house.engine.fixed = True
+    printed = await invoke("target", "ca", "orders-db", environment=place.environment)
+    assert (printed.exit_code, printed.stdout) == (0, "AUTHORITY\n")
+    told = await invoke("target", "ca", "orders-db", "--json", environment=place.environment)
+    assert json.loads(told.stdout) == {"target": "orders-db", "authority": "AUTHORITY\n"}
+    place.doors.house.engine.fixed = False
+    refused = await invoke("target", "ca", "orders-db", environment=place.environment)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "nothing is signed" in refused.stderr
+
+
 def test_the_least_sql_quotes_names_and_holds_no_password() -> None:
     """A name can't leave its quotes."""
     result = invoke_here("target", "add", "x", "--sql", "--database", "orders", "--user", 'a"b', "--role", "r=readers")

@@ -254,3 +254,16 @@ async def _outcome(work: object) -> object:
         return await work  # type: ignore[misc]
     except Exception as error:  # noqa: BLE001 - it is what is looked at
         return error
+
+
+async def test_an_end_that_is_written_into_the_secret_is_the_lease_s(tmp_path: Path) -> None:
+    """No renewal moves it, and the lease ends with it."""
+    async with living(tmp_path) as house:
+        house.engine.fixed = True
+        handed = await house.held(await house.open())
+        assert handed.lease.last == handed.lease.until == handed.lease.intended_at + house.role.ttl
+        await house.clock.advance(house.role.ttl.total_seconds() + 1)
+        await house.reap()
+        lease = await house.lease(handed.lease.id)
+        assert (lease.state, lease.close_reason) == (LeaseState.REVOKED, CloseReason.RAN_OUT)
+        assert not any(verb == "renew" for verb, _ in house.engine.calls)
