@@ -22,6 +22,7 @@ from attestor.client.source import X509Material, X509Source
 from attestor.client.task_identities import TaskIdentities
 from attestor.client.tasks import TaskLink
 from attestor.client.tls import server_context
+from attestor.client.tokens import OwnTokens
 from broker.api import ROUTES
 from broker.api.door import DOOR, Door
 from broker.api.identify import by_certificate, by_socket, still
@@ -46,6 +47,7 @@ from broker.service.proofs import Proofs
 from broker.service.targets import Reload
 from broker.settings import BrokerSettings
 from broker.store import installation, leases, tasks
+from broker.store.sealed import open_sealed
 from ca.runtime import log
 from ca.runtime.clock import Clock
 from ca.runtime.crowd import Crowd
@@ -124,7 +126,7 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         source = await enter(_identity(settings, clock, readiness))
         observer, link = await _observer(stack, settings, source, database, clock)
         identities = None if link is None else TaskIdentities(link.link)
-        configured = await enter(open_configured(Lent(clock=clock)))
+        configured = await enter(open_configured(await _lent(stack, settings, database, clock)))
         await configured.become(_wanted(settings, identities))
         gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics)
         feed = await _loops(stack, settings, gate, link)
@@ -136,6 +138,17 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         readiness.part("broker").ready()
         _log.info("the broker answers", host=address[0], port=address[1], identity=str(source.svid.id))
         yield RunningBroker(address=address, admin_socket=settings.admin_socket, gate=gate, configured=configured)
+
+
+async def _lent(stack: AsyncExitStack, settings: BrokerSettings, database: Database, clock: Clock) -> Lent:
+    """What engines may use of this process."""
+    seal = await settings.keys.open_seal()
+    return Lent(
+        clock=clock,
+        vault=None if seal is None else await open_sealed(database, seal, clock),
+        keys=await settings.keys.open_store(seal),
+        tokens=await stack.enter_async_context(OwnTokens.open(settings.workload_api, settings.identity)),
+    )
 
 
 @asynccontextmanager

@@ -11,13 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, Union, cast
 
-from pydantic import Discriminator, Field, Tag, create_model
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from broker.engines import ENGINES, INTERNAL, svid
 from broker.engines import load as load_kind
 from broker.model.role import Role
 from broker.model.scope import Sensitivity
 from ca.errors import Malformed
+from ca.keys.settings import KeySettings
 from ca.runtime.crowd import MOST
 from ca.runtime.database import checked
 from ca.runtime.settings import Duration, Settings, load, parsed_by
@@ -150,6 +151,26 @@ class ConnectionLimits(Settings):
     """Of `listen`; one address gets half of them at most."""
 
 
+class Keys(KeySettings):
+    """Where the broker's own keys rest (SSH and client-certificate CAs), and what secret values are sealed with.
+
+    Without `seal` and `seal_label` no value rests: no static secret, no refresh token, no rotated password.
+    """
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        sealed = bool(self.seal or self.seal_label)
+        if self.seal and self.seal_label:
+            raise ValueError("expected either `seal` or `seal_label`")
+        if self.store == "disk" and not (self.folder and sealed):
+            raise ValueError("keys on disk need `folder` and either `seal` or `seal_label`")
+        if (self.store == "pkcs11" or self.seal_label) and not self.has_token:
+            raise ValueError("keys on a token, and a sealing key there, need `module`, `token` and `pin`")
+        if self.former_seals and not sealed:
+            raise ValueError("`former_seals` need the `seal` that replaced them")
+        return self
+
+
 class BrokerSettings(Settings):
     """The broker's process."""
 
@@ -161,6 +182,7 @@ class BrokerSettings(Settings):
     identity: Annotated[SpiffeId, parsed_by(SpiffeId.parse)] | None = None
     attestor: AttestorSettings | None = None
     database: Annotated[str, parsed_by(checked)]
+    keys: Keys = Keys()
     policies: tuple[Path, ...] = ()
     tasks: TaskSettings = TaskSettings()
     limits: ConnectionLimits = ConnectionLimits()

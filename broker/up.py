@@ -56,7 +56,7 @@ class Wish:
     host: str = "127.0.0.1"
     port: int = 0
     key: Reference | None = None
-    """The key-encryption key; without it identity keys stay in memory."""
+    """The key-encryption key; without it keys stay in memory, and no secret value rests."""
     lives: Mapping[str, str] | None = None
     """Lifetimes as in `config/attestor-server.yaml`, for tests and demos that can't wait an hour."""
     hold: Iterable[int] = ()
@@ -156,21 +156,22 @@ def prepare(places: Places, wish: Wish) -> None:
 
 
 def _server(places: Places, wish: Wish) -> ServerSettings:
-    keys: dict[str, Any] = {"store": "memory"}
-    if wish.key is not None:
-        keys = {"store": "disk", "folder": str(places.keys), "seal": str(wish.key)}
     said: dict[str, Any] = {
         "trust_domain": wish.trust_domain.name,
         "listen": {"port": 0},
         "admin_socket": str(places.server_admin),
         "database": f"sqlite:{places.server_database}",
-        "keys": keys,
+        "keys": _keys(places.keys, wish),
         "rules": [str(places.rules)],
         "allow_rules_without_nodes": True,
         "parts": [{"name": "broker", "nodes": ["node:*"], "when": ["unix:self:true"]}],
         "lives": dict(wish.lives or {}),
     }
     return ServerSettings.model_validate_json(json.dumps(said))
+
+
+def _keys(folder: Path, wish: Wish) -> dict[str, Any]:
+    return {"store": "memory"} if wish.key is None else {"store": "disk", "folder": str(folder), "seal": str(wish.key)}
 
 
 async def _token(places: Places, server: Server) -> Path:
@@ -199,6 +200,7 @@ def _broker(places: Places, wish: Wish, server: Server) -> BrokerSettings:
         "workload_api": f"unix://{places.workload_api}",
         "attestor": {"host": server.address[0], "port": server.address[1]},
         "database": f"sqlite:{places.broker_database}",
+        "keys": _keys(places.broker_keys, wish),
         "policies": [str(places.policies)],
         "targets_folder": str(places.state / "targets"),
     }

@@ -112,6 +112,39 @@ class AesSeal:
         return f"AesSeal({self.key_name})"
 
 
+class SealRing:
+    """A seal whose key was replaced: it seals under the newest, and opens what any of the former sealed."""
+
+    __slots__ = ("__newest", "__seals")
+
+    def __init__(self, newest: Seal, *former: Seal) -> None:
+        self.__newest = newest
+        self.__seals = {seal.key_name: seal for seal in (*former, newest)}
+
+    @property
+    def key_name(self) -> str:
+        """That of the newest."""
+        return self.__newest.key_name
+
+    def seal(self, content: bytes, context: bytes) -> bytes:
+        """Seal under the newest key."""
+        return self.__newest.seal(content, context)
+
+    def open(self, envelope: bytes, context: bytes) -> bytes:
+        """Open under the key that sealed it. Raises SealBroken."""
+        return self.__seals.get(sealed_by(envelope) or "", self.__newest).open(envelope, context)
+
+    def __repr__(self) -> str:
+        return f"SealRing({', '.join(self.__seals)})"
+
+
+def sealed_by(envelope: bytes) -> str | None:
+    """The name of the key an envelope says it was sealed under; None when it is none. Nothing is verified."""
+    if len(envelope) < _HEADER_BYTES or not envelope.startswith(_MAGIC):
+        return None
+    return envelope[len(_MAGIC) : _HEADER_BYTES].hex()
+
+
 def _read_file(path: Path) -> bytes:
     """A key file: only its owner may change it, and nobody outside its group may read it."""
     try:

@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,10 +44,6 @@ from attestor.server.web_certificate import WebCertificate
 from attestor.wire.node import NODE_PATH
 from ca.authority import Authority
 from ca.errors import Problem
-from ca.keys import open_key_store
-from ca.keys.protocol import KeyStore
-from ca.keys.token import open_token
-from ca.keys.token_seal import seal_of
 from ca.revocation import Lists
 from ca.rotation import Rotation, open_authority
 from ca.runtime import grpc, log, web
@@ -60,7 +56,6 @@ from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
 from ca.runtime.process import Part, Readiness, Wake, background, take_descriptors
 from ca.runtime.rate import Rate
-from ca.seal import AesSeal, Seal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.id import TrustDomain
 from ca.spiffe.x509svid import X509Peer, check_not_revoked, verify
@@ -133,7 +128,8 @@ async def serve(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database, metrics=metrics))
         await migrate(database, "attestor.server", MIGRATIONS)
-        keys, root = await _key_store(settings), settings.upstream.upstream() if settings.upstream else None
+        keys = await settings.keys.open_store(await settings.keys.open_seal())
+        root = settings.upstream.upstream() if settings.upstream else None
         authority = await stack.enter_async_context(open_authority(settings.authority(), database, keys, clock, root))
         platforms = await stack.enter_async_context(open_platforms(settings, clock, metrics))
         parts = _assemble(settings, clock, metrics, database, authority, rules, platforms)
@@ -150,16 +146,6 @@ async def serve(
         _log.info("attestor server ready", address=server.address, trust_domain=str(server.trust_domain))
         yield server
         part.waiting("its stop")
-
-
-async def _key_store(settings: ServerSettings) -> KeyStore:
-    keys, place = settings.keys, settings.keys.place()
-    seal: Seal | None = None
-    if keys.seal is not None:
-        seal = AesSeal.from_reference(keys.seal)
-    elif keys.seal_label is not None and place.module is not None and place.pin is not None:
-        seal = await seal_of(open_token(place.module, place.token, place.pin), keys.seal_label)
-    return open_key_store(keys.store, replace(place, seal=seal))
 
 
 def _rules(settings: ServerSettings) -> RuleSource:

@@ -26,7 +26,7 @@ from ca.authority import AuthoritySettings
 from ca.authority.settings import MAIN_SERVER, SHARE
 from ca.authority.upstream import FileKey, RootKey, TokenRootKey, Upstream
 from ca.errors import Malformed
-from ca.keys.protocol import Place
+from ca.keys.settings import KeySettings
 from ca.revocation import PAUSE
 from ca.runtime.crowd import MOST
 from ca.runtime.database import checked
@@ -43,20 +43,12 @@ class Listen(Settings):
     port: Port = 0
 
 
-class Keys(Settings):
+class Keys(KeySettings):
     """Where the authority's keys rest. Without `seal` keys on disk are refused: a key beside its lock is decoration.
 
     `module`, `token` and `pin` say which PKCS#11 token it is. With the store `pkcs11` keys are made there and never
     leave it; with `disk` and `seal_label` the sealing key is a secret there.
     """
-
-    store: Literal["memory", "disk", "pkcs11"] = "memory"
-    folder: Path | None = None
-    seal: SecretReference | None = None
-    seal_label: str | None = None
-    module: Path | None = None
-    token: str | None = None
-    pin: SecretReference | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -64,13 +56,11 @@ class Keys(Settings):
             raise ValueError("keys on disk need `folder` and either `seal` or `seal_label`")
         if self.store == "pkcs11" and (self.seal or self.seal_label):
             raise ValueError("keys on a token need no `seal`: they never leave it")
-        if (self.store == "pkcs11" or self.seal_label) and not (self.module and self.token and self.pin):
+        if (self.store == "pkcs11" or self.seal_label) and not self.has_token:
             raise ValueError("keys on a token, and a sealing key there, need `module`, `token` and `pin`")
+        if self.former_seals and self.store != "disk":
+            raise ValueError("`former_seals` are for keys on disk")
         return self
-
-    def place(self) -> Place:
-        """Where that is; without the seal."""
-        return Place(folder=self.folder or Path(), module=self.module, token=self.token or "", pin=self.pin)
 
 
 class UpstreamRoot(Settings):

@@ -5,7 +5,7 @@ somebody may have read it already. With a seal the file holds an envelope bound 
 file that is not sealed is refused as well, or whoever can write the folder could lay a key of their own there.
 
 A file appears whole or not at all (written aside, synced, linked under its name, folder synced) and is never
-overwritten.
+overwritten, but by the same key under another seal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca.errors import Unavailable
 from ca.keys.memory import InMemoryKey
 from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Place, Purpose, SigningKey, check_name
-from ca.seal import Seal, SealBroken
+from ca.seal import Seal, SealBroken, sealed_by
 
 _VERSION = 1
 _SUFFIX = ".key"
@@ -80,6 +80,23 @@ class DiskKeyStore:
         """Remove the file of the key `name`; the folder is synced even if it was absent. Raises Unavailable."""
         await asyncio.to_thread(self._delete, check_name(name))
 
+    async def reseal(self) -> int:
+        """Seal anew each file a former key sealed; a crash leaves it whole, under the one key or the other."""
+        return sum([await asyncio.to_thread(self._reseal, name) for name in await self.list()])
+
+    def _reseal(self, name: str) -> bool:
+        content = self._read(name)
+        document = _document(self._path(name), content)
+        if self._seal is None or sealed_by(_bytes(self._path(name), document)) == self._seal.key_name:
+            return False
+        try:
+            purpose = Purpose(document["purpose"])
+        except ValueError as error:
+            raise KeyUnusable(f"the key file `{self._path(name)}` is for an unknown purpose") from error
+        private = self._decode(name, purpose, content)
+        self._write(name, self._encode(name, purpose, private), instead=True)
+        return True
+
     def _check_folder(self) -> None:
         _check(self._folder, self._folder.lstat(), directory=True)
 
@@ -117,10 +134,7 @@ class DiskKeyStore:
 
     def _unseal(self, name: str, purpose: Purpose, document: dict[str, Any]) -> bytes:
         path = self._path(name)
-        try:
-            content = base64.b64decode(document["key"], validate=True)
-        except binascii.Error as error:
-            raise KeyUnusable(f"the key file `{path}` is damaged: `key` is not base64") from error
+        content = _bytes(path, document)
         if self._seal is None:
             if document["sealed"]:
                 raise KeyUnusable(f"the key file `{path}` is sealed and no sealing key is configured")
@@ -145,14 +159,17 @@ class DiskKeyStore:
             _check(path, os.fstat(file.fileno()), directory=False)
             return file.read(_LONGEST)
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, content: bytes, *, instead: bool = False) -> None:
         self._check_folder()
         path, aside = self._path(name), self._folder / f"{name}{_ASIDE}"
         try:
             try:
                 aside.unlink(missing_ok=True)
                 _write_new(aside, content)
-                os.link(aside, path)
+                if instead:
+                    aside.replace(path)
+                else:
+                    os.link(aside, path)
             finally:
                 aside.unlink(missing_ok=True)
             self._sync()
@@ -215,6 +232,13 @@ def _document(path: Path, content: bytes) -> dict[str, Any]:
     if document["version"] != _VERSION:
         raise KeyUnusable(f"the key file `{path}` has the version `{document['version']}`: expected `{_VERSION}`")
     return document
+
+
+def _bytes(path: Path, document: dict[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(document["key"], validate=True)
+    except binascii.Error as error:
+        raise KeyUnusable(f"the key file `{path}` is damaged: `key` is not base64") from error
 
 
 def _private(path: Path, content: bytes) -> ec.EllipticCurvePrivateKey:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -122,6 +122,14 @@ class KeyStore(Protocol):
 
     async def delete(self, name: str) -> None:
         """Destroy the key `name`; that it is absent already is success."""
+
+
+@runtime_checkable
+class Resealing(Protocol):
+    """A store whose keys rest under a seal that may be replaced."""
+
+    async def reseal(self) -> int:
+        """Seal anew what rests under a former key; how many that were. Raises KeyUnusable, Unavailable."""
 
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")

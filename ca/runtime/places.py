@@ -71,7 +71,7 @@ class Places:
 
     def create(self) -> None:
         """Make the folders. Raises Denied when one belongs to somebody else or others may enter it."""
-        for folder in (self.state, self.keys, self.node_agent):
+        for folder in (self.state, self.keys, self.broker_keys, self.node_agent):
             make(folder)
         make(self.runtime, mode=0o711)
         make(self.admin)
@@ -90,6 +90,11 @@ class Places:
     def keys(self) -> Path:
         """The folder of sealed private keys."""
         return self.state / "keys"
+
+    @property
+    def broker_keys(self) -> Path:
+        """The same of the broker's own."""
+        return self.state / "broker-keys"
 
     @property
     def node_agent(self) -> Path:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca.errors import Unavailable
 from ca.keys.disk import DiskKeyStore
 from ca.keys.protocol import KeyUnusable, Purpose
-from ca.seal import AesSeal
+from ca.seal import AesSeal, SealRing
 
 SEAL = AesSeal(bytes(range(32)))
 OTHER = AesSeal(bytes(range(1, 33)))
@@ -191,3 +191,24 @@ async def test_a_place_that_cannot_be_written_is_said_and_leaves_nothing(folder:
     with pytest.raises(Unavailable, match="can't write the key file"):
         await store.create("k", Purpose.TOKENS)
     assert list(await store.list()) == []
+
+
+async def test_keys_are_sealed_anew_under_the_key_that_replaced_theirs(folder: Path) -> None:
+    """The same keys; afterwards the former sealing key opens none of them, and a second time finds nothing to do."""
+    first, second = AesSeal(bytes(32)), AesSeal(bytes([1] * 32))
+    before = [await DiskKeyStore(folder, first).create(name, Purpose.SSH_CA) for name in ("a", "b")]
+    assert [await DiskKeyStore(folder, SealRing(second, first)).reseal() for _ in range(2)] == [2, 0]
+    for key in before:
+        assert (await DiskKeyStore(folder, second).load(key.name, Purpose.SSH_CA)).key_id == key.key_id
+        with pytest.raises(KeyUnusable):
+            await DiskKeyStore(folder, first).load(key.name, Purpose.SSH_CA)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.key", "b.key"]
+
+
+async def test_a_key_of_a_lost_sealing_key_is_not_lost_by_sealing_anew(folder: Path) -> None:
+    """It is said, and the file stays."""
+    await DiskKeyStore(folder, AesSeal(bytes(32))).create("a", Purpose.SSH_CA)
+    content = (folder / "a.key").read_bytes()
+    with pytest.raises(KeyUnusable):
+        await DiskKeyStore(folder, AesSeal(bytes([1] * 32))).reseal()
+    assert (folder / "a.key").read_bytes() == content

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ca.errors import Malformed
 from ca.runtime.secret import Reference
-from ca.seal import AesSeal, SealBroken
+from ca.seal import AesSeal, SealBroken, SealRing, sealed_by
 
 KEY = bytes(range(200, 232))
 OTHER = bytes(range(100, 132))
@@ -127,3 +127,14 @@ def test_a_seal_prints_only_its_keys_name() -> None:
     """Neither repr nor attributes show the key."""
     assert repr(AesSeal(KEY)) == f"AesSeal({AesSeal(KEY).key_name})"
     assert KEY.hex() not in repr(AesSeal(KEY))
+
+
+def test_a_ring_seals_under_the_newest_and_opens_under_any() -> None:
+    """A former key opens only what it sealed itself, and what no key of the ring sealed is refused."""
+    ring = SealRing(AesSeal(KEY), AesSeal(OTHER))
+    assert sealed_by(ring.seal(b"x", b"c")) == ring.key_name == AesSeal(KEY).key_name
+    assert ring.open(AesSeal(OTHER).seal(b"x", b"c"), b"c") == b"x"
+    for strange in (AesSeal(bytes(32)).seal(b"x", b"c"), AesSeal(OTHER).seal(b"x", b"d"), b"", b"SJ\x01"):
+        with pytest.raises(SealBroken):
+            ring.open(strange, b"c")
+    assert KEY.hex() not in repr(ring)
