@@ -17,7 +17,8 @@ from bench.rooms import room
 from bench.table import Row, time_rows
 from bench.timing import Spread, now
 from bench.whole import agent, whole
-from broker.engines.postgres.scram import new_password, verifier
+from broker.engines.passwords import new_password
+from broker.engines.postgres.scram import verifier
 from servers.postgres import Room
 
 _TIMES, _WARM = 200, 5

@@ -10,8 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from broker.engines.passwords import new_password
 from broker.engines.postgres import open_engine
-from broker.engines.postgres.scram import ROUNDS, new_password, verifier
+from broker.engines.postgres.scram import ROUNDS, verifier
 from broker.engines.protocol import Lent
 from ca.runtime.clock import SystemClock
 from fakes.world import House, living, role

@@ -3,7 +3,7 @@
     principal.py   the texts of SQL: made, replaced, disabled, dropped
     sessions.py    cut, also those still logging in
     ending.py      access ended and verified on every endpoint; nothing left
-    scram.py       passwords, and the verifiers that are sent instead
+    scram.py       the verifiers that are sent instead of passwords
     claim.py       whose target this is
     check.py       what `doctor` and `target check` prove
     reach.py       connections, and what their failures mean
@@ -22,12 +22,13 @@ from urllib.parse import quote
 
 import asyncpg
 
+from broker.engines.passwords import new_password
 from broker.engines.postgres import principal
 from broker.engines.postgres.check import Examination
 from broker.engines.postgres.claim import adopt, claim
 from broker.engines.postgres.ending import clean_up, end_access, shut
 from broker.engines.postgres.reach import Connection, Reach
-from broker.engines.postgres.scram import ROUNDS, new_password, verifier
+from broker.engines.postgres.scram import ROUNDS, verifier
 from broker.engines.postgres.settings import RoleSettings, Settings, role_settings
 from broker.engines.protocol import AccessEnded, Claim, Finding, Issued, Lent, Making
 from broker.errors import ClockUntrusted

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-import ssl
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from broker.engines.encryption import Encryption, chosen, context
 from broker.engines.postgres.reach import Endpoint
 from broker.model.role import Role
 from ca.errors import Malformed
@@ -43,7 +42,7 @@ class Settings(Base):
     user: str
     password: SecretReference
     standbys: tuple[Address, ...] = ()
-    tls: Literal["off", "require", "verify"] | None = None
+    tls: Encryption | None = None
     tls_ca: Path | None = None
     secret_kind: SecretKind = "scram-4096"  # noqa: S105 - a kind, not a secret
     connections: int = Field(default=12, ge=2, le=100)
@@ -52,7 +51,7 @@ class Settings(Base):
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The primary, then the standbys."""
         addresses = (Address(host=self.host, port=self.port), *self.standbys)
-        tls = self._context()
+        tls = context(self.encryption, self.tls_ca) or False
         return tuple(
             Endpoint(
                 host=address.host,
@@ -66,28 +65,9 @@ class Settings(Base):
         )
 
     @property
-    def encryption(self) -> Literal["off", "require", "verify"]:
+    def encryption(self) -> Encryption:
         """`tls` as it was said, or what is safe without a word."""
-        if self.tls is not None:
-            return self.tls
-        near = all(_is_loopback(host) for host in (self.host, *(address.host for address in self.standbys)))
-        return "off" if near else "verify"
-
-    def _context(self) -> ssl.SSLContext | bool:
-        if self.encryption == "off":
-            return False
-        context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
-        if self.encryption == "require":
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-
-
-def _is_loopback(host: str) -> bool:
-    """Only an address: a name, `localhost` too, is whatever a resolver makes of it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return chosen(self.tls, (self.host, *(address.host for address in self.standbys)))
 
 
 class RoleSettings(Base):
