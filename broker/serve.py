@@ -46,7 +46,8 @@ from broker.service.operators import KnownOperators
 from broker.service.proofs import Proofs
 from broker.service.targets import Reload
 from broker.settings import BrokerSettings
-from broker.store import installation, leases, tasks
+from broker.store import events, installation, leases, tasks
+from broker.store.installation import Installation
 from broker.store.sealed import open_sealed
 from ca.runtime import log
 from ca.runtime.clock import Clock
@@ -54,6 +55,7 @@ from ca.runtime.crowd import Crowd
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
+from ca.runtime.past import Chronicle, chronicle
 from ca.runtime.places import make
 from ca.runtime.process import Readiness, Wake, background, take_descriptors, task
 from ca.runtime.watch import watch_file
@@ -63,6 +65,9 @@ _log = log.get(__name__)
 
 _TELL_EVERY = 5.0
 """Seconds between two words on what a stop waits for."""
+
+_NOTE_EVERY = 5.0
+"""Seconds between two words beside the store on how far it has come."""
 
 _ENDED_SINCE = timedelta(days=7)
 """For how long back processes that ended are remembered at a start; no leaf lives as long."""
@@ -109,8 +114,10 @@ class RunningBroker:
 
 
 @asynccontextmanager
-async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) -> AsyncIterator[RunningBroker]:
-    """A whole broker; ready when entered, gone when left.
+async def serve(
+    settings: BrokerSettings, clock: Clock, readiness: Readiness, *, restored: bool = False
+) -> AsyncIterator[RunningBroker]:
+    """A whole broker; ready when entered, gone when left. Of a store that was `restored` another life begins.
 
     Raises:
         BadSettings, BadPolicy, Malformed: something the operator said can't be meant.
@@ -128,8 +135,9 @@ async def serve(settings: BrokerSettings, clock: Clock, readiness: Readiness) ->
         identities = None if link is None else TaskIdentities(link.link)
         configured = await enter(open_configured(await _lent(stack, settings, database, clock)))
         await configured.become(_wanted(settings, identities))
-        gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics)
-        feed = await _loops(stack, settings, gate, link)
+        past = chronicle(settings.database, database, restored=restored)
+        gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics, past)
+        feed = await _loops(stack, settings, gate, link, past)
         operators = KnownOperators()
         await operators.refresh(database)
         reload_targets = await _watched(stack, settings, gate, configured, identities)
@@ -193,6 +201,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
     configured: Configured,
     source: X509Material,
     metrics: Metrics,
+    past: Chronicle,
 ) -> Gate:
     policies = PolicyHolder(PolicySource.of(*settings.policies) if settings.policies else None)
     now = clock.now()
@@ -204,7 +213,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             roles=configured.roles,
             policy_version=lambda: policies.current.version,
             broker=f"b{secrets.token_hex(8)}",
-            installation=await database.write(lambda tx: installation.settle(tx, now), ending=True),
+            installation=await _settled(database, past, now),
             observer=observer,
             clock=clock,
         )
@@ -227,13 +236,28 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
     )
 
 
-async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, link: LinkObserver | None) -> Feed:
+async def _settled(database: Database, past: Chronicle, now: datetime) -> Installation:
+    found = await database.write(lambda tx: installation.settle(tx, now, past.past), ending=True)
+    if found.quarantined_at == now:
+        _log.warning(
+            "the store is not the one it was: it was restored, promoted or moved, and targets wait to be adopted",
+            incarnation=found.incarnation,
+        )
+    return found
+
+
+async def _loops(
+    stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, link: LinkObserver | None, past: Chronicle
+) -> Feed:
     """Every reconciler; the first tick of each is the recovery."""
     world, clock = gate.world, gate.world.clock
     feed, reaper, sweep = Feed(world.database), Reaper(world), Sweep(world)
     processes = Processes(world, settings.tasks.observe_grace.total_seconds())
     deadlines, identities, ended = Deadlines(world), Identities(world), Wake()
     await feed.tick(clock.now())
+
+    async def note(_now: datetime) -> None:
+        past.note((await world.database.read(events.epoch)).n)
 
     async def watch(now: datetime) -> None:
         if link is not None:
@@ -249,6 +273,7 @@ async def _loops(stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, li
         ("sweep", sweep.tick, settings.sweep_every.total_seconds(), None),
         ("processes", watch, 1.0, ended),
         ("identities", identities.tick, 1.0, world.identities),
+        ("past", note, _NOTE_EVERY, None),
     )
     for loop, tick, every, wake in rows:
         count = gate.metrics.ticks(loop)

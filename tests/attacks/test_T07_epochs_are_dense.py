@@ -111,7 +111,7 @@ async def test_a_new_life_voids_every_cursor(tmp_path: Path) -> None:
     async with living(tmp_path) as house:
         await house.end(await house.open())
         before = await house.world.database.read(events.epoch)
-        await house.world.database.write(installation.begin_incarnation)
+        await house.world.database.write(lambda tx: installation.begin_incarnation(tx, house.clock.now()))
         after = await house.world.database.read(events.epoch)
         assert (after.n, after.incarnation == before.incarnation) == (before.n, False)
 

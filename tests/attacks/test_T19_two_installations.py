@@ -66,7 +66,7 @@ async def test_after_a_restore_nothing_is_destroyed_until_an_operator_adopts(tmp
         await house.sweep()
         name = house.world.prefix + "zzzzzzzzzzzzzzzzzzzz"
         target.principals[name] = Principal("x", clock.now() + timedelta(hours=1))
-        await house.world.database.write(installation.begin_incarnation)
+        await house.world.database.write(lambda tx: installation.begin_incarnation(tx, clock.now()))
     async with living(tmp_path, clock=clock, engine=FakeEngine(target)) as restored:
         for _ in range(5):
             assert (await restored.sweep()).quarantined == [name]

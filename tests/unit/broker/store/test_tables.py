@@ -20,6 +20,7 @@ from broker.model.scope import Budget, Scope, Sensitivity, patterns
 from broker.model.task import TaskState
 from broker.store import installation, leases, operators, receipts, tasks
 from ca.errors import Conflict, NotFound, Stale
+from ca.runtime.past import Past
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import AGENT, living
 
@@ -122,9 +123,55 @@ async def test_an_installation_is_made_once(tmp_path: Path) -> None:
         first = house.world.installation
     async with living(tmp_path) as house:
         assert house.world.installation == first
-        later = await house.world.database.write(installation.begin_incarnation)
+        now = house.clock.now()
+        later = await house.world.database.write(lambda tx: installation.begin_incarnation(tx, now))
         assert (later.id, later.name_key, later.incarnation == first.incarnation) == (first.id, first.name_key, False)
         assert first.name_key.hex() not in repr(first)
+        assert (first.quarantined_at, later.quarantined_at) == (None, now)
+
+
+def _past(*names: str, reached: int = 0) -> Past:
+    return Past(names=frozenset(names[:-1]), next=names[-1], reached=reached)
+
+
+async def test_a_store_without_the_past_it_had_begins_another_life(tmp_path: Path) -> None:
+    """Its name is compared and written anew at each start; where it goes on nothing changes."""
+    async with living(tmp_path) as house:
+        database, now, first = house.world.database, house.clock.now(), house.world.installation
+
+        async def start(past: Past) -> installation.Installation:
+            return await database.write(lambda tx: installation.settle(tx, now, past))
+
+        assert await start(_past("a")) == first  # nothing was known of it yet
+        assert await start(_past("a", "a")) == first
+        assert await start(_past("a", "b", "c")) == first
+        assert await start(_past("c", "c")) == first
+        other = await start(_past("b", "d"))
+        assert (other.incarnation != first.incarnation, other.quarantined_at) == (True, now)
+        assert await start(_past("d", "d")) == other
+        await house.end(await house.open())
+        assert await start(_past("d", "d", reached=1)) == other
+        assert (await start(_past("d", "d", reached=2))).incarnation != other.incarnation
+
+
+async def test_a_target_is_in_quarantine_until_it_is_adopted_in_this_life(tmp_path: Path) -> None:
+    """Each by itself; another life begins the quarantine again."""
+    async with living(tmp_path) as house:
+        database, now = house.world.database, house.clock.now()
+
+        async def quarantined() -> list[bool]:
+            found = [await database.read(lambda tx, at=at: installation.quarantined(tx, at)) for at in ("one", "two")]  # type: ignore[misc]
+            return [since == now for since in found]
+
+        assert await quarantined() == [False, False]
+        await database.write(lambda tx: installation.begin_incarnation(tx, now))
+        assert await quarantined() == [True, True]
+        await database.write(lambda tx: installation.adopt(tx, "one", "ada", now))
+        assert await quarantined() == [False, True]
+        await database.write(lambda tx: installation.begin_incarnation(tx, now))
+        assert await quarantined() == [True, True]
+        await database.write(lambda tx: installation.adopt(tx, "one", "ada", now))
+        assert await quarantined() == [False, True]
 
 
 async def test_operators_are_bound_to_one_certificate_each(tmp_path: Path) -> None:
