@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from broker.api import audit, credentials, decisions, events, leases, operators, targets, tasks
+from broker.api import audit, credentials, decisions, events, kills, leases, operators, targets, tasks
 from ca.runtime.web import Route
 
 ROUTES: tuple[Route, ...] = (
     *tasks.ROUTES,
     *credentials.ROUTES,
     *leases.ROUTES,
+    *kills.ROUTES,
     *decisions.ROUTES,
     *events.ROUTES,
     *audit.ROUTES,

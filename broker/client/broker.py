@@ -32,6 +32,7 @@ from broker.wire.audit import EntryPage, HeadPage
 from broker.wire.credentials import AskCredential, CredentialTold
 from broker.wire.decisions import AskDecision, DecisionTold
 from broker.wire.events import EventLine
+from broker.wire.kills import AskKill, KillTold
 from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, RenewLease
 from broker.wire.operators import AddOperator, OperatorPage, OperatorTold
 from broker.wire.reports import ReportTold
@@ -113,6 +114,10 @@ class Broker:
     async def end(self, task: str, ask: EndTask) -> TaskTold:
         """End a task; twice is once."""
         return read(await self._transport.call("POST", f"/v1/tasks/{task}/end", ask), TaskTold)
+
+    async def kill(self, ask: AskKill) -> KillTold:
+        """End tasks as an operator, or see which would end; `left` says whether there are more."""
+        return read(await self._transport.call("POST", "/v1/kills", ask), KillTold)
 
     async def ask(self, task: str, ask: AskCredential, *, key: str | None = None) -> CredentialTold:
         """Ask for a secret; `key` makes a repeated request the same one."""

@@ -12,6 +12,7 @@ from ca.runtime.terminal import Console, command_options
 VERBS = (
     "tasks:read",
     "tasks:end",
+    "tasks:kill",
     "leases:read",
     "leases:revoke",
     "events:read",

@@ -169,22 +169,28 @@ async def end(
 
 
 @task.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="[ID]", required=False)
+@click.option("--tree", is_flag=True, help="The whole tree the task belongs to, from its root.")
+@click.option("--agent", metavar="SPIFFE-ID", help="Every task of one agent.")
+@click.option("--path", metavar="SPIFFE-ID", help="Every task of this identity and of all below it.")
+@click.option("--trust-domain", metavar="NAME", help="Every task of a trust domain.")
+@click.option("--instance", metavar="ID", help="Every task bound to one process.")
+@click.option("--dry-run", is_flag=True, help="Only list what would end.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--words", help="One line for the report and for the agent.")
 @click.option("--wait", is_flag=True, help="Return when its access is verified to be gone.")
 @operator_options
 @command_options
-async def kill(console: Console, where: Where, task_id: str, words: str | None, *, wait: bool) -> None:
-    """End any task, and everything below it, as an operator.
+async def kill(console: Console, where: Where, task_id: str | None, **said: Any) -> int:
+    """End any task, and everything below it, as an operator; or all of an agent, a path, a trust domain, a process.
 
     Example: sojourn task kill t0123456789abcdefghjkmnpqrs --words "it deletes invoices"
-    """
-    from broker.command.doors import as_operator
-    from broker.command.ending import finish
-    from broker.model.ids import parse_task
 
-    async with as_operator(where) as broker:
-        await finish(console, broker, parse_task(task_id), outcome="cancelled", words=words, wait=wait)
+    Example: sojourn task kill --path spiffe://example.org/agents --dry-run
+    """
+    from broker.command.killing import Wish, run
+
+    return await run(console, where, Wish(task=task_id, **said))
 
 
 @task.command("list")

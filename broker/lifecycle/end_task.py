@@ -55,29 +55,50 @@ async def end(
         return await world.finish(_end_unrecorded(world, said))
 
 
-async def record(world: World, said: UnrecordedEnd) -> Sequence[Task]:
-    """Write an ending. Raises NotFound, Unavailable."""
+async def end_all(world: World, said: Sequence[UnrecordedEnd], *, also: Receipt | None = None) -> Sequence[Task]:
+    """End several tasks and everything below them in one transaction; `also` is written with the first that ends.
+
+    Raises:
+        NotFound: one of them was never there; none ended.
+    """
+    try:
+        return await record(world, *said, also=also)
+    except Unavailable as unavailable:
+        _log.error("the end of tasks can't be recorded, their access is ended all the same", error=unavailable)
+        ended: list[Task] = []
+        for one in said:
+            ended += await world.finish(_end_unrecorded(world, one))
+        return ended
+
+
+async def record(world: World, *said: UnrecordedEnd, also: Receipt | None = None) -> Sequence[Task]:
+    """Write endings, in one transaction. Raises NotFound, Unavailable."""
     failpoint.reach("end_task.commit.before")
-    ended = await world.database.write(_ending(world, said), ending=True)
+    ended = await world.database.write(_ending(world, said, also), ending=True)
     failpoint.reach("end_task.commit.after")
-    world.unrecorded.pop(said.task, None)
+    for one in said:
+        world.unrecorded.pop(one.task, None)
     for wake in (world.feed, world.reaper, world.outbox):
         wake.set()
     return ended
 
 
-def _ending(world: World, said: UnrecordedEnd) -> Unit[Sequence[Task]]:
+def _ending(world: World, said: Sequence[UnrecordedEnd], also: Receipt | None) -> Unit[Sequence[Task]]:
     async def unit(tx: Transaction) -> Sequence[Task]:
-        await tasks.get(tx, said.task)
-        ended = await tasks.end_tree(tx, said.task, said.event, reason=said.reason, words=said.words, now=said.at)
+        ended: list[tuple[Task, UnrecordedEnd]] = []
+        for one in said:
+            await tasks.get(tx, one.task)
+            below = await tasks.end_tree(tx, one.task, one.event, reason=one.reason, words=one.words, now=one.at)
+            ended += [(task, one) for task in below]
         if not ended:
-            return ended
-        await receipts.append(tx, world.broker, *(_receipt(task, said) for task in ended))
-        for task in ended:
+            return ()
+        first = () if also is None else (also,)
+        await receipts.append(tx, world.broker, *first, *(_receipt(task, one) for task, one in ended))
+        for task, one in ended:
             for party in world.parties:
-                await outbox.add(tx, _message(task, party), said.at)
-        await events.append(tx, *(_event(task, said) for task in ended))
-        return ended
+                await outbox.add(tx, _message(task, party), one.at)
+        await events.append(tx, *(_event(task, one) for task, one in ended))
+        return [task for task, _ in ended]
 
     return unit
 

@@ -16,6 +16,7 @@ class Verb(StrEnum):
 
     READ_TASKS = "tasks:read"
     END_TASKS = "tasks:end"
+    KILL_MANY = "tasks:kill"
     READ_LEASES = "leases:read"
     REVOKE_LEASES = "leases:revoke"
     READ_EVENTS = "events:read"

@@ -23,6 +23,7 @@ class ReceiptKind(StrEnum):
     TASK_OPENED = "task.opened"
     TASK_CHANGED = "task.changed"
     TASK_ENDED = "task.ended"
+    KILLED = "tasks.killed"  # an operator asked for it; each task that ended by it has a receipt of its own
     DECIDED = "decided"
     LEASE_INTENDED = "lease.intended"
     LEASE_ACTIVATED = "lease.activated"

@@ -261,7 +261,10 @@ async def live(tx: Transaction) -> Sequence[Task]:
 
 async def count_live(tx: Transaction, owner: SpiffeId) -> int:
     """How many live tasks one SPIFFE ID has."""
-    row = await tx.fetchrow("SELECT COUNT(*) AS n FROM tasks WHERE owner = $1 AND ended_at IS NULL", str(owner))
+    row = await tx.fetchrow(
+        "SELECT COUNT(*) AS n FROM tasks WHERE owner = $1 AND drained_at IS NULL AND ended_at IS NULL",
+        str(owner),
+    )
     return 0 if row is None else int(row["n"])
 
 
