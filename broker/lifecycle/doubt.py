@@ -2,17 +2,22 @@
 
 never_made   intended → revoked                     nothing was sent
 lost         intended → in_doubt                    nobody knows
-settle       in_doubt → revoking, and drained       the name is occupied: certain now (traps 8)
+settle       in_doubt → revoking, and drained       the name is occupied, or the create's time is over (traps 8)
 abandon      intended → revoking                    refused, or made and not to be used
 undo         abandon, and drained at once
+
+Where a create is an upsert no name can be occupied: what arrives late makes what it finds anew. So access is ended, the
+last moment at which it may arrive is waited for in doubt, and only then it is ended again, looked at and cleaned up.
+What comes even later is found by the sweep, for its lease is closed.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
+from broker.engines.protocol import Making
 from broker.lifecycle import withdraw
-from broker.lifecycle.schedule import Course
+from broker.lifecycle.schedule import Course, may_still_appear_until
 from broker.lifecycle.world import World
 from broker.model.lease import CloseReason, Lease, LeaseEvent
 from broker.store import leases
@@ -52,15 +57,38 @@ async def lost(world: World, lease: Lease, now: datetime) -> Lease:
 
 
 async def settle(world: World, lease: Lease, now: datetime) -> Lease:
-    """Make an in-doubt lease certain by occupying its name, then drain it; put off when the target does not answer."""
+    """Make an in-doubt lease certain, then drain it; put off when the target does not answer."""
     course = Course.of(world.clock, now)
     try:
-        engine, calls = world.at(lease.handle.target)
-        failpoint.reach("doubt.occupy.before")
-        await calls.call(engine.occupy(lease.handle), ending=True)
-        failpoint.reach("doubt.occupy.after")
+        engine, _ = world.at(lease.handle.target)
+        if engine.making is Making.UPSERT:
+            held = may_still_appear_until(lease, engine.making)
+            if held is not None and course.now < held:
+                return await _end_and_wait(world, lease, held)
+        else:
+            await _occupy(world, lease)
     except Problem as problem:
         return await withdraw.put_off(world, lease, problem, course.now)
+    return await _certain(world, lease, course)
+
+
+async def _occupy(world: World, lease: Lease) -> None:
+    engine, calls = world.at(lease.handle.target)
+    failpoint.reach("doubt.occupy.before")
+    await calls.call(engine.occupy(lease.handle), ending=True)
+    failpoint.reach("doubt.occupy.after")
+
+
+async def _end_and_wait(world: World, lease: Lease, until: datetime) -> Lease:
+    """End what may be there by now, and stay in doubt: that is no proof of what may still come."""
+    engine, calls = world.at(lease.handle.target)
+    failpoint.reach("doubt.end_access.before")
+    await calls.call(engine.end_access(lease.handle), ending=True)
+    failpoint.reach("doubt.end_access.after")
+    return await withdraw.wait(world, lease, until)
+
+
+async def _certain(world: World, lease: Lease, course: Course) -> Lease:
     unit = withdraw.step(
         world,
         lease,

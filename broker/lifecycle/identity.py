@@ -15,8 +15,8 @@ from datetime import datetime
 from broker.engines.svid import TARGET, task_role
 from broker.errors import OutcomeUnknown, TargetDown
 from broker.lifecycle import doubt, told
-from broker.lifecycle.schedule import Course, with_deadline
-from broker.lifecycle.world import World
+from broker.lifecycle.schedule import Course, refuse_late, with_deadline
+from broker.lifecycle.world import World, promised
 from broker.model.event import EventKind
 from broker.model.ids import LeaseId, TaskId, new_lease
 from broker.model.lease import Lease, LeaseEvent, LeaseState
@@ -81,7 +81,7 @@ def _planned(world: World, task: Task, fresh: LeaseId, line: Sequence[Task], now
         task_version=task.version,
         role=role.full_name,
         handle=replace(handle, facts={**handle.facts, **with_deadline(create_by)}),
-        guarantee=engine.guarantee(role),
+        guarantee=promised(engine, role),
         state=LeaseState.INTENDED,
         version=1,
         generation=1,
@@ -122,6 +122,7 @@ async def _activate(world: World, lease: Lease, course: Course) -> Lease:
     now = course.now
 
     async def unit(tx: Transaction) -> Lease:
+        refuse_late(lease, now)
         present = await tasks.get(tx, lease.task)  # it may have been narrowed meanwhile: its identity stays the same
         line = await tasks.touch(tx, lease.task, present.version, now)
         world.refuse_unrecorded(line)

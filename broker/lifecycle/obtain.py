@@ -15,8 +15,8 @@ from broker.engines.protocol import FixedEnd, Issued
 from broker.errors import AlreadyAcknowledged, ClockUntrusted, OutcomeUnknown, TargetDown
 from broker.lifecycle import doubt, reconcile, told
 from broker.lifecycle.reissue import begin_reissue, reissue
-from broker.lifecycle.schedule import Course, next_due, with_deadline
-from broker.lifecycle.world import World
+from broker.lifecycle.schedule import Course, next_due, refuse_late, with_deadline
+from broker.lifecycle.world import World, promised
 from broker.model.decision import Permit
 from broker.model.event import EventKind
 from broker.model.ids import LeaseId, new_lease
@@ -165,7 +165,7 @@ def _planned(world: World, ask: _Ask, fresh: LeaseId, line: Sequence[Task]) -> L
         task_version=ask.permit.task.version,
         role=role.full_name,
         handle=replace(handle, facts={**handle.facts, **with_deadline(create_by)}),
-        guarantee=engine.guarantee(role),
+        guarantee=promised(engine, role),
         state=LeaseState.INTENDED,
         version=1,
         generation=1,
@@ -201,6 +201,7 @@ async def _activate(world: World, ask: _Ask, lease: Lease) -> Lease:
     now = ask.course.now
 
     async def unit(tx: Transaction) -> Lease:
+        refuse_late(lease, now)
         line = await tasks.touch(tx, lease.task, lease.task_version, now)
         world.refuse_unrecorded(line)
         changed = replace(lease, activated_at=now, ack_by=now + ask.role.ack_within)

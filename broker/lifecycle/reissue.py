@@ -15,11 +15,11 @@ from broker.lifecycle import told, withdraw
 from broker.lifecycle.schedule import Course, longest_until, next_due
 from broker.lifecycle.world import World
 from broker.model.decision import Permit
-from broker.model.lease import CloseReason, Lease, LeaseEvent
+from broker.model.lease import CloseReason, Lease, LeaseEvent, LeaseState
 from broker.model.receipt import ReceiptKind
 from broker.model.role import Role
 from broker.store import leases, receipts, tasks
-from ca.errors import NotFound, Stale, Unavailable
+from ca.errors import NotFound, Problem, Stale, Unavailable
 from ca.runtime import failpoint
 from ca.runtime.database import Transaction
 
@@ -58,9 +58,7 @@ async def reissue(world: World, lease: Lease, role: Role, course: Course) -> tup
     world.in_flight.add(lease.id)
     try:
         issued = await _replace(world, lease, role, course)
-        failpoint.reach("reissue.confirm.before")
-        confirmed = await world.database.write(lambda tx: _confirm(world, tx, lease, course.now))
-        failpoint.reach("reissue.confirm.after")
+        confirmed = await _confirmed(world, lease, course)
     finally:
         world.in_flight.discard(lease.id)
     return confirmed, issued
@@ -80,6 +78,20 @@ async def _replace(world: World, lease: Lease, role: Role, course: Course) -> Is
         await withdraw.begin(world, lease.id, CloseReason.NOT_ACKNOWLEDGED, course.now, trouble=trouble)
         raise Unavailable("what this request had made is taken back, ask again") from None
     return issued
+
+
+async def _confirmed(world: World, lease: Lease, course: Course) -> Lease:
+    """The lease, if the new secret may be handed over; one that came too late must not open what was ended before."""
+    try:
+        failpoint.reach("reissue.confirm.before")
+        confirmed = await world.database.write(lambda tx: _confirm(world, tx, lease, course.now))
+        failpoint.reach("reissue.confirm.after")
+    except Problem:
+        present = await world.database.read(lambda tx: leases.get(tx, lease.id))
+        if present.state is not LeaseState.ACTIVE:
+            await withdraw.cut_unrecorded(world, lease)
+        raise
+    return confirmed
 
 
 async def _confirm(world: World, tx: Transaction, lease: Lease, now: datetime) -> Lease:

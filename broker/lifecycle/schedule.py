@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from broker.engines.protocol import Making
+from broker.errors import OutcomeUnknown
 from broker.lifecycle.world import World
 from broker.model.lease import Lease
 from ca.runtime.clock import Clock, instant, micros
@@ -13,6 +15,9 @@ CREATE_BY = "create_by"
 """The fact of a handle that says until when its create may still happen, in microseconds."""
 
 _MARGIN = timedelta(seconds=1)
+_KEPT = timedelta(seconds=60)
+"""What the network and the target may keep of a call that was sent before its deadline, where the target does not judge
+it by that deadline itself."""
 _FIRST, _LONGEST = timedelta(milliseconds=250), timedelta(seconds=60)
 
 
@@ -51,11 +56,28 @@ def longest_until(world: World, lease: Lease, now: datetime) -> datetime:
     return max(lease.until, min(now + role.ttl, lease.last))
 
 
-def may_still_appear_until(lease: Lease) -> datetime | None:
-    """Until when a create that nobody heard of may still happen; None when it was answered or never had a chance."""
+def may_still_appear_until(lease: Lease, making: Making = Making.CREATE_ONLY) -> datetime | None:
+    """Until when a create that nobody heard of may still happen; None when it was answered or never had a chance.
+
+    A target that refuses a taken name judges the deadline of a create by its own clock. Where a create is an upsert,
+    what was sent in time may lie on the way for longer.
+    """
     if lease.activated_at is not None or CREATE_BY not in lease.handle.facts:
         return None
-    return instant(int(lease.handle.facts[CREATE_BY])) + _MARGIN
+    return _create_by(lease) + (_MARGIN if making is Making.CREATE_ONLY else _KEPT)
+
+
+def refuse_late(lease: Lease, now: datetime) -> None:
+    """What was made by a call that came back after its deadline is never handed over. Raises OutcomeUnknown.
+
+    Whoever waited, in this process or another, has given it up by then: this process may have been frozen.
+    """
+    if CREATE_BY in lease.handle.facts and now > _create_by(lease):
+        raise OutcomeUnknown("the secret was made too late to be handed over, and is destroyed; ask again")
+
+
+def _create_by(lease: Lease) -> datetime:
+    return instant(int(lease.handle.facts[CREATE_BY]))
 
 
 def with_deadline(deadline: datetime) -> dict[str, int]:

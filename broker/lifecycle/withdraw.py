@@ -88,7 +88,7 @@ async def drain(world: World, lease: Lease, now: datetime) -> Lease:
             lease = await _end_access(world, lease, course)
         held = may_still_appear_until(lease)
         if held is not None and course.now < held:
-            return await _wait(world, lease, held)
+            return await wait(world, lease, held)
         return await _clean_up(world, lease, course)
     except Problem as problem:
         return await put_off(world, lease, problem, course.now)
@@ -133,7 +133,7 @@ async def _clean_up(world: World, lease: Lease, course: Course) -> Lease:
 async def _run_out(world: World, lease: Lease, now: datetime) -> Lease:
     """What can't be taken back lives until its own last second, and closes as expired (law 5)."""
     if now < lease.until:
-        return await _wait(world, lease, lease.until)
+        return await wait(world, lease, lease.until)
     unit = step(world, lease, LeaseEvent.RAN_OUT, now, access_ended_at=lease.until, closed_at=now)
     failpoint.reach("withdraw.ran_out.before")
     closed = await world.database.write(unit, ending=True)
@@ -142,7 +142,8 @@ async def _run_out(world: World, lease: Lease, now: datetime) -> Lease:
     return closed
 
 
-async def _wait(world: World, lease: Lease, until: datetime) -> Lease:
+async def wait(world: World, lease: Lease, until: datetime) -> Lease:
+    """Nothing can be done for a lease before `until`."""
     failpoint.reach("withdraw.wait.before")
     waiting = await world.database.write(lambda tx: leases.keep(tx, lease, due_at=until), ending=True)
     failpoint.reach("withdraw.wait.after")

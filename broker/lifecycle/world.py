@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from broker.engines.naming import name, prefix
-from broker.engines.protocol import Engine
+from broker.engines.protocol import Engine, Listing
 from broker.errors import Fenced, TargetDown
+from broker.lifecycle.flight import InFlight
 from broker.model.ids import LeaseId, TaskId
 from broker.model.lease import IDENTITY
 from broker.model.observed import Observer
-from broker.model.role import Role
+from broker.model.role import Guarantee, Role
 from broker.model.task import EndReason, Task, TaskEvent
 from broker.store.installation import Installation
 from broker.targets.target import Target
@@ -61,7 +62,7 @@ class World:
     feed: Wake = field(default_factory=Wake, repr=False)
     reaper: Wake = field(default_factory=Wake, repr=False)
     outbox: Wake = field(default_factory=Wake, repr=False)
-    in_flight: set[LeaseId] = field(default_factory=set, repr=False)
+    in_flight: InFlight = field(repr=False)
     """Leases a call of this process is just making or replacing: nobody else of us touches them."""
     claimed: set[str] = field(default_factory=set, repr=False)
     """Targets that were seen to carry our claim since this process began."""
@@ -113,8 +114,13 @@ async def _kept(work: Coroutine[Any, Any, T]) -> tuple[T | None, Exception | Non
         return None, error
 
 
+def promised(engine: Engine, role: Role) -> Guarantee:
+    """What taking back a secret of `role` means, and whether a sweep finds what came too late."""
+    return replace(engine.guarantee(role), swept=isinstance(engine, Listing))
+
+
 @asynccontextmanager
 async def open_world(**facts: Any) -> AsyncIterator[World]:
     """A world of which nothing is dropped half-way: leaving it waits for hand-overs under way."""
     async with asyncio.TaskGroup() as group:
-        yield World(group=group, **facts)
+        yield World(group=group, in_flight=InFlight(facts["clock"]), **facts)

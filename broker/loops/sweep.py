@@ -27,10 +27,10 @@ _SURE = 2
 
 @dataclass(slots=True)
 class Swept:
-    """What one sweep of one target found."""
+    """What one sweep of one target found; `principals` is None when it can't list them."""
 
     target: str
-    principals: int = 0
+    principals: int | None = None
     destroyed: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)

@@ -40,7 +40,11 @@ class IfDown(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarantee:
-    """The three answers; each `…_within` is in whole seconds, None meaning without bound."""
+    """The three answers; each `…_within` is in whole seconds, None meaning without bound.
+
+    `swept` says whether the target can list its principals: where it can't, what arrived after everybody had given it
+    up is found by nobody.
+    """
 
     new_access: NewAccess
     new_access_within: int | None
@@ -48,6 +52,7 @@ class Guarantee:
     open_sessions_within: int | None
     if_down: IfDown
     if_down_within: int | None
+    swept: bool = True
 
     @property
     def revocable(self) -> bool:
@@ -60,6 +65,7 @@ class Guarantee:
             "new_access": {"ends": str(self.new_access), "within": _seconds(self.new_access_within)},
             "open_sessions": {"are": str(self.open_sessions), "within": _seconds(self.open_sessions_within)},
             "if_we_are_down": {"then": str(self.if_down), "within": _seconds(self.if_down_within)},
+            "swept": self.swept,
         }
 
     @classmethod
@@ -72,6 +78,7 @@ class Guarantee:
             open_sessions_within=_number(value["open_sessions"]["within"]),
             if_down=IfDown(value["if_we_are_down"]["then"]),
             if_down_within=_number(value["if_we_are_down"]["within"]),
+            swept=bool(value.get("swept", True)),
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from broker.lifecycle.obtain import HandOver, obtain
+from broker.lifecycle.world import promised
 from broker.model.decision import Decision
 from broker.model.ids import TaskId
 from broker.model.role import Guarantee, Role
@@ -46,5 +47,5 @@ def offered(gate: Gate) -> Sequence[tuple[Role, Guarantee]]:
     """Every role there is, with what taking it back means; whether a task may have it is decided when it asks."""
     engines = gate.world.engines
     return [
-        (role, engines[role.target].guarantee(role)) for role in gate.world.roles.values() if role.target in engines
+        (role, promised(engines[role.target], role)) for role in gate.world.roles.values() if role.target in engines
     ]

@@ -35,11 +35,12 @@ class IfDownTold(Told):
 
 
 class GuaranteeTold(Told):
-    """What taking it back means."""
+    """What taking it back means; `swept` says whether what arrived late is found, by a list of the target's own."""
 
     new_access: NewAccessTold
     open_sessions: OpenSessionsTold
     if_we_are_down: IfDownTold
+    swept: bool = True
 
     @classmethod
     def of(cls, guarantee: Guarantee) -> Self:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+import pytest
 
 from broker.engines.protocol import AccessEnded, Claim, Issued, Making
 from broker.errors import NotPossible, OutcomeUnknown, TargetDown
@@ -81,8 +83,8 @@ class FakeEngine:
     fixed = False
     """Whether the end is written into its secrets."""
 
-    def __init__(self, target: FakeTarget, *, revocable: bool = True, making: Making = Making.CREATE_ONLY) -> None:
-        self.target, self.revocable, self.making = target, revocable, making
+    def __init__(self, target: FakeTarget, *, revocable: bool = True, making: Making | None = None) -> None:
+        self.target, self.revocable, self.making = target, revocable, making or MAKING[-1]
         self.calls: list[tuple[str, str]] = []
         self._cues: dict[str, list[_Cue]] = defaultdict(list)
         self._held: dict[str, list[tuple[asyncio.Event, asyncio.Event]]] = defaultdict(list)
@@ -120,9 +122,11 @@ class FakeEngine:
         )
 
     async def create(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:
+        if self.making is Making.UPSERT:  # no target judges it: what left in time may arrive whenever it likes
+            _refuse_late(self.target.clock.now(), deadline)
         cue = await self._arrive("create", handle.name)
-        if self.target.clock.now() > deadline:
-            raise Unavailable("the target saw the call only after its deadline, and did nothing")
+        if self.making is Making.CREATE_ONLY:
+            _refuse_late(self.target.clock.now(), deadline)
         if self.making is Making.UPSERT:
             self._cut(handle.name)
         elif handle.name in self.target.principals:
@@ -211,6 +215,29 @@ class FakeEngine:
                 session.open = False
                 cut += 1
         return cut
+
+
+class Unlisted(FakeEngine):
+    """A target that can't tell which principals it has."""
+
+    names = None  # type: ignore[assignment]
+
+
+MAKING = [Making.CREATE_ONLY]
+"""How a fake makes that is told nothing: changed by `in_both_ways` for the length of a test."""
+
+
+@pytest.fixture(params=sorted(Making))
+def in_both_ways(request: pytest.FixtureRequest) -> Iterator[Making]:
+    """For whole files of tests: `pytestmark = pytest.mark.usefixtures("in_both_ways")`."""
+    MAKING.append(request.param)
+    yield request.param
+    MAKING.pop()
+
+
+def _refuse_late(now: datetime, deadline: datetime) -> None:
+    if now > deadline:
+        raise Unavailable("the target saw the call only after its deadline, and did nothing")
 
 
 def _issued(handle: Handle, password: str) -> Issued:

@@ -32,7 +32,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from broker.engines.protocol import Issued, Lent
+from broker.engines.protocol import Issued, Lent, Making
 from broker.engines.svid import TARGET, Svid
 from broker.lifecycle.configured import Configuration, open_configured
 from broker.lifecycle.world import World, open_world
@@ -202,7 +202,7 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
         if case.registry.exists():
             configured.targets[TARGET] = await stack.enter_async_context(open_target(TARGET, clock, deadline=within))
             configured.engines[TARGET] = Svid(registry)
-        configured.engines[KEYS] = FakeEngine(FakeTarget(clock), revocable=False)
+        configured.engines[KEYS] = FakeEngine(FakeTarget(clock), revocable=False, making=Making.UPSERT)
         short = timedelta(minutes=1)
         configured.roles[f"{KEYS}/signing"] = role(target=KEYS, name="signing", engine="postgres", ttl=short)
         policies = PolicyHolder(None)

@@ -6,7 +6,7 @@
     target_away     nobody answers at a create, a renewal, an ending; a create that is refused
     strangers       a create that arrived after everybody gave it up, principals nobody knows, a check, an adoption
     store_full      a task that ends while the store can't take it
-    not_revocable   a secret that lives until its last second
+    not_revocable   a secret that lives until its last second, one that may have been made over what was there
     own_identity    a task's own identity: given, its answer lost, the server away at the end, ended while it is given
     neighbours      two targets that are one server, swept again and again
 
@@ -197,6 +197,9 @@ async def not_revocable(broker: Broker) -> None:
     """It is `revoking` until then."""
     task = await open_task(broker)
     await hold(broker, task, f"{KEYS}/signing")
+    broker.world.engines[KEYS].fail("create", after=True)  # type: ignore[attr-defined]
+    await refused(obtain(broker, task, f"{KEYS}/signing"))  # an upsert: it stays in doubt until it can't come any more
+    await broker.tick()
     await hold(broker, task)
     await end(broker, task)
     await broker.tick()

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 import broker.lifecycle
+from broker.engines.protocol import Making
 from broker.lifecycle.acknowledge import acknowledge
 from broker.lifecycle.obtain import HandOver
 from broker.model.lease import LeaseState
@@ -67,6 +69,7 @@ class Story:
     """What outlives a broker: the store's folder, the target, and what agents hold."""
 
     folder: Path
+    making: Making
     clock: ManualClock = field(default_factory=ManualClock)
     tasks: list[Task] = field(default_factory=list)
     handed: list[HandOver] = field(default_factory=list)
@@ -75,7 +78,7 @@ class Story:
 
     def __post_init__(self) -> None:
         self.target = FakeTarget(self.clock)
-        self.engine = FakeEngine(self.target)
+        self.engine = FakeEngine(self.target, making=self.making)
 
     async def play(self, steps: Sequence[tuple[Any, ...]]) -> None:
         """Play every step, with as many lives as it takes; then look."""
@@ -158,16 +161,17 @@ class Story:
         assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.parametrize("making", sorted(Making))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some.lists(STEPS, max_size=25))
 @example([("open", 9), ("die", "obtain.create.after"), ("obtain", 0, 0), ("end", 0)])
 @example([("open", 9), ("obtain", 0, 0), ("die", "reissue.replace.after"), ("obtain", 0, 0), ("end", 0)])
 @example([("open", 9), ("open", 0), ("obtain", 1, 0), ("end", 0), ("die", "withdraw.end_access.after"), ("reap",)])
 @example([("open", 9), ("fail", "create", True), ("obtain", 0, 0), ("fail", "occupy", True), ("reap",), ("reap",)])
-def test_whatever_happens_the_target_holds_what_the_store_says(steps: list[tuple[Any, ...]]) -> None:
+def test_whatever_happens_the_target_holds_what_the_store_says(making: Making, steps: list[tuple[Any, ...]]) -> None:
     """See the module."""
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(Story(Path(folder)).play(steps))
+        asyncio.run(Story(Path(folder), making).play(steps))
 
 
 def test_every_fail_point_stands_before_and_after() -> None:

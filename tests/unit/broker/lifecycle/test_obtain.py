@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import AlreadyAcknowledged, ClockUntrusted, Fenced, KeyReused, OutcomeUnknown, TargetDown
+from broker.errors import AlreadyAcknowledged, ClockUntrusted, Fenced, KeyReused, TargetDown
 from broker.model.event import EventKind
 from broker.model.lease import CloseReason, LeaseState
 from broker.model.receipt import ReceiptKind
@@ -16,9 +16,10 @@ from broker.model.scope import Budget, Scope, Sensitivity, patterns
 from broker.model.task import TaskState
 from ca.errors import Conflict, Exhausted, Stale, Unavailable
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
+from fakes.target import in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living, role
 
-pytestmark = pytest.mark.usefixtures("on_every_store")
+pytestmark = [pytest.mark.usefixtures("on_every_store"), pytest.mark.usefixtures("in_both_ways")]
 
 
 async def test_what_is_handed_over_opens_the_target_and_is_recorded_before(tmp_path: Path) -> None:
@@ -113,26 +114,6 @@ async def test_a_target_that_is_down_leaves_a_closed_lease(tmp_path: Path) -> No
             await house.obtain(await house.open())
         (lease,) = await house.leases()
         assert (lease.state, lease.close_reason) == (LeaseState.REVOKED, CloseReason.NEVER_MADE)
-
-
-@pytest.mark.parametrize("happened", [False, True])
-async def test_an_unknown_outcome_is_in_doubt_until_the_name_is_occupied(tmp_path: Path, *, happened: bool) -> None:
-    """Whether the create happened or not, the name is taken, disabled, held until no create can come, and dropped."""
-    async with living(tmp_path) as house:
-        house.engine.fail("create", after=happened, error=OutcomeUnknown("no answer came"))
-        with pytest.raises(OutcomeUnknown):
-            await house.obtain(await house.open())
-        (lease,) = await house.leases()
-        assert lease.state is LeaseState.IN_DOUBT
-        await house.clock.advance(1)  # the target is looked at again
-        await house.reap()
-        tombstone = house.engine.target.principals[lease.handle.name]
-        assert not tombstone.enabled
-        assert (await house.lease(lease.id)).state is LeaseState.REVOKING
-        await house.clock.advance(15)
-        await house.reap()
-        assert (await house.lease(lease.id)).state is LeaseState.REVOKED
-        assert not house.engine.target.principals
 
 
 async def test_a_refusal_is_cleaned_up_after(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from broker.model.lease import CloseReason, LeaseState
 from broker.model.observed import Observation
 from broker.model.task import TaskState
 from broker.store import tasks
+from fakes.target import in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living, role
+
+pytestmark = pytest.mark.usefixtures("in_both_ways")
 
 WHO = InstanceId("0" * 32)
 

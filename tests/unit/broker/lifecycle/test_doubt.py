@@ -1,0 +1,165 @@
+"""A create nobody heard of: certain once its name is taken or its time is over; never guessed, never forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.engines.protocol import Making
+from broker.errors import OutcomeUnknown
+from broker.lifecycle import doubt, flight
+from broker.model.lease import CloseReason, LeaseState
+from broker.model.report import Fate, Line
+from ca.errors import Problem, Stale
+from fakes.clock import ManualClock
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
+from fakes.target import FakeEngine, FakeTarget, Unlisted, in_both_ways  # noqa: F401 - a fixture
+from fakes.world import House, living
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
+
+
+@asynccontextmanager
+async def upserting(folder: Path, kind: type[FakeEngine] = FakeEngine) -> AsyncIterator[House]:
+    """A broker whose target makes anew what it finds."""
+    clock = ManualClock()
+    async with living(folder, clock=clock, engine=kind(FakeTarget(clock), making=Making.UPSERT)) as house:
+        yield house
+
+
+@pytest.mark.parametrize("happened", [False, True])
+async def test_an_unknown_outcome_is_in_doubt_until_the_name_is_occupied(tmp_path: Path, *, happened: bool) -> None:
+    """Whether the create happened or not, the name is taken, disabled, held until no create can come, and dropped."""
+    async with living(tmp_path) as house:
+        house.engine.fail("create", after=happened, error=OutcomeUnknown("no answer came"))
+        with pytest.raises(OutcomeUnknown):
+            await house.obtain(await house.open())
+        (lease,) = await house.leases()
+        assert lease.state is LeaseState.IN_DOUBT
+        await house.clock.advance(1)  # the target is looked at again
+        await house.reap()
+        tombstone = house.engine.target.principals[lease.handle.name]
+        assert not tombstone.enabled
+        assert (await house.lease(lease.id)).state is LeaseState.REVOKING
+        await house.clock.advance(15)
+        await house.reap()
+        assert (await house.lease(lease.id)).state is LeaseState.REVOKED
+        assert not house.engine.target.principals
+
+
+@pytest.mark.parametrize("happened", [False, True])
+async def test_an_upsert_stays_in_doubt_until_it_can_not_come_any_more(tmp_path: Path, *, happened: bool) -> None:
+    """Access is ended at once, and the lease says what is true: nobody knows. Then it is ended again, and closed."""
+    async with upserting(tmp_path) as house:
+        house.engine.fail("create", after=happened, error=OutcomeUnknown("no answer came"))
+        with pytest.raises(OutcomeUnknown):
+            await house.obtain(await house.open())
+        await house.clock.advance(1)
+        await house.reap()
+        (lease,) = await house.leases()
+        assert (lease.state, lease.access_ended_at) == (LeaseState.IN_DOUBT, None)
+        assert Line.of(lease).fate is Fate.ENDING
+        assert not any(one.enabled for one in house.engine.target.principals.values())
+        await house.clock.advance(71)
+        await house.reap()
+        closed = await house.lease(lease.id)
+        assert (closed.state, closed.close_reason) == (LeaseState.REVOKED, CloseReason.NEVER_MADE)
+        assert not house.engine.target.principals
+        assert [verb for verb, _ in house.engine.calls].count("end_access") == 2
+
+
+@pytest.mark.parametrize("after", [30.0, 200.0])
+async def test_an_upsert_that_arrives_late_is_destroyed(tmp_path: Path, after: float) -> None:
+    """Inside the wait by the second ending, after it by the sweep; the secret it made is handed to nobody."""
+    async with upserting(tmp_path) as house:
+        arrived, go = house.engine.hold("create")
+        task = await house.open()
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(_outcome(house.obtain(task)))
+            await arrived.wait()
+            await house.clock.advance(10)
+            assert isinstance(await asking, OutcomeUnknown)
+            for moment in range(0, 210, 5):
+                await house.clock.advance(5)
+                await house.reap()
+                if moment == after:
+                    go.set()
+                    await house.clock.settle()
+                    assert house.engine.target.principals
+            await house.sweep()
+        assert not house.engine.target.principals
+        assert [lease.state for lease in await house.leases()] == [LeaseState.REVOKED]
+
+
+async def test_where_nothing_can_be_listed_the_lease_says_so(tmp_path: Path) -> None:
+    """Its guarantee, from the intent on: what comes too late is found by nobody, and no sweep pretends otherwise."""
+    async with upserting(tmp_path, Unlisted) as house:
+        lease = (await house.held(await house.open())).lease
+        assert not lease.guarantee.swept
+        assert (await house.lease(lease.id)).guarantee.to_json()["swept"] is False
+        swept = await house.sweep()
+        assert (swept.principals, swept.missing, swept.destroyed) == (None, [], [])
+
+
+@pytest.mark.usefixtures("in_both_ways")
+async def test_a_broker_that_was_frozen_past_its_deadline_hands_nothing_over(tmp_path: Path) -> None:
+    """The target answered in time and nobody was awake to hear it; whoever waited has gone on without it."""
+    async with living(tmp_path) as house:
+        arrived, go = house.engine.hold("create")
+        task = await house.open()
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(_outcome(house.obtain(task)))
+            await arrived.wait()
+            house.engine.target.clock = ManualClock(house.clock.now())  # the target answered long ago
+            go.set()
+            house.clock._move_to(house.clock.boot() + 60)  # thawed: everything that waited is due at the same moment
+            assert isinstance(await asking, OutcomeUnknown)
+        assert not any(one.enabled for one in house.engine.target.principals.values())
+        await house.clock.advance(30)
+        await house.reap()
+        assert not house.engine.target.principals
+
+
+@pytest.mark.usefixtures("in_both_ways")
+async def test_a_create_whose_lease_was_settled_by_others_is_destroyed(tmp_path: Path) -> None:
+    """Another broker took this one for dead: what the call made is ended, though its lease is not its any more."""
+    async with living(tmp_path) as house:
+        arrived, go = house.engine.hold("create")
+        task = await house.open()
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(_outcome(house.obtain(task)))
+            await arrived.wait()
+            (held,) = await house.leases()
+            await doubt.lost(house.world, held, house.clock.now())
+            go.set()
+            assert isinstance(await asking, Stale)
+        assert not any(one.enabled for one in house.engine.target.principals.values())
+        for _ in range(20):
+            await house.clock.advance(5)
+            await house.reap()
+        await house.sweep()
+        assert not house.engine.target.principals
+
+
+async def test_a_call_that_never_returns_holds_its_lease_for_a_while_only(tmp_path: Path) -> None:
+    """Then the lease is looked after like any other, though its holder never said a word."""
+    async with living(tmp_path) as house:
+        handed = await house.held(task := await house.open())
+        house.world.in_flight.add(handed.lease.id)
+        await house.end(task)
+        await house.reap()
+        assert (await house.lease(handed.lease.id)).state is LeaseState.ACTIVE
+        await house.clock.advance(flight.LONGEST)
+        await house.reap()
+        assert (await house.lease(handed.lease.id)).state is LeaseState.REVOKED
+
+
+async def _outcome(work: object) -> object:
+    try:
+        return await work  # type: ignore[misc]
+    except Problem as error:
+        return error
