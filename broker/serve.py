@@ -32,8 +32,12 @@ from broker.events.feed import Feed
 from broker.lifecycle import end_task, told
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.world import World, open_world
+from broker.loops import incarnations
+from broker.loops.claims import Claims
 from broker.loops.deadlines import Deadlines
 from broker.loops.identities import Identities
+from broker.loops.incarnations import Incarnations
+from broker.loops.neighbours import neighbours
 from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
 from broker.loops.sweep import Sweep
@@ -46,16 +50,16 @@ from broker.service.operators import KnownOperators
 from broker.service.proofs import Proofs
 from broker.service.targets import Reload
 from broker.settings import BrokerSettings
-from broker.store import events, installation, leases, tasks
-from broker.store.installation import Installation
+from broker.store import leases, tasks
 from broker.store.sealed import open_sealed
 from ca.runtime import log
+from ca.runtime.bell import SharedWake
 from ca.runtime.clock import Clock
 from ca.runtime.crowd import Crowd
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
-from ca.runtime.past import Chronicle, chronicle
+from ca.runtime.past import chronicle
 from ca.runtime.places import make
 from ca.runtime.process import Readiness, Wake, background, take_descriptors, task
 from ca.runtime.watch import watch_file
@@ -65,9 +69,6 @@ _log = log.get(__name__)
 
 _TELL_EVERY = 5.0
 """Seconds between two words on what a stop waits for."""
-
-_NOTE_EVERY = 5.0
-"""Seconds between two words beside the store on how far it has come."""
 
 _ENDED_SINCE = timedelta(days=7)
 """For how long back processes that ended are remembered at a start; no leaf lives as long."""
@@ -135,11 +136,11 @@ async def serve(
         identities = None if link is None else TaskIdentities(link.link)
         configured = await enter(open_configured(await _lent(stack, settings, database, clock)))
         await configured.become(_wanted(settings, identities))
-        past = chronicle(settings.database, database, restored=restored)
-        gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics, past)
-        feed = await _loops(stack, settings, gate, link, past)
+        lives = Incarnations(database, chronicle(settings.database, database, restored=restored))
+        gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics, lives)
         operators = KnownOperators()
         await operators.refresh(database)
+        feed = await _loops(stack, settings, gate, link, lives, operators)
         reload_targets = await _watched(stack, settings, gate, configured, identities)
         door = Door(gate=gate, feed=feed, operators=operators, reload_targets=reload_targets)
         address = await _doors(stack, settings, door, source)
@@ -201,7 +202,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
     configured: Configured,
     source: X509Material,
     metrics: Metrics,
-    past: Chronicle,
+    lives: Incarnations,
 ) -> Gate:
     policies = PolicyHolder(PolicySource.of(*settings.policies) if settings.policies else None)
     now = clock.now()
@@ -213,9 +214,10 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             roles=configured.roles,
             policy_version=lambda: policies.current.version,
             broker=f"b{secrets.token_hex(8)}",
-            installation=await _settled(database, past, now),
+            installation=await lives.begin(now),
             observer=observer,
             clock=clock,
+            feed=SharedWake(),
         )
     )
     await database.write(lambda tx: told.started(tx, world.broker, now))
@@ -236,28 +238,21 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
     )
 
 
-async def _settled(database: Database, past: Chronicle, now: datetime) -> Installation:
-    found = await database.write(lambda tx: installation.settle(tx, now, past.past), ending=True)
-    if found.quarantined_at == now:
-        _log.warning(
-            "the store is not the one it was: it was restored, promoted or moved, and targets wait to be adopted",
-            incarnation=found.incarnation,
-        )
-    return found
-
-
-async def _loops(
-    stack: AsyncExitStack, settings: BrokerSettings, gate: Gate, link: LinkObserver | None, past: Chronicle
+async def _loops(  # noqa: PLR0917 - what was opened, in the order in which it was
+    stack: AsyncExitStack,
+    settings: BrokerSettings,
+    gate: Gate,
+    link: LinkObserver | None,
+    lives: Incarnations,
+    operators: KnownOperators,
 ) -> Feed:
     """Every reconciler; the first tick of each is the recovery."""
     world, clock = gate.world, gate.world.clock
-    feed, reaper, sweep = Feed(world.database), Reaper(world), Sweep(world)
+    claims = Claims(exclusive=settings.database.startswith("sqlite:"), patience=settings.dead_after.total_seconds())
+    feed, reaper, sweep = Feed(world.database, ended=world.reaper.set), Reaper(world, claims), Sweep(world)
     processes = Processes(world, settings.tasks.observe_grace.total_seconds())
     deadlines, identities, ended = Deadlines(world), Identities(world), Wake()
     await feed.tick(clock.now())
-
-    async def note(_now: datetime) -> None:
-        past.note((await world.database.read(events.epoch)).n)
 
     async def watch(now: datetime) -> None:
         if link is not None:
@@ -266,6 +261,9 @@ async def _loops(
 
     if link is not None:
         await stack.enter_async_context(_woken_by(link, ended))
+    assert isinstance(world.feed, SharedWake), "given by `_gate`"
+    ticks, again = gate.metrics.ticks, lambda: operators.refresh(world.database)
+    await stack.enter_async_context(neighbours(world, claims, world.feed, again, ticks))
     rows = (
         ("feed", feed.tick, 1.0, world.feed),
         ("reaper", reaper.tick, settings.reap_every.total_seconds(), world.reaper),
@@ -273,7 +271,7 @@ async def _loops(
         ("sweep", sweep.tick, settings.sweep_every.total_seconds(), None),
         ("processes", watch, 1.0, ended),
         ("identities", identities.tick, 1.0, world.identities),
-        ("past", note, _NOTE_EVERY, None),
+        ("past", lives.tick, incarnations.EVERY, None),
     )
     for loop, tick, every, wake in rows:
         count = gate.metrics.ticks(loop)

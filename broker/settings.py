@@ -190,6 +190,8 @@ class BrokerSettings(Settings):
     targets_folder: Path | None = None
     sweep_every: Duration = timedelta(seconds=60)
     reap_every: Duration = timedelta(seconds=1)
+    dead_after: Annotated[Duration, Field(ge=timedelta(seconds=3))] = timedelta(seconds=10)
+    """For how long another broker over the same store must be seen to stand still before its work is taken over."""
 
     def all_targets(self) -> Mapping[str, TargetSettings]:
         """The targets of the file and of the folder.

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.model.event import Epoch, Event
+from broker.model.event import Epoch, Event, EventKind
 from broker.model.ids import LeaseId, TaskId
 from broker.model.lease import LeaseState
 from broker.store import events, leases, tasks
@@ -36,8 +36,10 @@ class Resync:
 class Feed:
     """The newest events in memory, and whoever waits for the next."""
 
-    def __init__(self, database: Database, *, kept: int = _KEPT) -> None:
+    def __init__(self, database: Database, *, kept: int = _KEPT, ended: Callable[[], object] = lambda: None) -> None:
+        """`ended` is told whenever a task's end was read, whichever broker wrote it."""
         self._database = database
+        self._ended = ended
         self._recent: deque[Event] = deque(maxlen=kept)
         self._epoch: Epoch | None = None
         self._news = asyncio.Event()
@@ -68,6 +70,8 @@ class Feed:
             raise RuntimeError(f"the order of events has a gap after {self._epoch}")
         self._epoch = event.epoch
         self._recent.append(event)
+        if event.kind is EventKind.TASK_ENDED:
+            self._ended()
         news, self._news = self._news, asyncio.Event()
         news.set()
 

@@ -40,6 +40,7 @@ async def begin_reissue(
         until=changed.until,
         ack_by=changed.ack_by,
         due_at=next_due(world, changed),
+        broker=world.broker,
     )
     said = told.receipt(ReceiptKind.LEASE_REISSUED, again, str(permit.caller), now)
     await receipts.append(tx, world.broker, told.decided(permit), said)

@@ -71,7 +71,14 @@ def _renewing(world: World, lease: Lease, now: datetime, permit: Permit | None) 
         changed = replace(lease, until=longest_until(world, lease, now))
         due = next_due(world, changed)
         renewed = await leases.move(
-            tx, lease, LeaseEvent.RENEWED, until=changed.until, due_at=due, attempts=0, trouble=None
+            tx,
+            lease,
+            LeaseEvent.RENEWED,
+            broker=world.broker,
+            until=changed.until,
+            due_at=due,
+            attempts=0,
+            trouble=None,
         )
         decided = () if permit is None else (told.decided(permit),)
         until = renewed.until.isoformat()

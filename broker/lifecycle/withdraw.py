@@ -189,7 +189,7 @@ def step(
     recorded, announced = _SAID[event]
 
     async def unit(tx: Transaction) -> Lease:
-        moved = await leases.move(tx, lease, event, **changes)
+        moved = await leases.move(tx, lease, event, **{"broker": world.broker, **changes})
         why = {"reason": reason or (None if moved.close_reason is None else str(moved.close_reason))}
         said = told.receipt(recorded, moved, actor or told.us(world), now, state=str(moved.state), **why)
         await receipts.append(tx, world.broker, said)

@@ -113,9 +113,11 @@ class Reaper:
             self.world.reaper.set()
 
     async def _due(self, target: str, now: datetime) -> Sequence[Lease]:
+        turn = leases.Turn(broker=self.world.broker, others_until=self.claims.others_until(now))
+
         async def unit(tx: Transaction) -> Sequence[Lease]:
-            ended = await leases.of_ended_tasks(tx, target, _BATCH)
-            rest = await leases.due(tx, target, now, _BATCH)
+            ended = await leases.of_ended_tasks(tx, target, turn, _BATCH)
+            rest = await leases.due(tx, target, now, turn, _BATCH)
             return list({lease.id: lease for lease in (*ended, *rest)}.values())[:_BATCH]
 
         return await self.world.database.read(unit)

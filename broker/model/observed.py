@@ -32,6 +32,9 @@ class Observer(Protocol):
     async def bind(self, instance: InstanceId) -> Observed:
         """Say that `instance` opened a task, so that its end is told; answers its state now. Raises Unavailable."""
 
+    async def watch(self, instance: InstanceId) -> None:
+        """Hear of `instance` from now on, if that is not so already. Raises Unavailable."""
+
     def observed(self, instance: InstanceId) -> Observed:
         """The newest word about `instance`; `unknown` when there is none."""
 
@@ -42,6 +45,9 @@ class Unobserving:
     async def bind(self, instance: InstanceId) -> Observed:  # noqa: ARG002 - the protocol's shape
         """Nothing is known of any instance."""
         return Observed(state=Observation.UNKNOWN, strength="none")
+
+    async def watch(self, instance: InstanceId) -> None:
+        """There is nobody to hear it from."""
 
     def observed(self, instance: InstanceId) -> Observed:  # noqa: ARG002 - the protocol's shape
         """Nothing is known of any instance."""

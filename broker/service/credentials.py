@@ -27,6 +27,7 @@ async def ask(
         and everything `lifecycle.obtain` raises.
     """
     chain = await gate.proven(asked, task)
+    await gate.watch(chain)
     observed = gate.usable(chain, asked.now)
     role = gate.role(wish.role)
     permit = await gate.permit(asked.workload, chain, wish.to_act(role), gate.facts(observed, role), asked.now)

@@ -30,6 +30,7 @@ async def decide(gate: Gate, asked: Asked, ask: AskDecision) -> Decision:
     """
     task = TaskId(ask.task)
     chain = await gate.proven(asked, task)
+    await gate.watch(chain)
     observed = gate.usable(chain, asked.now)
     role = gate.world.roles.get(ask.resource) if ask.action in {Action.OBTAIN, Action.RENEW} else None
     act = ask.to_act(_sensitivity(role))

@@ -93,6 +93,16 @@ class Gate:
         if not self.world.clock.trusted():
             raise ClockUntrusted("the machine's clock was stepped, nothing is given until it is stable for a minute")
 
+    async def watch(self, chain: Sequence[Task]) -> None:
+        """Hear of every process of a chain that was proven: another broker may have opened these tasks just now.
+
+        Raises:
+            Unavailable: the attestor server does not answer.
+        """
+        for task in chain:
+            if task.instance is not None:
+                await self.world.observer.watch(task.instance)
+
     def usable(self, chain: Sequence[Task], now: datetime) -> Observed:
         """Say that the last task of `chain` may be given something new.
 

@@ -64,6 +64,7 @@ async def renew(gate: Gate, asked: Asked, lease: LeaseId) -> Lease:
         NotFound, Denied, Refused, Fenced, TargetDown.
     """
     held, chain = await _mine(gate, asked, lease)
+    await gate.watch(chain)
     observed = gate.usable(chain, asked.now)
     role = gate.role(held.role)
     act = Act(action=Action.RENEW, resource=role.full_name, sensitivity=role.sensitivity)

@@ -35,6 +35,11 @@ class LinkObserver:
         self._strengths[instance] = _NO_STRENGTH if bound.strength is None else str(bound.strength)
         return self._judged(instance, Observation(str(bound.state)))
 
+    async def watch(self, instance: InstanceId) -> None:
+        """Bind it, unless this process has done so. Raises Unavailable."""
+        if instance not in self._strengths:
+            await self.bind(instance)
+
     def observed(self, instance: InstanceId) -> Observed:
         """The newest word; `unobserved` while the link is down."""
         return self._judged(instance, Observation(str(self.link.state(instance))))

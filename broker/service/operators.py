@@ -70,6 +70,7 @@ async def add(  # noqa: PLR0917 - who asks, then the operator's name, proof and 
         await receipts.append(tx, gate.world.broker, receipt)
 
     await gate.world.database.write(write)
+    gate.world.feed.set()  # heard by other brokers, which read theirs again
     await known.refresh(gate.world.database)
     return operator
 
@@ -83,6 +84,7 @@ async def remove(gate: Gate, asked: Asked, name: str, known: KnownOperators) -> 
         await receipts.append(tx, gate.world.broker, _receipt(asked, {"removed": name}))
 
     await gate.world.database.write(write, ending=True)
+    gate.world.feed.set()
     await known.refresh(gate.world.database)
 
 

@@ -53,6 +53,7 @@ async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decis
     above: Sequence[Task] = ()
     if ask.parent is not None:
         above = await gate.proven(asked, ask.parent)
+        await gate.watch(above)
         gate.usable(above, now)
     observed = await _bind(gate, opener, ask)
     task = _task(gate, opener, ask, above, now)

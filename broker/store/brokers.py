@@ -22,6 +22,11 @@ async def counters(tx: Transaction) -> Mapping[str, int]:
     return {row["broker"]: row["counter"] for row in rows}
 
 
+async def leave(tx: Transaction, broker: str) -> None:
+    """Say that `broker` stops, with nothing under way."""
+    await tx.execute("DELETE FROM brokers WHERE broker = $1", broker)
+
+
 async def bury(tx: Transaction, broker: str, counter: int) -> bool:
     """Take a broker for dead if its counter still shows `counter`; whether it was us who did."""
     return await tx.execute("DELETE FROM brokers WHERE broker = $1 AND counter = $2", broker, counter) == 1

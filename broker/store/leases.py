@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -122,12 +122,23 @@ async def count(tx: Transaction, task: TaskId) -> int:
     return 0 if row is None else int(row["n"])
 
 
-async def due(tx: Transaction, target: str, now: datetime, limit: int) -> Sequence[Lease]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Whose leases one broker attends to: its own at once, those another touched last when they are as old as that."""
+
+    broker: str
+    others_until: datetime
+
+
+async def due(tx: Transaction, target: str, now: datetime, turn: Turn, limit: int) -> Sequence[Lease]:
     """The leases of one target that something is due for, the most overdue first."""
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL AND due_at <= $2 ORDER BY due_at, id LIMIT $3",
+        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL AND due_at <= $2"
+        " AND (due_at <= $3 OR broker = $4) ORDER BY due_at, id LIMIT $5",
         target,
         micros(now),
+        micros(turn.others_until),
+        turn.broker,
         limit,
     )
     return _all(rows)
@@ -141,12 +152,15 @@ async def hasten(tx: Transaction, now: datetime) -> int:
     )
 
 
-async def of_ended_tasks(tx: Transaction, target: str, limit: int) -> Sequence[Lease]:
+async def of_ended_tasks(tx: Transaction, target: str, turn: Turn, limit: int) -> Sequence[Lease]:
     """Active leases at one target whose task has ended: they have no authority any more, and still a principal."""
     rows = await tx.fetch(
         "SELECT l.* FROM tasks t JOIN leases l ON l.task = t.id WHERE t.ended_at IS NOT NULL AND t.drained_at IS NULL"
-        " AND l.closed_at IS NULL AND l.state = 'active' AND l.target = $1 ORDER BY t.ended_at, l.id LIMIT $2",
+        " AND l.closed_at IS NULL AND l.state = 'active' AND l.target = $1 AND (t.ended_at <= $2 OR l.broker = $3)"
+        " ORDER BY t.ended_at, l.id LIMIT $4",
         target,
+        micros(turn.others_until),
+        turn.broker,
         limit,
     )
     return _all(rows)

@@ -104,6 +104,16 @@ async def touch(
     return line
 
 
+async def hold_budgets(tx: Transaction, task: TaskId) -> None:
+    """Let whoever spends what is bounded above `task` wait for one another, root first, as an ending goes.
+
+    A budget is counted, and on a store with many writers each must count what the others spent. Comes before `touch`.
+    """
+    for link in (await chain(tx, task))[:-1]:
+        if link.scope.budget.secrets is not None:
+            await tx.execute("UPDATE tasks SET touched = touched + 1 WHERE id = $1", link.id)
+
+
 async def without_identity(tx: Transaction, limit: int) -> Sequence[TaskId]:
     """Live tasks bound to an instance that have no identity of their own, and had none taken from them by anybody."""
     rows = await tx.fetch(

@@ -17,8 +17,34 @@ from typing import Protocol, runtime_checkable
 
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database
+from ca.runtime.process import Wake
 
 Pull = Callable[[], None]
+
+
+class SharedWake(Wake):
+    """A wake that other processes over the same store hear too; `rung_by` says through which bell."""
+
+    __slots__ = ("_pull",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pull: Pull | None = None
+
+    def rung_by(self, pull: Pull) -> None:
+        """From now on each `set` also rings."""
+        self._pull = pull
+
+    def set(self) -> None:
+        """Something was committed here."""
+        self.heard()
+        if self._pull is not None:
+            self._pull()
+
+    def heard(self) -> None:
+        """Something was committed elsewhere: wake, and tell nobody."""
+        super().set()
+
 
 PAUSE = 0.02
 """Seconds between a `pull` and the word, for further ones to join."""

@@ -60,6 +60,9 @@ class Watching:
     async def bind(self, instance: InstanceId) -> Observed:
         return self.observed(instance)
 
+    async def watch(self, instance: InstanceId) -> None:
+        """It hears of all of them."""
+
     def observed(self, instance: InstanceId) -> Observed:
         return Observed(state=self.states.get(instance, Observation.LIVE), strength="own-uid")
 

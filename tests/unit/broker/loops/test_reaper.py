@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from broker.lifecycle.world import World
-from broker.loops.claims import Claims
 from broker.loops.reaper import Reaper
 from broker.model.lease import LeaseState
-from broker.store import brokers
 from broker.targets.target import open_target
 from fakes.target import FakeEngine, FakeTarget
 from fakes.world import living, role
@@ -83,16 +81,3 @@ async def test_a_target_that_is_no_longer_configured_is_not_forgotten(tmp_path: 
         lease = await house.lease(handed.lease.id)
         assert (lease.state, lease.closed_at) == (LeaseState.REVOKING, None)
         assert "not configured" in (lease.trouble or "")
-
-
-async def test_on_a_shared_store_a_broker_is_dead_when_its_counter_stands_still(tmp_path: Path) -> None:
-    """By our own boot time, and not before; one that goes on counting is left alone."""
-    async with living(tmp_path) as house:
-        claims, database = Claims(exclusive=False, patience=30), house.world.database
-        for broker in ("b-dead", "b-alive"):
-            await database.write(lambda tx, broker=broker: brokers.beat(tx, broker))  # type: ignore[misc]
-        for _ in range(4):
-            await database.write(lambda tx: brokers.beat(tx, "b-alive"))
-            dead = await claims.dead(house.world, ["b-dead", "b-alive", house.world.broker])
-            await house.clock.advance(10)
-        assert dead == {"b-dead"}
