@@ -23,6 +23,7 @@ from typing import Any
 
 from ca.errors import Conflict, Problem
 from ca.runtime import log
+from ca.runtime.handshakes import tls as tls_of
 from ca.runtime.metrics import Metrics
 from ca.runtime.rate import network_of
 from ca.runtime.unix_socket import BACKLOG, credentials
@@ -174,11 +175,10 @@ async def _accepting(
     gates: Iterable[_Gate], factory: Factory, ssl: tls.SSLContext | None, handshake: float
 ) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
+    made = factory if ssl is None else tls_of(factory, ssl, patience=handshake)
     async with AsyncExitStack() as stack:
         for gate in gates:
-            server = await loop.create_server(
-                factory, sock=gate, ssl=ssl, ssl_handshake_timeout=handshake if ssl else None, backlog=BACKLOG
-            )
+            server = await loop.create_server(made, sock=gate, backlog=BACKLOG)
             stack.callback(server.close)
         yield
 
