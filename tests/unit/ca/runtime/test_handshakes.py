@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ async def test_others_get_a_turn_between_any_two_steps(place: Place) -> None:
     await watching
     assert answers == [b"welcome"] * STORM
     assert len(place.server.met) == STORM
-    assert max(after - before for before, after in zip(seen, seen[1:], strict=False)) <= 1
+    assert max(after - before for before, after in pairwise(seen)) <= 1
 
 
 async def test_what_is_half_done_goes_first() -> None:
@@ -144,7 +145,8 @@ async def test_garbage_closes_its_own_connection(place: Place, garbage: bytes) -
 async def test_a_refused_peer_does_not_stop_the_turns(place: Place) -> None:
     """A chain of another authority is refused by the hook; the next is served."""
     stranger = end(authority(), "/client")
-    assert await asyncio.gather(place.shake(stranger), return_exceptions=True) != [b"welcome"]
+    (answer,) = await asyncio.gather(place.shake(stranger), return_exceptions=True)
+    assert answer != b"welcome"
     assert await place.shake() == b"welcome"
     assert len(place.made) == 1
 
