@@ -3,7 +3,9 @@
 PYTHON ?= python3
 V := .venv/bin
 
-.PHONY: run test test-fast lint bench conformance fresh servers
+FAULTS = $(if $(SEED),--seed $(SEED)) $(if $(ENGINES),--engines $(ENGINES)) $(if $(STORE),--stores $(STORE))
+
+.PHONY: run test test-fast lint bench faults conformance fresh servers
 .DEFAULT_GOAL := run
 
 run: .venv/ready                     ## the main job: one task, end to end, on a real PostgreSQL
@@ -23,6 +25,9 @@ lint: .venv/ready
 
 bench: servers                       ## every hot path beside its raw limit; JSON into build/bench.json
 	$(V)/python -m tests.bench
+
+faults: servers                      ## N=1000 [SEED=…] [ENGINES=postgres,…] [STORE=sqlite,…]: random kills, on record
+	@PYTHONPATH=tests:. $(V)/python -m faults.kills --kills $(or $(N),1000) $(FAULTS)
 
 conformance: .venv/foreign           ## DIR=<checkout of py-spiffe>: its own integration tests against our socket
 	@PYTHONPATH=tests $(V)/python -m conformance.py_spiffe $(DIR)

@@ -12,6 +12,7 @@ import asyncpg
 
 from broker.lifecycle.obtain import HandOver
 from broker.model.caller import Workload
+from broker.model.ids import InstanceId
 from broker.model.scope import Scope, Sensitivity, patterns
 from broker.model.task import Task, TaskEvent
 from broker.service import credentials, leases, tasks
@@ -26,10 +27,10 @@ AGENT = SpiffeId.parse("spiffe://example.org/agents/clerk")
 GUARD = 60.0
 
 
-def asked(broker: Broker) -> Asked:
-    """The agent's next request."""
+def asked(broker: Broker, instance: InstanceId | None = INSTANCE) -> Asked:
+    """The agent's next request, from one of its processes."""
     now = broker.clock.now()
-    caller = Workload(id=AGENT, instance=INSTANCE, not_after=now + timedelta(hours=1))
+    caller = Workload(id=AGENT, instance=instance, not_after=now + timedelta(hours=1))
     return Asked(caller=caller, shown=Shown(header=None, method="POST", path="/v1"), now=now)
 
 

@@ -22,7 +22,6 @@ import secrets
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
@@ -34,7 +33,7 @@ from typing import Any
 
 from broker.engines.protocol import Issued, Lent, Making
 from broker.engines.svid import TARGET, Svid
-from broker.lifecycle.configured import Configuration, open_configured
+from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.world import World, open_world
 from broker.loops.deadlines import Deadlines
 from broker.loops.identities import Identities
@@ -51,13 +50,14 @@ from broker.store import installation
 from broker.targets.target import open_target
 from ca.errors import Problem
 from ca.runtime import failpoint, log
-from ca.runtime.clock import SystemClock
 from ca.runtime.database import migrate, open_database
 from ca.runtime.metrics import Metrics
 from ca.runtime.settings import loads
 from ca.spiffe.id import TrustDomain
 from fakes.target import FakeEngine, FakeTarget
+from fakes.wire_tap import WireTap, tapped
 from fakes.world import Watching, role
+from faults.case import Case, LeapingClock
 from faults.registry import Registry
 from servers.postgres import Room
 
@@ -65,62 +65,6 @@ DATABASE, ANNEX, KEYS = "orders-db", "annex-db", "keys"
 """Two targets that are one PostgreSQL, and one in memory whose secrets can't be taken back."""
 
 INSTANCE = InstanceId("5" * 32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One life of a broker: which story, on which store and server, armed with which points."""
-
-    story: str
-    folder: str
-    room: dict[str, Any]
-    superuser: dict[str, Any]
-    points: str = ""
-    starved: bool = False
-    """Whether the disk is full from the start."""
-    deadline: float = 10.0
-    """Seconds a call to the target is waited for, and after which a create is refused there."""
-
-    @property
-    def store(self) -> Path:
-        return Path(self.folder, "store")
-
-    @property
-    def marker(self) -> Path:
-        """The points that fired."""
-        return Path(self.folder, "marker")
-
-    @property
-    def notes(self) -> Path:
-        """What the story tells the world outside: each secret that was handed over, what it planted."""
-        return Path(self.folder, "notes")
-
-    @property
-    def registry(self) -> Path:
-        """The identities of tasks that are really there."""
-        return Path(self.folder, "registry.json")
-
-    @property
-    def failure(self) -> Path:
-        """Why a story broke off, if it did not end as it should."""
-        return Path(self.folder, "failure")
-
-
-class LeapingClock(SystemClock):
-    """The machine's clock, some seconds ahead; the next life goes on from where the last one was."""
-
-    def __init__(self, kept: Path) -> None:
-        self._kept = kept
-        self._ahead = float(kept.read_text()) if kept.exists() else 0.0
-        super().__init__(
-            wall=lambda: time.clock_gettime(time.CLOCK_REALTIME) + self._ahead,
-            boot=lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + self._ahead,
-        )
-
-    def leap(self, seconds: float) -> None:
-        """Let time pass, without waiting for it."""
-        self._ahead += seconds
-        self._kept.write_text(str(self._ahead))
 
 
 @dataclass
@@ -139,6 +83,7 @@ class Broker:
     identities: Identities
     registry: Registry
     agents: socket.socket
+    taps: dict[str, WireTap] = field(default_factory=dict)
     sessions: list[Any] = field(default_factory=list)
 
     async def tick(self) -> None:
@@ -188,23 +133,12 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
     case.store.mkdir(mode=0o700, exist_ok=True)
     clock = LeapingClock(Path(case.folder, "ahead"))
     observer = Watching()
-    if Path(case.folder, "ended").exists():
-        observer.states[INSTANCE] = Observation.ENDED
+    if case.ended.exists():
+        observer.states |= {InstanceId(dead): Observation.ENDED for dead in case.ended.read_text().split()}
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(f"sqlite:{case.store}/broker.db"))
+        database = await stack.enter_async_context(open_database(case.database or f"sqlite:{case.store}/broker.db"))
         await migrate(database, "broker", files("broker.migrations"))
-        configured = await stack.enter_async_context(open_configured(Lent(clock=clock)))
-        await configured.become({name: _configuration(case, name) for name in (DATABASE, ANNEX)})
-        within = timedelta(seconds=case.deadline)
-        for name in (DATABASE, ANNEX, KEYS):
-            configured.targets[name] = await stack.enter_async_context(open_target(name, clock, deadline=within))
-        registry = _registry(case)
-        if case.registry.exists():
-            configured.targets[TARGET] = await stack.enter_async_context(open_target(TARGET, clock, deadline=within))
-            configured.engines[TARGET] = Svid(registry)
-        configured.engines[KEYS] = FakeEngine(FakeTarget(clock), revocable=False, making=Making.UPSERT)
-        short = timedelta(minutes=1)
-        configured.roles[f"{KEYS}/signing"] = role(target=KEYS, name="signing", engine="postgres", ttl=short)
+        configured, taps, registry = await _targets(case, clock, stack)
         policies = PolicyHolder(None)
         settled = await database.write(lambda tx: installation.settle(tx, clock.now()), ending=True)
         world = await stack.enter_async_context(
@@ -234,7 +168,29 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
             identities=Identities(world),
             registry=registry,
             agents=agents,
+            taps=taps,
         )
+
+
+async def _targets(
+    case: Case, clock: LeapingClock, stack: AsyncExitStack
+) -> tuple[Configured, dict[str, WireTap], Registry]:
+    """Those of the case, the one in memory, and the identities of tasks."""
+    taps = {name: await stack.enter_async_context(tapped(*said["at"])) for name, said in case.targets.items()}
+    configured = await stack.enter_async_context(open_configured(Lent(clock=clock)))
+    wanted = {name: _tapped(case, name, tap) for name, tap in taps.items()}
+    await configured.become(wanted or {name: _configuration(case, name) for name in (DATABASE, ANNEX)})
+    within = timedelta(seconds=case.deadline)
+    for name in (*configured.engines, KEYS):
+        configured.targets[name] = await stack.enter_async_context(open_target(name, clock, deadline=within))
+    registry = _registry(case)
+    if case.registry.exists():
+        configured.targets[TARGET] = await stack.enter_async_context(open_target(TARGET, clock, deadline=within))
+        configured.engines[TARGET] = Svid(registry)
+    configured.engines[KEYS] = FakeEngine(FakeTarget(clock), revocable=False, making=Making.UPSERT)
+    short = timedelta(minutes=1)
+    configured.roles[f"{KEYS}/signing"] = role(target=KEYS, name="signing", engine="postgres", ttl=short)
+    return configured, taps, registry
 
 
 def _registry(case: Case) -> Registry:
@@ -279,6 +235,15 @@ def _configuration(case: Case, name: str) -> Configuration:
     return Configuration(engine=target.engine, roles=target.to_roles(name))
 
 
+def _tapped(case: Case, name: str, tap: WireTap) -> Configuration:
+    """A target as the case describes it, behind its tap."""
+    os.environ.update(case.environment)
+    port, text = str(tap.address[1]), json.dumps(case.targets[name]["said"])
+    text = text.replace('"@PORT@"', port).replace("@PORT@", port)
+    target = loads(text, "the target of this case", TargetSettings)
+    return Configuration(engine=target.engine, roles=target.to_roles(name))
+
+
 @contextmanager
 def nothing_grows() -> Iterator[None]:
     """A disk that is full: no file of this process may be longer than half a kilobyte. The marker is shorter."""
@@ -294,17 +259,25 @@ def live(case: Case, agents: socket.socket) -> None:
     """The child: one life, from start to whatever ends it. Never returns."""
     status = 1
     try:
+        from faults.chance import CHANCE
         from faults.stories import STORIES
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         os.environ[failpoint.POINTS], os.environ[failpoint.MARKER] = case.points, str(case.marker)
         failpoint.arm_from_environment()
         with nothing_grows() if case.starved else nullcontext():
-            asyncio.run(_play(STORIES[case.story], case, agents))
+            asyncio.run(_play({**STORIES, **CHANCE}[case.story], case, agents))
         status = 0
     except BaseException:  # noqa: BLE001 - whatever it is, the test shall read it
-        case.failure.write_text(traceback.format_exc())
+        case.failure.write_text("".join(traceback.format_exception(_first(sys.exception()))))
     os._exit(status)
+
+
+def _first(error: BaseException | None) -> BaseException | None:
+    """The one that made the groups it is in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _play(story: Any, case: Case, agents: socket.socket) -> None:
@@ -316,7 +289,7 @@ async def _play(story: Any, case: Case, agents: socket.socket) -> None:
 
 def serve_cases() -> None:
     """The parent: fork, wait, tell. An empty line forgets the sessions of the cases so far."""
-    from faults import stories  # noqa: F401 - imported once, here
+    from faults import chance  # noqa: F401 - imported once, here
 
     log.setup("broker", level="critical", stream=sys.stderr, json=True)
     kept: list[socket.socket] = []

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faults.broker_process import Case
+from faults.case import Case
 
 _GUARD = 60.0
 _WARM = 60
@@ -56,7 +56,9 @@ class Nursery:
 
     def ended(self) -> int:
         """Wait for its end; the exit status, negative when a signal ended it."""
-        said = self._read()
+        return self._entered(self._read())
+
+    def _entered(self, said: Any) -> int:
         assert "status" in said, said
         assert self._case is not None
         facts = {"story": self._case.story, "points": self._case.points, "cold": self._lives == 1}
@@ -74,6 +76,25 @@ class Nursery:
         assert said == {"stopped": True}, said
         assert state_of(self.pid) == "T"
 
+    def stops_or_ends(self) -> int | None:
+        """Wait until it stopped, or ended; the exit status when it ended."""
+        said = self._read()
+        return None if said == {"stopped": True} else self._entered(said)
+
+    def kill_within(self, seconds: float) -> int:
+        """Let it live for so long at most, then kill it; the exit status, of whatever ended it."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+        return self.ended()
+
+    def stops_or_dies_within(self, seconds: float) -> int | None:
+        """As `stops_or_ends`, and it is killed when neither comes in so long."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+        return self.stops_or_ends()
+
     def signal(self, number: signal.Signals) -> None:
         """Send the life a signal."""
         os.kill(self.pid, number)
@@ -83,8 +104,12 @@ class Nursery:
         self._write("")
         self._read()
         if self._lives >= _WARM:
-            self.close()
-            self._start()
+            self.renew()
+
+    def renew(self) -> None:
+        """Let the next life be the first of a new parent."""
+        self.close()
+        self._start()
 
     def close(self) -> None:
         """End the parent."""

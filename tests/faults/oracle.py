@@ -1,11 +1,12 @@
 """What is true outside, judged by somebody who shares no line with the product.
 
-It reads the store's tables and the server's catalogues by SQL of its own, and says what breaks the promise:
+It reads the store's tables by SQL of its own and the server through `eyes/`, and says what breaks the promise:
 
     roles       no login with our prefix but of an active lease; none at all but of an open one, and in the end of none
     leases      none active whose task, or a task above it, has ended
     sessions    none open but of an active lease
     record      every step of every lease and task has its receipt; events are dense; each chain of receipts holds
+    answers     what an agent was told is so: no task, no end and no hand-over was lost
     secrets     no password that was handed over in any file of the store or in the server's log, nor any other there
 
 Run it only when no broker holds the store. An empty answer is a clean world.
@@ -15,16 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-import asyncpg
+from typing import Any, Protocol
 
 PREFIX = "sj_"
 NOT_WATCHED = {"keys"}
@@ -33,17 +31,35 @@ IDENTITIES = "svid"
 """The target that is a file: the identities of tasks."""
 
 
+class Eyes(Protocol):
+    """One kind of server, seen by foreign means (`eyes/`)."""
+
+    log: Path
+
+    async def principals(self, prefix: str) -> dict[str, bool]: ...
+
+    async def sessions(self, prefix: str) -> list[tuple[str, str]]: ...
+
+    async def opens(self, user: str, secret: str) -> bool: ...
+
+    def clear(self, log: bytes) -> Iterator[str]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outside:
-    """Where to look. `server`: how its owner logs in; `log`: its log from `log_from` on; `notes`: what agents know."""
+    """Where to look. `eyes` look at the server, and at its log from `log_from` on; `notes`: what agents know.
+
+    `knocks` chooses passwords to knock with, among those that could open; without it with all; `left_out`: files of the
+    store that are not read for secrets.
+    """
 
     store: Path
-    server: dict[str, Any]
-    database: str
-    log: Path
+    eyes: Eyes
     log_from: int
     notes: Path
     registry: Path
+    knocks: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] | None = None
+    left_out: frozenset[str] = frozenset()
 
 
 async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
@@ -52,8 +68,9 @@ async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
         store.row_factory = sqlite3.Row
         told = [json.loads(line) for line in where.notes.read_text().splitlines()] if where.notes.exists() else []
         found = [*_tasks(store), *_leases(store), *_events(store), *_chains(store)]
-        found += _identities(store, where, after_a_minute)
-        found += [fault async for fault in _server(store, where, told, after_a_minute)]
+        found += _identities(store, where, told, after_a_minute)
+        found += _told(store, told)
+        found += await _server(store, where, told, after_a_minute)
     store.close()
     return found + list(_secrets(where, told))
 
@@ -152,16 +169,7 @@ def _chains(store: sqlite3.Connection) -> Iterator[str]:
         heads[row["writer"]] = (row["number"], row["hash"])
 
 
-_ROLES = """
-SELECT rolname::text AS name, rolcanlogin, rolvaliduntil,
-       EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid) AS has_rights
-FROM pg_roles r WHERE starts_with(rolname::text, $1) ORDER BY 1"""
-_SESSIONS = """
-SELECT a.pid, COALESCE(r.rolname::text, '') AS name FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
-WHERE a.usesysid IS NOT NULL AND (r.oid IS NULL OR starts_with(r.rolname::text, $1))"""
-
-
-def _identities(store: sqlite3.Connection, where: Outside, late: bool) -> Iterator[str]:  # noqa: FBT001
+def _identities(store: sqlite3.Connection, where: Outside, told: list[Any], late: bool) -> Iterator[str]:  # noqa: FBT001
     """Each that is in force is an open lease's, after a minute an active one's, and the other way round."""
     found = json.loads(where.registry.read_text()) if where.registry.exists() else {}
     standing = {name for name, task in found.items() if task not in {"", "-"}}
@@ -169,10 +177,12 @@ def _identities(store: sqlite3.Connection, where: Outside, late: bool) -> Iterat
     open_ = {name for name, lease in leases.items() if lease["closed_at"] is None}
     active = {name for name, lease in leases.items() if lease["state"] == "active"}
     yield from (f"the identity {name} is in force without a lease" for name in standing - (active if late else open_))
-    yield from (f"the lease of {name} is active, and there is no such identity" for name in active - standing)
+    yield from (
+        f"the lease of {name} is active, and there is no such identity" for name in active - standing - _released(told)
+    )
 
 
-async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], late: bool) -> Any:  # noqa: FBT001
+async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], late: bool) -> list[str]:  # noqa: FBT001
     leases = {
         row["name"]: row
         for row in rows(store, "SELECT * FROM leases")
@@ -181,66 +191,72 @@ async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], la
     open_ = {name for name, lease in leases.items() if lease["closed_at"] is None}
     active = {name for name, lease in leases.items() if lease["state"] == "active"}
     planted = set() if late else {note["user"] for note in told if note["what"] == "planted"} - set(leases)
-    owner = await asyncpg.connect(**where.server)
-    try:
-        found = {row["name"]: row for row in await owner.fetch(_ROLES, PREFIX)}
-        sessions = await owner.fetch(_SESSIONS, PREFIX)
-    finally:
-        await owner.close()
-    for name, role in found.items():
+    there = await where.eyes.principals(PREFIX)
+    if not late and any(note["what"] == "probing" for note in told):
+        planted |= {name for name in there if name.rpartition("_")[2].startswith("probe")}
+    found = []
+    for name, may_log_in in there.items():
         if name in planted:
             continue
         if name not in (active if late else open_):
-            yield f"the role {name} is there, and no lease stands for it"
-        elif name not in active and role["rolcanlogin"]:
-            yield f"the role {name} may log in, and its lease is {leases[name]['state']}"
-    for name in active - set(found):
-        yield f"the lease of {name} is active, and there is no such role"
-    for session in sessions:
-        if session["name"] not in active:
-            yield f"the session {session['pid']} of {session['name'] or 'a role that is gone'} is open"
-    for fault in await _doors(where, told, active):
-        yield fault
+            found.append(f"the role {name} is there, and no lease stands for it")
+        elif name not in active and may_log_in:
+            found.append(f"the role {name} may log in, and its lease is {leases[name]['state']}")
+    found += [f"the lease of {name} is active, and there is no such role" for name in sorted(active - set(there))]
+    for number, name in await where.eyes.sessions(PREFIX):
+        if name not in active:
+            found.append(f"the session {number} of {name or 'a role that is gone'} is open")
+    return found + [fault async for fault in _doors(where, told, active, set(there))]
 
 
-async def _doors(where: Outside, told: list[Any], active: set[str]) -> list[str]:
-    """Knock with every password that was ever handed over."""
-    released = {note["user"] for note in told if note["what"] == "released"}
+async def _doors(where: Outside, told: list[Any], active: set[str], there: set[str]) -> AsyncIterator[str]:
+    """Knock with every password that was ever handed over, or with a choice of those that could open."""
+    released = _released(told)
     held = {(note["user"], note["password"]) for note in told if note["what"] == "held"}
+    newest = {note["user"]: note["password"] for note in told if note["what"] == "secret"}
     secrets = {(note["user"], note["password"]) for note in told if note["what"] == "secret"}
-    found = []
-    for user, password in sorted(secrets):
-        if not user.startswith(PREFIX):
-            continue
-        opened = await _opens(where, user, password)
+    keys = sorted(one for one in secrets if one[0].startswith(PREFIX))
+    if where.knocks is not None:
+        keys = where.knocks([one for one in keys if one[0] in there])
+    for user, password in keys:
+        opened = await where.eyes.opens(user, password)
         if opened and user not in active:
-            found.append(f"the password of {user} still opens")
+            yield f"the password of {user} still opens"
+        if opened and password != newest[user]:
+            yield f"the password of {user} that was replaced still opens"
         if not opened and user in active and (user, password) in held and user not in released:
-            found.append(f"the lease of {user} is active and acknowledged, and its password does not open")
-    return found
+            yield f"the lease of {user} is active and acknowledged, and its password does not open"
 
 
-async def _opens(where: Outside, user: str, password: str) -> bool:
-    address = {"host": where.server["host"], "port": where.server["port"], "database": where.database}
-    try:
-        session = await asyncpg.connect(**address, user=user, password=password)
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError):
-        return False
-    await session.close()
-    return True
+def _released(told: list[Any]) -> set[str]:
+    """Principals that may be disabled outside while the store could not be told (law 3)."""
+    return {note["user"] for note in told if note["what"] == "released"}
 
 
-_CLEAR = re.compile(r"PASSWORD\s+'(?!SCRAM-SHA-256\$)\S{0,12}")
+def _told(store: sqlite3.Connection, told: list[Any]) -> Iterator[str]:
+    """What an agent was answered is so, whoever died since."""
+    tasks = {row["id"]: row["ended_at"] for row in rows(store, "SELECT id, ended_at FROM tasks")}
+    leases = {row["name"]: row["state"] for row in rows(store, "SELECT name, state FROM leases")}
+    for note in told:
+        if note["what"] in {"opened", "ended"} and note["task"] not in tasks:
+            yield f"the task {note['task']} was {note['what']}, and is lost"
+        elif note["what"] == "ended" and tasks[note["task"]] is None:
+            yield f"the task {note['task']} was ended, and that is lost"
+        elif note["what"] == "secret" and note["user"].startswith(PREFIX) and note["user"] not in leases:
+            yield f"the lease of {note['user']} was handed over, and is lost"
+        elif note["what"] == "given" and leases.get(note["user"]) == "active":
+            yield f"the lease of {note['user']} was given back, and that is lost"
 
 
 def _secrets(where: Outside, told: list[Any]) -> Iterator[str]:
-    with where.log.open("rb") as file:
+    with where.eyes.log.open("rb") as file:
         file.seek(where.log_from)
         log = file.read()
-    places = {str(file.name): file.read_bytes() for file in where.store.iterdir() if file.is_file()}
+    files = [file for file in where.store.iterdir() if file.is_file() and file.name not in where.left_out]
+    places = {str(file.name): file.read_bytes() for file in files}
     for name, content in [*places.items(), ("the server's log", log)]:
         for note in told:
             if "password" in note and note["password"].encode() in content:
                 yield f"the password of {note['user']} stands in {name}"
-    for match in _CLEAR.findall(log.decode(errors="replace")):
+    for match in where.eyes.clear(log):
         yield f"the server was sent something other than a verifier: {match}"

@@ -27,7 +27,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 
 from broker.errors import OutcomeUnknown
 from broker.lifecycle import configured, end_task, reconcile
@@ -106,7 +105,7 @@ async def process_gone(broker: Broker) -> None:
     broker.clock.leap(31)
     await broker.tick()
     broker.observer.states[INSTANCE] = Observation.ENDED
-    Path(broker.case.folder, "ended").touch()
+    broker.case.ended.write_text(INSTANCE)
     await broker.tick()
     await broker.sweep_once()
 

@@ -19,7 +19,7 @@ import pytest
 from ca.runtime.clock import SystemClock
 from ca.runtime.database import StoreLocked
 from ca.runtime.sqlite import open_sqlite
-from faults.broker_process import Case
+from faults.case import Case
 from faults.nursery import why
 from faults.yard import Yard
 

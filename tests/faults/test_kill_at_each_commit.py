@@ -14,7 +14,7 @@ import pytest
 from faults.nursery import why
 from faults.yard import Yard
 
-STEP = 1 if "FAULTS_ALL" in os.environ else 3
+STEP = 1 if "FAULTS_ALL" in os.environ else 9
 """Every how many commits it is killed; before and after take turns, so neither is left out."""
 
 

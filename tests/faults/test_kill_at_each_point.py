@@ -19,7 +19,7 @@ from faults.yard import Yard
 from house.failpoints import all_points
 
 MARKED = ",".join(f"{point}=mark" for point in all_points())
-EACH = len(TO_BE_KILLED) if "FAULTS_ALL" in os.environ else 2
+EACH = len(TO_BE_KILLED) if "FAULTS_ALL" in os.environ else 1
 """In how many of the stories that come by a point the broker is killed there."""
 
 _reached: dict[str, list[str]] = {}

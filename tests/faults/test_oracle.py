@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from faults.broker_process import Case
+from faults.case import Case
 from faults.nursery import why
 from faults.yard import Yard
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults.broker_process import Case
+from faults.case import Case
+from faults.eyes.postgres import PostgresEyes
 from faults.nursery import Nursery, why
 from faults.oracle import Outside, look
 from faults.stories import AFTERWARDS
@@ -57,17 +58,12 @@ class Yard:
 
     async def ask(self, case: Case, *, after_a_minute: bool = False) -> list[str]:
         """What the oracle sees."""
-        log, notes = self.server.folder / "log", case.notes
-        where = Outside(
-            store=case.store,
-            server=self.owner,
-            database=self.room.database,
-            log=log,
-            log_from=self._log_from,
-            notes=notes,
-            registry=case.registry,
-        )
-        return await look(where, after_a_minute=after_a_minute)
+        eyes = PostgresEyes(self.owner, self.room.database, self.server.folder / "log")
+        where = Outside(store=case.store, eyes=eyes, log_from=self._log_from, notes=case.notes, registry=case.registry)
+        try:
+            return await look(where, after_a_minute=after_a_minute)
+        finally:
+            await eyes.close()
 
     async def recovers(self, case: Case) -> None:
         """Start again and sweep, once; a minute later; end everything: the oracle is content each time."""

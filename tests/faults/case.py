@@ -1,0 +1,83 @@
+"""One life of a broker: what both sides must know of it, and the files they tell each other in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ca.runtime.clock import SystemClock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One life of a broker: which story, on which store and server, armed with which points."""
+
+    story: str
+    folder: str
+    room: dict[str, Any]
+    superuser: dict[str, Any]
+    points: str = ""
+    later: str = ""
+    """What is armed once it has settled, by a story that does so."""
+    seed: int = 0
+    database: str = ""
+    """The store's address, when it is no file."""
+    targets: dict[str, Any] = field(default_factory=dict)
+    """By name what is `said` of a target, and where it is `at`: the broker reaches it through a tap at `@PORT@`. None:
+    those of a PostgreSQL room, without taps."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What those settings refer to."""
+    starved: bool = False
+    """Whether the disk is full from the start."""
+    deadline: float = 10.0
+    """Seconds a call to the target is waited for, and after which a create is refused there."""
+
+    @property
+    def store(self) -> Path:
+        return Path(self.folder, "store")
+
+    @property
+    def marker(self) -> Path:
+        """The points that fired."""
+        return Path(self.folder, "marker")
+
+    @property
+    def notes(self) -> Path:
+        """What the story tells the world outside: each secret that was handed over, what it planted."""
+        return Path(self.folder, "notes")
+
+    @property
+    def registry(self) -> Path:
+        """The identities of tasks that are really there."""
+        return Path(self.folder, "registry.json")
+
+    @property
+    def ended(self) -> Path:
+        """The processes that are dead, one a line."""
+        return Path(self.folder, "ended")
+
+    @property
+    def failure(self) -> Path:
+        """Why a story broke off, if it did not end as it should."""
+        return Path(self.folder, "failure")
+
+
+class LeapingClock(SystemClock):
+    """The machine's clock, some seconds ahead; the next life goes on from where the last one was."""
+
+    def __init__(self, kept: Path) -> None:
+        self._kept = kept
+        self._ahead = float(kept.read_text()) if kept.exists() else 0.0
+        super().__init__(
+            wall=lambda: time.clock_gettime(time.CLOCK_REALTIME) + self._ahead,
+            boot=lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + self._ahead,
+        )
+
+    def leap(self, seconds: float) -> None:
+        """Let time pass, without waiting for it."""
+        self._ahead += seconds
+        draft = self._kept.with_suffix(".draft")
+        draft.write_text(str(self._ahead))
+        draft.rename(self._kept)

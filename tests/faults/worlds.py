@@ -1,0 +1,167 @@
+"""Worlds in which brokers are killed by chance, one life after the other: each start recovers from the death before.
+
+A world is a store and a target. Its lives are drawn from its seed: what kills each, at which passing of which point, or
+after how long from outside. Every life recovers, stops, and is looked at by the oracle: that look is the verdict on
+whoever died since the look before. After `LIVES` of them a minute passes, everything is ended, and nothing may be left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random  # noqa: TID251 - seeded: the same seed is the same world
+
+from faults.case import Case
+from faults.chance import SETTLED
+from faults.ground import Ground
+from faults.nursery import Nursery, fired, why
+from faults.oracle import Outside, look
+from faults.record import OK, OUTSIDE, Kill, commit
+from house.failpoints import all_points
+
+LIVES = 24
+_COLD = 0.05
+_RESERVE = frozenset({"broker.db.reserve"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one life is to end: by a point, armed at once or when it has settled, or from outside after a while."""
+
+    seed: int
+    at_once: str = ""
+    later: str = ""
+    outside: float | None = None
+    settling: bool = False
+    """Whether the kill from outside comes while it recovers."""
+
+
+@dataclass
+class World:
+    """One store, one target, and those who live there."""
+
+    nursery: Nursery
+    ground: Ground
+    store: str
+    engine: str
+    seed: int
+    tally: Counter[str]
+    """How often each point killed in this run: the rarest of a few is aimed at."""
+    kills: list[Kill] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    _waiting: list[Kill] = field(default_factory=list)
+    _log_from: int = 0
+    _looked: int = 0
+
+    async def run(self, most: int, told: Callable[[list[Kill]], None]) -> None:
+        """Until `most` kills are judged, the world is old, or a promise is broken; `told` hears of each as it is."""
+        self._luck, self._commit, self._told = Random(self.seed), commit(), told
+        folder = Path(tempfile.mkdtemp(prefix="sj-w-", dir="/tmp"))
+        await self.ground.clear()
+        self._log_from = self.ground.eyes.log.stat().st_size
+        facts = self.ground.facts()
+        self._case = Case(story="chance", folder=str(folder), **facts)
+        self._case.registry.write_text("{}")
+        life = 0
+        while life < LIVES and len(self.kills) < most and not self.faults:
+            await self._life(life)
+            life += 1
+        if not self.faults:
+            await self._close()
+        self.nursery.forget()
+        if self.faults:
+            self.faults.append(f"its folder is {folder}")
+        else:
+            shutil.rmtree(folder)
+
+    def _plan(self) -> Plan:
+        luck, seed = self._luck, self._luck.getrandbits(32)
+        kind = luck.random()
+        if kind < 0.2:
+            settling = luck.random() < 0.3
+            return Plan(seed, outside=luck.uniform(0, 0.12 if settling else 0.3), settling=settling)
+        if kind < 0.3:
+            armed = f"store.commit.{luck.choice(('before', 'after'))}=kill@{luck.randint(1, 25)}"
+        else:
+            few = luck.sample(all_points(), 4)
+            armed = f"{min(few, key=lambda point: self.tally[point])}=kill@{luck.choice((1, 1, 1, 2, 3))}"
+        return Plan(seed, at_once=armed) if luck.random() < 0.25 else Plan(seed, later=armed)
+
+    async def _life(self, number: int) -> None:
+        plan, nursery = self._plan(), self.nursery
+        if self._luck.random() < _COLD:
+            nursery.renew()
+        points = ",".join(filter(None, (f"{SETTLED}=stop", plan.at_once)))
+        case = replace(self._case, seed=plan.seed, points=points, later=plan.later)
+        before = len(fired(case))
+        nursery.begin(case)
+        if plan.outside is not None and plan.settling:
+            status = nursery.stops_or_dies_within(plan.outside)
+        else:
+            status = nursery.stops_or_ends()
+        if status is None:
+            await self._look(case)
+            if self.faults:
+                nursery.signal(signal.SIGKILL)
+                nursery.ended()
+                return
+            nursery.signal(signal.SIGCONT)
+            status = nursery.ended() if plan.outside is None else nursery.kill_within(plan.outside)
+        died_at = [point for point in fired(case)[before:] if point != SETTLED]
+        if status == -signal.SIGKILL:
+            point = died_at[0] if died_at else OUTSIDE
+            self.tally[point] += 1
+            self._waiting.append(
+                Kill(self.seed, number, self._commit, self.store, self.engine, point),
+            )
+        elif status != 0:
+            self._judge([f"a life broke: {why(case)}"], number)
+
+    async def _close(self) -> None:
+        case = replace(self._case, story="closing", points="", later="")
+        if self.nursery.run(case) != 0:
+            self._judge([f"the last life broke: {why(case)}"], LIVES)
+            return
+        found = await look(self._outside(case, case.store), after_a_minute=True)
+        left = await self.ground.eyes.principals("sj_")
+        self._judge(found + [f"{name} is left" for name in left], LIVES)
+
+    async def _look(self, case: Case) -> None:
+        """While it stands still: on a copy, since it holds the store."""
+        copy = Path(case.folder, "seen")
+        copy.mkdir(exist_ok=True)
+        for name in ("broker.db", "broker.db-wal"):
+            (copy / name).unlink(missing_ok=True)
+            if (case.store / name).exists():
+                shutil.copyfile(case.store / name, copy / name)
+        (copy / "broker.db-shm").unlink(missing_ok=True)
+        where = self._outside(case, copy)
+        few = replace(where, knocks=lambda keys: self._luck.sample(keys, min(2, len(keys))), log_from=self._looked)
+        self._judge(await look(few), len(self.kills))
+        self._looked = self.ground.eyes.log.stat().st_size
+
+    def _outside(self, case: Case, store: Path) -> Outside:
+        self._looked = max(self._looked, self._log_from)
+        return Outside(
+            store=store,
+            eyes=self.ground.eyes,
+            log_from=self._log_from,
+            notes=case.notes,
+            registry=case.registry,
+            left_out=_RESERVE if store != case.store else frozenset(),
+        )
+
+    def _judge(self, found: list[str], life: int) -> None:
+        verdict = found[0] if found else OK
+        judged = [replace(kill, verdict=verdict) for kill in self._waiting]
+        if found and not judged:
+            judged = [Kill(self.seed, life, self._commit, self.store, self.engine, "-", verdict)]
+        self._waiting.clear()
+        self.kills += judged
+        self.faults += found
+        self._told(judged)
