@@ -9,6 +9,7 @@ from types import ModuleType
 from ca.errors import Malformed
 
 ENGINES: Mapping[str, str] = {
+    "mysql": "broker.engines.mysql",
     "postgres": "broker.engines.postgres",
     "svid": "broker.engines.svid",
 }

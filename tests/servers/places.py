@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from broker.engines.protocol import Issued, Making
 from broker.model.role import Role
 from ca.runtime.clock import Clock, SystemClock
 from fakes.target import FakeEngine, FakeTarget, Session
 from fakes.world import role
+from servers.mariadb_place import mariadb_place
 from servers.place import Kind, Trait, new_prefix
 from servers.postgres import installations
 from servers.postgres_place import postgres_place
@@ -53,6 +55,13 @@ PLACES: dict[str, Kind] = {
         traits=frozenset({_T.LISTS, _T.CREATE_ONLY, _T.AT_ONCE, _T.EXPIRES, _T.RENEWS, _T.JUDGES}),
     ),
 }
+_MARIADB: dict[str, dict[str, Any]] = {
+    "mariadb": {},
+    "mariadb-role": {"roles": True},
+    "mariadb-ed25519": {"secret_kind": "ed25519"},
+}
+for _name, _more in _MARIADB.items():
+    PLACES[_name] = Kind(engine="mysql", open=partial(mariadb_place, **_more), traits=frozenset(Trait) - {_T.EXPIRES})
 for _name, _binaries in installations().items():
     for _suffix, _superuser in (("", False), ("-superuser", True)):
         PLACES[f"{_name}{_suffix}"] = Kind(

@@ -1,0 +1,249 @@
+"""Real MariaDB servers for tests: free ports, own folder, passwords only, gone with the run.
+
+    async with mariadb() as server:             # the server of this run, started once per set of options
+        async with server.room() as room:       # a schema, a role and an admin of one test's own
+
+`room.principals()` and `room.sessions()` look through the foreign client `mariadb` as root; nothing of ours is needed
+to use this file. A server is the leader of its own process group; it dies with us by PR_SET_PDEATHSIG, at exit by
+signal to the group.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PATIENCE = 60.0
+_DAEMON = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+
+_RIGHTS = """
+CREATE USER {admin} IDENTIFIED BY '{password}';
+GRANT CREATE USER, PROCESS, CONNECTION ADMIN ON *.* TO {admin};
+GRANT SELECT ON mysql.* TO {admin};
+GRANT SELECT, INSERT ON `{pattern}`.* TO {admin} WITH GRANT OPTION;
+CREATE ROLE {reader};
+GRANT SELECT ON `{pattern}`.* TO {reader};
+GRANT {reader} TO {admin} WITH ADMIN OPTION;
+"""
+_FURNITURE = """
+CREATE DATABASE `{schema}`;
+CREATE TABLE `{schema}`.orders (id BIGINT PRIMARY KEY, item VARCHAR(40) NOT NULL);
+INSERT INTO `{schema}`.orders VALUES (1, 'lamp'), (2, 'chair'), (3, 'desk');
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """A place in a server for one test: nothing in it is shared with another."""
+
+    server: Server
+    schema: str
+    admin: str
+    admin_password: str = field(repr=False)
+    reader: str
+    """A role that may read the schema, which the admin may grant."""
+    before: Sequence[str] = ()
+    """Principals that earlier tests left: users belong to the server, not to a room."""
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return self.server.host
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+    def principals(self) -> set[str]:
+        """Users with a prefix of ours, made since this room was furnished."""
+        return set(self.server.principals()) - set(self.before)
+
+    def sessions(self) -> list[str]:
+        """The users of all open sessions that have a prefix of ours, one entry a session."""
+        return [user for user in self.server.ask("SELECT user FROM information_schema.processlist") if _ours(user)]
+
+    def admits(self, name: str, password: str) -> bool:
+        """Whether a login opens, tried by the foreign client."""
+        return self.server.client(name, password, "SELECT 1").returncode == 0
+
+
+@dataclass(kw_only=True)
+class Server:
+    """One running MariaDB."""
+
+    folder: Path
+    port: int
+    options: Sequence[str]
+    password: str = field(repr=False)
+    host: str = "127.0.0.1"
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> str:
+        """Everything the server has logged so far, every statement included."""
+        return "\n".join((self.folder / name).read_text(errors="replace") for name in ("log", "data/statements"))
+
+    def client(self, user: str, password: str, statements: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Run the client `mariadb` over TCP."""
+        command = ["mariadb", "--no-defaults", "-N", "-B", "-h", self.host, "-P", str(self.port), "-u", user, *more]
+        said = {**os.environ, "MYSQL_PWD": password}
+        return subprocess.run(command, input=statements, env=said, capture_output=True, text=True, check=False)
+
+    def ask(self, statements: str) -> list[str]:
+        """Run statements as root; the lines of the answer."""
+        done = self.client("root", self.password, statements)
+        if done.returncode:
+            raise RuntimeError(f"root was refused: {done.stderr}")
+        return done.stdout.splitlines()
+
+    def principals(self) -> list[str]:
+        """Every user with a prefix of ours."""
+        return [user for user in self.ask("SELECT DISTINCT user FROM mysql.global_priv") if _ours(user)]
+
+    @contextlib.asynccontextmanager
+    async def room(self, *, roles: bool = False) -> AsyncIterator[Room]:
+        """A schema with a table, a role that may read it, and an admin with the rights doctor asks for.
+
+        With `roles` the admin may also set the default role of others, for which MariaDB wants UPDATE in `mysql`.
+        """
+        mark, password = secrets.token_hex(4), secrets.token_hex(16)
+        names = {"schema": f"room_{mark}", "admin": f"admin_{mark}", "reader": f"reader_{mark}"}
+        pattern = names["schema"].replace("_", r"\_")
+        self.ask("DROP USER IF EXISTS sojourn_claim;")  # users are the server's: the last test's claim
+        self.ask(_FURNITURE.format(**names) + _RIGHTS.format(**names, password=password, pattern=pattern))
+        if roles:
+            self.ask(f"GRANT UPDATE ON mysql.* TO {names['admin']}")
+        yield Room(server=self, admin_password=password, before=self.principals(), **_only(names))
+        self.ask("DROP DATABASE `{schema}`; DROP USER {admin}; DROP ROLE {reader};".format(**names))
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [_DAEMON, "--no-defaults", f"--datadir={self.folder / 'data'}", f"--port={self.port}"]
+        command += [f"--bind-address={self.host}", f"--socket={self.folder / 's'}", f"--pid-file={self.folder / 'p'}"]
+        command += ["--general-log=1", f"--general-log-file={self.folder / 'data' / 'statements'}"]
+        command += ["--innodb-buffer-pool-size=16M", "--skip-name-resolve", "--plugin-load-add=auth_ed25519"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.options],
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, nothing that takes a lock
+                start_new_session=True,
+                **_identity(),
+            )
+        self._wait()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the whole group: SIGTERM closes in order, SIGKILL is a power cut."""
+        process, self.process = self.process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(how) if how is not signal.SIGKILL else os.killpg(process.pid, how)
+        try:
+            process.wait(_PATIENCE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def _wait(self) -> None:
+        assert self.process is not None
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"mariadb did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 5) as probe:
+                if probe.recv(1):
+                    return
+            time.sleep(0.02)
+        raise RuntimeError("mariadb did not answer")
+
+
+def _ours(user: str) -> bool:
+    return user.startswith("sj_")
+
+
+def _only(names: Mapping[str, str]) -> Mapping[str, Any]:
+    return {name: names[name] for name in ("schema", "admin", "reader")}
+
+
+_RUNNING: dict[tuple[str, ...], Server] = {}
+
+
+@contextlib.asynccontextmanager
+async def mariadb(*, options: Sequence[str] = (), fresh: bool = False) -> AsyncIterator[Server]:
+    """The server of this run with these `options`; `fresh` gives one of the test's own, to be stopped or killed."""
+    if fresh:
+        server = _open(options)
+        try:
+            yield server
+        finally:
+            _end(server)
+        return
+    if tuple(options) not in _RUNNING:
+        _RUNNING[tuple(options)] = _open(options)
+        atexit.register(_end, _RUNNING[tuple(options)])
+    yield _RUNNING[tuple(options)]
+
+
+def _open(options: Sequence[str]) -> Server:
+    folder = Path(tempfile.mkdtemp(prefix="sj-my-", dir="/tmp"))
+    folder.chmod(0o755)
+    server = Server(folder=folder, port=_free_port(), options=options, password=secrets.token_hex(16))
+    data, account = folder / "data", _account()
+    data.mkdir()
+    for path in (folder, data):
+        if account is not None:
+            os.chown(path, account.pw_uid, account.pw_gid)
+    command = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db"]
+    command += ["--auth-root-authentication-method=normal"]
+    if account is not None:
+        command.append(f"--user={account.pw_name}")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    server.start()
+    here = socket.gethostname()
+    setup = f"DROP USER IF EXISTS ''@'localhost', ''@'{here}', root@'{here}', root@'127.0.0.1', root@'::1';"
+    setup += f"CREATE USER root@'%' IDENTIFIED BY '{server.password}'; GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;"
+    setup += f"SET PASSWORD FOR root@localhost = PASSWORD('{server.password}');"
+    command = ["mariadb", "--no-defaults", "-u", "root", "-S", str(folder / "s"), "-e", setup]
+    subprocess.run(command, check=True, capture_output=True)
+    return server
+
+
+def _end(server: Server) -> None:
+    server.stop(signal.SIGKILL)
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _account() -> pwd.struct_passwd | None:
+    return pwd.getpwnam("mysql") if os.geteuid() == 0 else None
+
+
+def _identity() -> dict[str, Any]:
+    account = _account()
+    return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
