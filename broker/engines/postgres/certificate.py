@@ -1,0 +1,157 @@
+"""Client certificates of one target's own CA: the name is the role, and the end is written into it (traps 24).
+
+The CA's key is one of the broker's own, made at first use for this target and for this purpose, and it is no identity's:
+were it the SPIFFE authority, an SVID with `CN=postgres` would be the superuser. Its certificate is not kept. Everything
+in it follows from the key, so one that is made anew is believed wherever an earlier one was installed; it is as old as
+time and never expires, because whoever stops trusting it takes it out of the server's file.
+
+A leaf signs nothing but client logins, ends with its lease, and its key is made here, handed over once and forgotten.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ca.errors import Unavailable
+from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, Purpose, SigningKey
+from ca.runtime.secret import Secret
+
+MARKER = "sojourn_cert"
+"""The group of every role that logs in by certificate: what `pg_hba.conf` tells them by."""
+
+BACKDATE = timedelta(seconds=60)
+"""How far before its making a certificate begins: a standby's clock may be a little behind."""
+
+_BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280, 4.1.2.5: no end is known
+_ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
+_SEQUENCE, _BIT_STRING = b"\x30", b"\x03"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A certificate as PEM, and its private key as PEM."""
+
+    certificate: str
+    private_key: Secret
+
+
+class ClientAuthority:
+    """The CA of one target; its key is loaded, or made, when it is first needed."""
+
+    def __init__(self, keys: KeyStore, target: str) -> None:
+        self._keys, self._target = keys, target
+        self._key: SigningKey | None = None
+        self._draft = ec.generate_private_key(ec.SECP256R1())
+
+    @property
+    def durable(self) -> bool:
+        """Whether the key outlives this process."""
+        return self._keys.durable
+
+    async def pem(self) -> str:
+        """Its own certificate, for the server's `ssl_ca_file`. Raises KeyUnusable, Unavailable."""
+        key = await self._loaded()
+        number = int.from_bytes(key.key_id[:16], "big") >> 1 | 1
+        builder = _builder(_name(self._target, key), key, number, _BEGIN, _END)
+        builder = (
+            builder.subject_name(_name(self._target, key))
+            .public_key(key.public_key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(ca=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier(key.key_id), critical=False)
+        )
+        return (await self._signed(key, builder)).public_bytes(Encoding.PEM).decode()
+
+    async def issue(self, role: str, now: datetime, until: datetime) -> Made:
+        """A certificate for `role` that ends at `until`, and its key. Raises KeyUnusable, Unavailable."""
+        key, private = await self._loaded(), ec.generate_private_key(ec.SECP256R1())
+        begin, end = (now - BACKDATE).replace(microsecond=0), until.replace(microsecond=0)
+        builder = _builder(_name(self._target, key), key, secrets.randbits(126) | 1, min(begin, end), end)
+        builder = (
+            builder.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, role)]))
+            .public_key(private.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(ca=False), critical=True)
+        )
+        leaf = await self._signed(key, builder)
+        secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        return Made(certificate=leaf.public_bytes(Encoding.PEM).decode(), private_key=Secret(secret))
+
+    async def _loaded(self) -> SigningKey:
+        if self._key is None:
+            self._key = await self._load_or_make(f"pg-{self._target}-clients")
+        return self._key
+
+    async def _load_or_make(self, name: str) -> SigningKey:
+        try:
+            return await self._keys.load(name, Purpose.POSTGRES_CLIENT_CA)
+        except KeyNotFound:
+            pass
+        try:
+            return await self._keys.create(name, Purpose.POSTGRES_CLIENT_CA)
+        except KeyExists:  # another call, or another broker over the same keys, was first
+            return await self._keys.load(name, Purpose.POSTGRES_CLIENT_CA)
+
+    async def _signed(self, key: SigningKey, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """The builder shows its bytes only in a signed certificate: a draft key signs, then the CA's own."""
+        tbs = builder.sign(self._draft, hashes.SHA256()).tbs_certificate_bytes
+        signature = _value(_BIT_STRING, b"\x00" + await key.sign(tbs))
+        made = x509.load_der_x509_certificate(_value(_SEQUENCE, tbs + _ECDSA_SHA256 + signature))
+        if made.tbs_certificate_bytes != tbs:
+            raise Unavailable("a certificate could not be put together")
+        return made
+
+
+def _builder(
+    issuer: x509.Name, key: SigningKey, serial: int, begin: datetime, end: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .issuer_name(issuer)
+        .serial_number(serial)
+        .not_valid_before(begin)
+        .not_valid_after(end)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier(key.key_id, None, None), critical=False)
+    )
+
+
+def _name(target: str, key: SigningKey) -> x509.Name:
+    """A name no other authority has: the key's own identifier is in it."""
+    said = [
+        (NameOID.COMMON_NAME, f"PostgreSQL clients of {target}"[:64].rstrip()),
+        (NameOID.SERIAL_NUMBER, key.key_id.hex()),
+    ]
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in said])
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _value(tag: bytes, content: bytes) -> bytes:
+    """One DER value."""
+    length = len(content)
+    if length < 0x80:
+        return tag + bytes((length,)) + content
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return tag + bytes((0x80 | len(size),)) + size + content
