@@ -73,17 +73,24 @@ def gifts(bare: Sequence[str], wanted: Sequence[Wanted], held: Mapping[str, Held
 
 
 def libpq(held: HeldSecret) -> list[Gift]:
-    """PGHOST and its kin; the password in a private file, which no other process's environment listing shows."""
-    parts = [held.value(name).reveal() for name in ("host", "port", "database", "username", "password")]
-    line = ":".join(part.replace("\\", "\\\\").replace(":", "\\:") for part in parts)
-    plain = dict(zip(("PGHOST", "PGPORT", "PGDATABASE", "PGUSER"), parts, strict=False))
+    """PGHOST and its kin; what is secret in a private file, which no other process's environment listing shows."""
+    parts = [held.value(name).reveal() for name in ("host", "port", "database", "username")]
+    plain = dict(zip(("PGHOST", "PGPORT", "PGDATABASE", "PGUSER"), parts, strict=True))
     mode = _tls_mode(held)
     if mode is not None:
         plain["PGSSLMODE"] = mode
     return [
         *(Gift(variable=name, value=Secret(value), delivery=Delivery.VARIABLE) for name, value in plain.items()),
-        Gift(variable="PGPASSFILE", value=Secret(f"{line}\n"), delivery=Delivery.FILE),
+        *(Gift(variable=name, value=value, delivery=Delivery.FILE) for name, value in _proofs(held, parts).items()),
     ]
+
+
+def _proofs(held: HeldSecret, parts: Sequence[str]) -> Mapping[str, Secret]:
+    """What logs in: a certificate with its key, or a line of a password file."""
+    if "private_key" in held.secrets:
+        return {"PGSSLCERT": held.value("certificate"), "PGSSLKEY": held["private_key"]}
+    escaped = (part.replace("\\", "\\\\").replace(":", "\\:") for part in (*parts, held["password"].reveal()))
+    return {"PGPASSFILE": Secret(f"{':'.join(escaped)}\n")}
 
 
 def _gift(wanted: Wanted, held: HeldSecret) -> Gift:

@@ -230,3 +230,15 @@ class Rotating(Protocol):
 
     async def cut_sessions(self, account: str) -> int:
         """End every session of `account` and look until none is left; how many. Raises NotYet, TargetDown."""
+
+
+@runtime_checkable
+class OwnAccount(Protocol):
+    """The power to go on working when the password of the account we log in with ourselves was changed."""
+
+    @property
+    def account(self) -> str:
+        """Whom we log in as; what `Rotating` is told to rotate it."""
+
+    def log_in_with(self, password: Secret) -> None:
+        """Log in with this one from now on instead of the settings' own; connections made before are given up."""

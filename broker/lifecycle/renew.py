@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from broker.errors import ClockUntrusted, Fenced
+from broker.engines.protocol import FixedEnd
+from broker.errors import ClockUntrusted, Fenced, NotPossible
 from broker.lifecycle import told, withdraw
 from broker.lifecycle.schedule import Course, backoff, longest_until, next_due
 from broker.lifecycle.world import World
@@ -33,6 +34,7 @@ async def renew(world: World, lease: Lease, now: datetime, *, permit: Permit | N
         Fenced: its task, or one above, ended, changed, is late, silent or not seen to live.
         ClockUntrusted: wall and boot time disagree.
         Stale: it changed since it was read.
+        NotPossible: its end is written into its secret.
         TargetDown, OutcomeUnknown: the target did not answer; it is tried again by itself.
     """
     if not world.clock.trusted():
@@ -44,6 +46,8 @@ async def renew(world: World, lease: Lease, now: datetime, *, permit: Permit | N
 
 async def _renew(world: World, lease: Lease, course: Course, permit: Permit | None) -> Lease:
     engine, calls = world.at(lease.handle.target)
+    if isinstance(engine, FixedEnd) and engine.end_is_fixed(lease.handle):
+        raise NotPossible("the end of this lease is written into its secret, ask for another one")
     failpoint.reach("renew.commit.before")
     renewed = await world.database.write(_renewing(world, lease, course.now, permit))
     failpoint.reach("renew.commit.after")

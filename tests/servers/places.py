@@ -20,6 +20,7 @@ from servers.mariadb_place import mariadb_place
 from servers.place import Kind, Trait, new_prefix
 from servers.postgres import installations
 from servers.postgres_place import postgres_place
+from servers.postgres_tls import certified_place, with_tls
 from servers.svid_place import svid_place
 
 
@@ -65,8 +66,15 @@ for _name, _more in _MARIADB.items():
 for _name, _binaries in installations().items():
     for _suffix, _superuser in (("", False), ("-superuser", True)):
         PLACES[f"{_name}{_suffix}"] = Kind(
-            engine="postgres", open=partial(postgres_place, _binaries, superuser=_superuser), traits=_WHOLE
+            engine="postgres",
+            open=partial(postgres_place, _binaries, superuser=_superuser),
+            traits=_WHOLE | {_T.ROTATES},
         )
+_CERTIFIED = _WHOLE - {_T.REPLACES, _T.RENEWS}
+for _name, _binaries in with_tls().items():
+    PLACES[f"{_name}-certificate"] = Kind(
+        engine="postgres", open=partial(certified_place, _binaries), traits=_CERTIFIED | {_T.ROTATES}
+    )
 
 
 def having(*traits: Trait, lacking: Trait | None = None) -> list[str]:

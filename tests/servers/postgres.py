@@ -248,7 +248,7 @@ async def postgres(
 def standby_of(primary: Server) -> Iterator[Server]:
     """A replica that follows `primary`, asynchronously, until somebody promotes it."""
     folder = Path(tempfile.mkdtemp(prefix="sj-pg-", dir="/tmp"))
-    _own(folder)
+    owned_by_the_server(folder)
     command = [str(primary.binaries / "pg_basebackup"), "-D", str(folder / "data"), "-R", "-X", "stream"]
     command += ["-c", "fast", "-h", primary.host, "-p", str(primary.port), "-U", primary.superuser, "--no-sync"]
     subprocess.run(command, check=True, cwd=folder, env={**os.environ, "PGPASSWORD": primary.password}, **_identity())
@@ -265,11 +265,11 @@ async def _open(binaries: Path, options: Sequence[str]) -> Server:
     server = Server(
         binaries=binaries, folder=folder, port=_free_port(), options=options, password=secrets.token_hex(16)
     )
-    _own(folder)
+    owned_by_the_server(folder)
     secret = folder / "superuser"
     secret.write_text(server.password)
     secret.chmod(0o600)
-    _own(secret)
+    owned_by_the_server(secret)
     arguments = ["-D", str(folder / "data"), "-U", server.superuser, "-A", "scram-sha-256", "--pwfile", str(secret)]
     subprocess.run(
         [str(binaries / "initdb"), *arguments, "--no-sync", "-E", "UTF8", "--locale=C"],
@@ -320,7 +320,8 @@ def _identity() -> dict[str, Any]:
     return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def _own(path: Path) -> None:
+def owned_by_the_server(path: Path) -> None:
+    """Give a file or folder to the account the servers run as."""
     account = _account()
     if account is not None:
         os.chown(path, account.pw_uid, account.pw_gid)

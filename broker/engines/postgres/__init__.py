@@ -1,12 +1,15 @@
 """PostgreSQL: a login role that is nothing but its memberships, for as long as its lease lives.
 
     principal.py   the texts of SQL: made, replaced, disabled, dropped
+    issuing.py     what an agent is handed
+    certificate.py client certificates, from a CA of the target's own
+    scram.py       the verifiers that are sent instead of passwords
     sessions.py    cut, also those still logging in
     ending.py      access ended and verified on every endpoint; nothing left
-    scram.py       the verifiers that are sent instead of passwords
+    accounts.py    accounts that are not ours: rotated, tried, cut
     claim.py       whose target this is
-    check.py       what `doctor` and `target check` prove
-    reach.py       connections, and what their failures mean
+    check.py       what `doctor` and `target check` look at; probe.py is proved by logging in
+    reach.py       connections, and what their failures mean; guard.py keeps our password from who asks for it
 
 What a holder can leave behind: a password of its own for as long as it may log in, objects in schemas where PUBLIC may
 create (the check looks for those), prepared transactions where they are enabled. All of it goes with the principal.
@@ -14,47 +17,42 @@ create (the check looks for those), prepared transactions where they are enabled
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from urllib.parse import quote
 
 import asyncpg
 
-from broker.engines.passwords import new_password
-from broker.engines.postgres import principal
+from broker.engines.postgres import accounts, principal
+from broker.engines.postgres.certificate import MARKER, ClientAuthority
 from broker.engines.postgres.check import Examination
 from broker.engines.postgres.claim import adopt, claim
 from broker.engines.postgres.ending import clean_up, end_access, shut
-from broker.engines.postgres.reach import Connection, Reach
-from broker.engines.postgres.scram import ROUNDS, verifier
-from broker.engines.postgres.settings import RoleSettings, Settings, role_settings
+from broker.engines.postgres.guard import Connection
+from broker.engines.postgres.issuing import Issuing
+from broker.engines.postgres.reach import OwnPassword, Reach
+from broker.engines.postgres.settings import CERTIFICATE, RoleSettings, Settings, role_settings
 from broker.engines.protocol import AccessEnded, Claim, Finding, Issued, Lent, Making
-from broker.errors import ClockUntrusted
+from broker.errors import ClockUntrusted, NotPossible
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
-from ca.runtime.clock import Clock
+from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime.secret import Secret
 
 __all__ = ["Postgres", "RoleSettings", "Settings", "open_engine"]
 
 
-_WORTH_A_THREAD = 256
-"""Rounds from which hashing would hold up everybody else on the event loop."""
-
-
 @asynccontextmanager
 async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Postgres]:
     """The engine of one target. Nothing is connected yet: a target that is down at start comes later."""
-    clock = lent.clock
-    reaches = [Reach(endpoint, clock, settings.connections) for endpoint in settings.endpoints()]
+    own = OwnPassword(settings.password.read)
+    reaches = [Reach(endpoint, lent.clock, settings.connections) for endpoint in settings.endpoints(own.read)]
     try:
-        yield Postgres(settings, clock, reaches[0], reaches[1:])
+        yield Postgres(settings, lent, reaches, own)
     finally:
         for reach in reaches:
             reach.close()
-        await clock.sleep(0)  # transports close in a turn of their own
+        await lent.clock.sleep(0)  # transports close in a turn of their own
 
 
 class Postgres:
@@ -63,19 +61,43 @@ class Postgres:
     kind = "postgres"
     making = Making.CREATE_ONLY
 
-    def __init__(self, settings: Settings, clock: Clock, primary: Reach, standbys: Sequence[Reach]) -> None:
-        self._settings, self._clock, self._primary, self._standbys = settings, clock, primary, standbys
+    def __init__(self, settings: Settings, lent: Lent, reaches: Sequence[Reach], own: OwnPassword) -> None:
+        self._settings, self._clock, self._own = settings, lent.clock, own
+        self._primary, self._standbys = reaches[0], reaches[1:]
+        authority = None if lent.keys is None else ClientAuthority(lent.keys, lent.target)
+        self._issuing = Issuing(settings, authority)
 
     def plan(self, role: Role, name: str) -> Handle:
-        """Name and groups; the same whoever computes it."""
+        """Name, groups, database and kind of secret; the same whoever computes it."""
         chosen = role_settings(role)
-        for identifier in (name, *chosen.groups):
+        for identifier in (principal.own_name(name), *chosen.groups):
             principal.identifier(identifier)
-        facts = {"groups": list(chosen.groups), "secret_kind": chosen.secret_kind or self._settings.secret_kind}
+        database, known = chosen.database or self._settings.database, self._settings.all_databases
+        if database not in known:
+            raise Malformed(
+                f"the role `{role.full_name}` wants the database `{database}`, which is none of `databases`"
+            )
+        kind = chosen.secret_kind or self._settings.secret_kind
+        if kind == CERTIFICATE:
+            self._refuse_certificates(role)
+        facts = {"groups": list(chosen.groups), "database": database, "secret_kind": kind}
         return Handle(target=role.target, engine=self.kind, name=name, facts=facts)
 
+    def _refuse_certificates(self, role: Role) -> None:
+        """Unless they can be given, and used."""
+        if self._issuing.authority is None:
+            raise Malformed(
+                f"the role `{role.full_name}` gives certificates, which needs `keys` in the broker's settings"
+            )
+        if self._settings.encryption == "off":
+            raise Malformed(f"the role `{role.full_name}` gives certificates, which needs `tls` other than `off`")
+
+    def end_is_fixed(self, handle: Handle) -> bool:
+        """A certificate ends when it says."""
+        return bool(handle.facts["secret_kind"] == CERTIFICATE)
+
     def guarantee(self, role: Role) -> Guarantee:
-        """New logins end at once, sessions are cut; without us VALID UNTIL ends new logins and nothing a session."""
+        """New logins end at once, sessions are cut; without us the target ends new logins, and nothing a session."""
         return Guarantee(
             new_access=NewAccess.AT_ONCE,
             new_access_within=1,
@@ -87,31 +109,38 @@ class Postgres:
 
     async def create(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:
         """One message, one transaction, one round trip."""
-        offset, password = await self._offset(), new_password()
+        offset, chosen = await self._offset(), role_settings(role)
+        fresh = await self._issuing.fresh(handle, self._clock.now() + offset, until + offset)
         text = principal.create(
             handle.name,
-            await self._verifier(handle, password),
+            fresh.verifier,
             until=until + offset,
             deadline=deadline + offset,
-            groups=role_settings(role).groups,
-            sessions=role_settings(role).sessions,
+            groups=(*chosen.groups, MARKER) if self.end_is_fixed(handle) else chosen.groups,
+            sessions=chosen.sessions,
         )
         await self._primary.run(lambda connection: connection.execute(text))
-        return self._issued(handle, password)
+        return fresh.issued
 
     async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:  # noqa: ARG002
         """Another verifier, once the old password opens nothing and whoever it let in is cut.
 
         In this order: a session still open could set a password of its own over ours, and keep the door.
+        A certificate is believed until its end, so it goes with its principal only. Raises also NotPossible.
         """
-        offset, password = await self._offset(), new_password()
-        text = principal.replace(handle.name, await self._verifier(handle, password), until + offset, deadline + offset)
+        if self.end_is_fixed(handle):
+            raise NotPossible("a certificate is believed until its end, it is taken back with its principal only")
+        offset = await self._offset()
+        fresh = await self._issuing.fresh(handle, self._clock.now() + offset, until + offset)
+        text = principal.replace(handle.name, str(fresh.verifier), until + offset, deadline + offset)
         await shut(self._primary, self._standbys, self._clock, handle.name, deadline + offset)
         await self._primary.run(lambda connection: connection.execute(text))
-        return self._issued(handle, password)
+        return fresh.issued
 
     async def renew(self, handle: Handle, until: datetime) -> None:
-        """Move VALID UNTIL."""
+        """Move VALID UNTIL. Raises also NotPossible: a certificate's end stands in it."""
+        if self.end_is_fixed(handle):
+            raise NotPossible("the end of a certificate can't be moved, ask for another one")
         text = principal.renew(handle.name, until + await self._offset())
         await self._primary.run(lambda connection: connection.execute(text))
 
@@ -141,7 +170,41 @@ class Postgres:
 
     async def check(self, roles: Sequence[Role], prefix: str) -> Sequence[Finding]:
         """See `check.py`."""
-        return await Examination(self, self._primary, self._settings, self._clock).run(roles, prefix)
+        reaches = (self._primary, *self._standbys)
+        return await Examination(self, reaches, self._settings, self._clock, self._issuing).run(roles, prefix)
+
+    async def authority(self) -> str:
+        """The certificate of this target's own client CA, for the server's `ssl_ca_file`."""
+        try:
+            return await self._issuing.needed().pem()
+        except NotPossible:
+            raise
+        except Problem as problem:
+            raise Unavailable(f"the key of the client CA can't be had: {problem}") from None
+
+    @property
+    def account(self) -> str:
+        """Whom we log in as."""
+        return self._settings.user
+
+    def log_in_with(self, password: Secret) -> None:
+        """Log in with this one from now on; connections at work are given up when they are done."""
+        self._own.become(password)
+        for reach in (self._primary, *self._standbys):
+            reach.close()
+
+    async def change_password(self, account: str, password: Secret) -> None:
+        """See `accounts.py`."""
+        await accounts.change_password(self._primary, account, password)
+
+    async def opens(self, account: str, password: Secret) -> bool:
+        """See `accounts.py`."""
+        return await accounts.opens(self._primary.endpoint, account, password)
+
+    async def cut_sessions(self, account: str) -> int:
+        """On every endpoint; when the account is our own, all but our connections."""
+        reaches = (self._primary, *self._standbys)
+        return sum([await accounts.cut_sessions(reach, self._clock, account) for reach in reaches])
 
     async def _offset(self) -> timedelta:
         offset = await self._primary.offset()
@@ -150,25 +213,6 @@ class Postgres:
                 f"the target's clock is {offset.total_seconds():.0f} s from ours, more than the limit allows"
             )
         return offset
-
-    async def _verifier(self, handle: Handle, password: str) -> str:
-        rounds = ROUNDS[str(handle.facts["secret_kind"])]
-        if rounds < _WORTH_A_THREAD:
-            return verifier(password, rounds)
-        return await asyncio.to_thread(verifier, password, rounds)  # OpenSSL lets go of the interpreter meanwhile
-
-    def _issued(self, handle: Handle, password: str) -> Issued:
-        at, where = self._primary.endpoint, quote(self._settings.database, safe="")
-        mode = {"off": "", "require": "?sslmode=require", "verify": "?sslmode=verify-full"}[self._settings.encryption]
-        host = f"[{at.host}]" if ":" in at.host else at.host
-        url = f"postgresql://{handle.name}:{password}@{host}:{at.port}/{where}{mode}"
-        fields: dict[str, str | int] = {
-            "host": at.host,
-            "port": at.port,
-            "database": self._settings.database,
-            "username": handle.name,
-        }
-        return Issued(fields=fields, secret={"password": Secret(password), "url": Secret(url)})
 
     async def _names(self, connection: Connection, prefix: str) -> list[str]:
         await self._primary.measure(connection)

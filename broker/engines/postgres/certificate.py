@@ -1,9 +1,9 @@
 """Client certificates of one target's own CA: the name is the role, and the end is written into it (traps 24).
 
-The CA's key is one of the broker's own, made at first use for this target and for this purpose, and it is no identity's:
+The CA's key is one of the broker's own, made at first use for this target and this purpose, and it is no identity's:
 were it the SPIFFE authority, an SVID with `CN=postgres` would be the superuser. Its certificate is not kept. Everything
-in it follows from the key, so one that is made anew is believed wherever an earlier one was installed; it is as old as
-time and never expires, because whoever stops trusting it takes it out of the server's file.
+in it follows from the key, so one that is made anew is believed wherever an earlier one was installed. It has no end:
+whoever stops trusting it takes it out of the server's file.
 
 A leaf signs nothing but client logins, ends with its lease, and its key is made here, handed over once and forgotten.
 """

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from broker.engines.postgres.guard import Connection
 from broker.engines.postgres.principal import identifier, literal
-from broker.engines.postgres.reach import Connection
 from broker.engines.protocol import Claim
 from ca.errors import Conflict
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import asyncpg
 
 from broker.engines.postgres import principal
-from broker.engines.postgres.reach import Connection, Reach
-from broker.engines.postgres.sessions import PATIENCE, Cut
+from broker.engines.postgres.guard import Connection
+from broker.engines.postgres.reach import Reach
+from broker.engines.postgres.sessions import Cut
 from broker.engines.protocol import AccessEnded
 from broker.errors import NotYet
 from ca.errors import NotFound
 from ca.runtime.clock import Clock
+
+STANDBY_PATIENCE = 5.0
+"""Seconds a standby may take to hear of a change before the ending is put off; it is tried again."""
 
 _TRIES = 8
 """How often a row lock held by the principal's own sessions is broken before the ending is put off."""
@@ -26,9 +31,17 @@ async def end_access(primary: Reach, standbys: Sequence[Reach], clock: Clock, na
         NotYet, TargetDown, OutcomeUnknown: it is not verified everywhere.
     """
     oid, cut = await primary.run(lambda connection: _disable_and_cut(primary, connection, clock, name))
-    for standby in standbys:
-        cut += await standby.run(lambda connection: _cut_on_standby(connection, clock, name, oid, _is_enabled))
+    cut += await _on_each(standbys, lambda connection: _cut_on_standby(connection, clock, name, oid, _is_enabled))
     return AccessEnded(sessions_cut=cut, endpoints=1 + len(standbys))
+
+
+async def _on_each(standbys: Sequence[Reach], work: Callable[[Connection], Awaitable[int]]) -> int:
+    """On all of them at once, also on those behind one that does not answer; the first failure is told afterwards."""
+    ends = await asyncio.gather(*(standby.run(work) for standby in standbys), return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+    return sum(end for end in ends if not isinstance(end, BaseException))
 
 
 async def _disable_and_cut(primary: Reach, connection: Connection, clock: Clock, name: str) -> tuple[int | None, int]:
@@ -55,8 +68,7 @@ async def shut(primary: Reach, standbys: Sequence[Reach], clock: Clock, name: st
         NotYet, TargetDown, OutcomeUnknown: somebody may still be in.
     """
     oid = await primary.run(lambda connection: _shut_and_cut(primary, connection, clock, name, deadline))
-    for standby in standbys:
-        await standby.run(lambda connection: _cut_on_standby(connection, clock, name, oid, _is_open))
+    await _on_each(standbys, lambda connection: _cut_on_standby(connection, clock, name, oid, _is_open))
 
 
 async def _shut_and_cut(primary: Reach, connection: Connection, clock: Clock, name: str, deadline: datetime) -> int:
@@ -88,12 +100,15 @@ async def _insist(primary: Reach, connection: Connection, cut: Cut, name: str, t
 async def _cut_on_standby(
     connection: Connection, clock: Clock, name: str, oid: int | None, admits: Callable[[asyncpg.Record], bool]
 ) -> int:
-    started = clock.boot()
+    """Wait until it has heard that nobody may log in; whoever is in is cut meanwhile, and again when it has."""
+    started, pause, cut = clock.boot(), 0.01, Cut(connection, oid, clock)
     while (seen := await principal.state(connection, name)) is not None and admits(seen):
-        if clock.boot() - started >= PATIENCE:
+        await cut.once()
+        if clock.boot() - started >= STANDBY_PATIENCE:
             raise NotYet("a standby has not heard yet that nobody may log in")
-        await clock.sleep(0.02)
-    return await Cut(connection, oid, clock).run()
+        await clock.sleep(pause)
+        pause = min(pause * 2, 0.2)
+    return await cut.run()
 
 
 def _is_enabled(state: asyncpg.Record) -> bool:

@@ -7,13 +7,17 @@ in groups and nothing else: grants of its own would bloat every table's ACL unti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import asyncpg
 
-from broker.engines.postgres.reach import TOO_LATE, Connection
+from broker.engines.postgres.guard import Connection
+from broker.engines.postgres.reach import TOO_LATE
 from ca.errors import Malformed
+
+_OURS = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 def identifier(name: str) -> str:
@@ -35,13 +39,29 @@ def moment(time: datetime) -> str:
     return literal(time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00"))
 
 
+def own_name(name: str) -> str:
+    """`name` when it can be a principal of ours, in every statement here. Raises Malformed."""
+    if not _OURS.fullmatch(name):
+        raise Malformed("a principal's name has 1 to 63 of `a-z`, `0-9` and `_`, and begins with a letter")
+    return name
+
+
 def create(
-    name: str, verifier: str, *, until: datetime, deadline: datetime, groups: Sequence[str], sessions: int
+    name: str, verifier: str | None, *, until: datetime, deadline: datetime, groups: Sequence[str], sessions: int
 ) -> str:
-    """Make it, unless the server's clock says that it is too late."""
+    """Make it, unless the server's clock says that it is too late.
+
+    Without a verifier it logs in by certificate. VALID UNTIL is not asked then, so it shuts every other door: whatever
+    password its holder sets itself opens nothing, and only we could move that end (traps 24).
+    """
+    secret = (
+        "PASSWORD NULL VALID UNTIL '-infinity'"
+        if verifier is None
+        else f"PASSWORD {literal(verifier)} VALID UNTIL {moment(until)}"
+    )
     return (
-        f"{_in_time(deadline)} CREATE ROLE {identifier(name)} LOGIN INHERIT PASSWORD {literal(verifier)}"
-        f" VALID UNTIL {moment(until)} CONNECTION LIMIT {sessions:d} IN ROLE {', '.join(map(identifier, groups))}"
+        f"{_in_time(deadline)} CREATE ROLE {identifier(name)} LOGIN INHERIT {secret}"
+        f" CONNECTION LIMIT {sessions:d} IN ROLE {', '.join(map(identifier, groups))}"
     )
 
 

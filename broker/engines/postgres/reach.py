@@ -8,24 +8,22 @@ was rolled back. Nothing of the server's own words is kept: its context can hold
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
+from broker.engines.postgres.guard import AskedForPassword, Connection, log_in
 from broker.errors import OutcomeUnknown, TargetDown
 from ca.errors import Conflict, NotFound, Problem, Unavailable
 from ca.runtime.clock import Clock
 from ca.runtime.secret import Secret
 
 T = TypeVar("T")
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[Any]
-else:
-    Connection = asyncpg.Connection  # generic in the stubs only
 
 CONNECT_WITHIN = 10.0
 """Seconds for TCP, TLS and login together."""
@@ -60,6 +58,24 @@ class Endpoint:
         return f"{self.host}:{self.port}"
 
 
+class OwnPassword:
+    """The password we log in with ourselves: what the settings name, until another one is in force."""
+
+    __slots__ = ("_named", "_newer")
+
+    def __init__(self, named: Callable[[], Secret]) -> None:
+        self._named = named
+        self._newer: Secret | None = None
+
+    def read(self) -> Secret:
+        """The one in force. Raises BadSettings: what the settings name can't be read."""
+        return self._newer or self._named()
+
+    def become(self, password: Secret) -> None:
+        """From now on it is this one."""
+        self._newer = password
+
+
 class Reach:
     """A few connections to one endpoint, opened when needed and kept; never more than `size` at once."""
 
@@ -67,6 +83,8 @@ class Reach:
         self.endpoint, self._clock = endpoint, clock
         self._slots = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._outdated: set[Connection] = set()
         self._offset: timedelta | None = None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -107,59 +125,92 @@ class Reach:
         theirs: datetime = await connection.fetchval("SELECT clock_timestamp()")
         self._offset = theirs - (before + (self._clock.now() - before) / 2)
 
+    def pids(self) -> frozenset[int]:
+        """The server's processes behind our own connections."""
+        return frozenset(connection.get_server_pid() for connection in self._open if not connection.is_closed())
+
     def close(self) -> None:
-        """Break every idle connection; calls under way break when their slot is given back."""
+        """Break every idle connection; those at work break when their slot is given back."""
+        self._outdated = set(self._open)
         while self._idle:
-            self._idle.pop().terminate()
+            self._drop(self._idle.pop())
+
+    def _drop(self, connection: Connection) -> None:
+        connection.terminate()
+        self._open.discard(connection)
+        self._outdated.discard(connection)
 
     async def _take(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
+            self._drop(connection)
         return await self._connect()
 
     async def _connect(self) -> Connection:
         connection = await connect(self.endpoint)
+        self._open.add(connection)
         try:
             await self.measure(connection)
         except FAILURES:
-            connection.terminate()
+            self._drop(connection)
             raise TargetDown(f"the target at `{self.endpoint}` broke off while we greeted it") from None
         return connection
 
     def _keep(self, connection: Connection, *, well: bool) -> None:
-        if well and not connection.is_closed() and not connection.is_in_transaction():
+        usable = well and not connection.is_closed() and not connection.is_in_transaction()
+        if usable and connection not in self._outdated:
             self._idle.append(connection)
         else:
-            connection.terminate()
+            self._drop(connection)
+
+
+_OURS = {
+    "application_name": "sojourn",
+    "synchronous_commit": "on",
+    "lock_timeout": "5s",
+    "statement_timeout": f"{SERVER_STOPS}s",
+    "search_path": "pg_catalog",
+    "standard_conforming_strings": "on",
+}
 
 
 async def connect(endpoint: Endpoint, database: str | None = None) -> Connection:
     """Log in as ourselves. Raises TargetDown: nothing that changes anything was sent."""
+    own = endpoint.password()
+    more = {"command_timeout": _GIVEN_UP, "server_settings": _OURS}
     try:
-        return await asyncpg.connect(
-            host=endpoint.host,
-            port=endpoint.port,
-            user=endpoint.user,
-            password=endpoint.password().reveal(),
-            database=database or endpoint.database,
-            ssl=endpoint.tls,
-            timeout=CONNECT_WITHIN,
-            command_timeout=_GIVEN_UP,
-            server_settings={
-                "application_name": "sojourn",
-                "synchronous_commit": "on",
-                "lock_timeout": "5s",
-                "statement_timeout": f"{SERVER_STOPS}s",
-                "search_path": "pg_catalog",
-                "standard_conforming_strings": "on",
-            },
-        )
+        return await knock(endpoint, database, user=endpoint.user, password=own, more=more)
     except asyncpg.PostgresError as error:
         raise TargetDown(f"the target at `{endpoint}` refused our own login ({_code(error)})") from None
+    except AskedForPassword as error:
+        raise TargetDown(f"the target at `{endpoint}` is not believed: {error}") from None
     except FAILURES as error:
         raise TargetDown(f"the target at `{endpoint}` can't be reached ({type(error).__name__})") from None
+
+
+async def knock(
+    endpoint: Endpoint,
+    database: str | None = None,
+    *,
+    user: str,
+    password: Secret | None,
+    tls: ssl.SSLContext | bool | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Connection:
+    """Log in as somebody; a password is never sent in clear. Raises one of `FAILURES`."""
+    return await log_in(
+        host=endpoint.host,
+        port=endpoint.port,
+        user=user,
+        password="" if password is None else password.reveal(),
+        passfile=os.devnull,
+        database=database or endpoint.database,
+        ssl=endpoint.tls if tls is None else tls,
+        timeout=CONNECT_WITHIN,
+        **(more or {}),
+    )
 
 
 def _refusal(error: Exception) -> Problem:

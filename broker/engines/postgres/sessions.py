@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from broker.engines.postgres.reach import Connection
+from broker.engines.postgres.guard import Connection
 from broker.errors import NotYet
 from ca.runtime.clock import Clock
 
@@ -50,6 +50,7 @@ class Cut:
     connection: Connection
     oid: int | None
     clock: Clock
+    spared: frozenset[int] = frozenset()
     cut: set[int] = field(default_factory=set)
     _suspects: set[int] | None = field(default=None)
 
@@ -89,7 +90,7 @@ class Cut:
         rows = await self.connection.fetch(_ACTIVITY)  # after the locks: who shows itself in between is no suspect
         ours = {row["pid"] for row in rows if (row["orphan"] if self.oid is None else row["usesysid"] == self.oid)}
         seen = {row["pid"] for row in rows if row["usesysid"] is not None or not _may_be_a_login(row["backend_type"])}
-        return _Look(ours, locks - seen)
+        return _Look(ours - self.spared, locks - seen - self.spared)
 
     async def _terminate(self, pid: int) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,12 @@ from broker.engines.encryption import Encryption, chosen, context
 from broker.engines.postgres.reach import Endpoint
 from broker.model.role import Role
 from ca.errors import Malformed
-from ca.runtime.secret import Reference
+from ca.runtime.secret import Reference, Secret
 from ca.runtime.settings import Duration, SecretReference
 from ca.runtime.settings import Settings as Base
 
-SecretKind = Literal["scram-4096", "scram-few"]
+SecretKind = Literal["scram-4096", "scram-few", "certificate"]
+CERTIFICATE = "certificate"
 
 
 class Address(Base):
@@ -29,8 +31,9 @@ class Address(Base):
 class Settings(Base):
     """One target of kind `postgres`.
 
-    `database` is where agents log in; what a leased user owns is dropped in whichever database it is. `standbys` are
-    all further endpoints an agent could reach: an ending is verified on each. `tls` is asked of us and told to agents;
+    `database` is where agents log in unless their role names another of `databases`; what a leased user owns is
+    dropped in whichever database it is. `standbys` are all further endpoints an agent could reach: an ending is
+    verified on each. `tls` is asked of us and told to agents;
     left out it is `verify`, and `off` only where every endpoint is on loopback: whoever stands on the way to a server
     that isn't verified may ask for our password in clear.
     """
@@ -39,6 +42,7 @@ class Settings(Base):
     host: str
     port: int = Field(default=5432, gt=0, lt=65536)
     database: str
+    databases: tuple[str, ...] = ()
     user: str
     password: SecretReference
     standbys: tuple[Address, ...] = ()
@@ -48,8 +52,8 @@ class Settings(Base):
     connections: int = Field(default=12, ge=2, le=100)
     clock_limit: Duration = timedelta(seconds=30)
 
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """The primary, then the standbys."""
+    def endpoints(self, own: Callable[[], Secret] | None = None) -> tuple[Endpoint, ...]:
+        """The primary, then the standbys; `own` gives our own password, left out it is `password`."""
         addresses = (Address(host=self.host, port=self.port), *self.standbys)
         tls = context(self.encryption, self.tls_ca) or False
         return tuple(
@@ -58,11 +62,16 @@ class Settings(Base):
                 port=address.port,
                 database=self.database,
                 user=self.user,
-                password=self.password.read,
+                password=own or self.password.read,
                 tls=tls,
             )
             for address in addresses
         )
+
+    @property
+    def all_databases(self) -> tuple[str, ...]:
+        """Every database an agent may be sent to, `database` first."""
+        return tuple(dict.fromkeys((self.database, *self.databases)))
 
     @property
     def encryption(self) -> Encryption:
@@ -71,9 +80,10 @@ class Settings(Base):
 
 
 class RoleSettings(Base):
-    """What a role of such a target says: groups that hold the rights, and how many sessions one lease may open."""
+    """What a role of such a target says: groups that hold the rights, where, and how many sessions a lease may open."""
 
     groups: tuple[str, ...] = Field(min_length=1)
+    database: str | None = None
     secret_kind: SecretKind | None = None
     sessions: int = Field(default=10, ge=1, le=1000)
 
@@ -87,8 +97,8 @@ def role_settings(role: Role) -> RoleSettings:
         return RoleSettings.model_validate(value)
     except ValueError as error:
         raise Malformed(
-            f"the role `{role.full_name}` needs `groups`, and may have `secret_kind` and `sessions`"
+            f"the role `{role.full_name}` needs `groups`, and may have `database`, `secret_kind` and `sessions`"
         ) from error
 
 
-__all__ = ["Address", "Reference", "RoleSettings", "SecretKind", "Settings", "role_settings"]
+__all__ = ["CERTIFICATE", "Address", "Reference", "RoleSettings", "SecretKind", "Settings", "role_settings"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import OutcomeUnknown, TargetDown
+from broker.errors import NotPossible, OutcomeUnknown, TargetDown
+from broker.lifecycle.renew import renew
 from broker.model.ids import InstanceId
 from broker.model.lease import CloseReason, LeaseState
 from broker.model.observed import Observation
@@ -123,3 +124,15 @@ async def test_a_narrowed_task_keeps_what_is_inside_and_loses_the_rest(tmp_path:
         await house.reap()
         assert (await house.lease(handed.lease.id)).close_reason is CloseReason.NARROWED
         assert not house.engine.target.principals
+
+
+async def test_an_end_that_is_written_into_the_secret_is_not_moved(tmp_path: Path) -> None:
+    """Neither the target is asked nor the record changed."""
+    async with living(tmp_path) as house:
+        house.engine.fixed = True
+        handed = await house.held(await house.open())
+        before = await house.lease(handed.lease.id)
+        with pytest.raises(NotPossible, match="ask for another one"):
+            await renew(house.world, before, house.clock.now())
+        assert await house.lease(handed.lease.id) == before
+        assert ("renew", before.handle.name) not in house.engine.calls
