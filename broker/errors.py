@@ -7,6 +7,7 @@ Each of these stands below the failure of `ca.errors` that says what its caller 
     Conflict ─── NotPossible            the state machine has no such move
              ├── AlreadyAcknowledged    the secret was handed over and received; it is shown once
              └── KeyReused              an idempotency key came back with another body
+    Exhausted ── QuotaReached           so much is out, or was given lately: `quota` says which bound was reached
     Stale ────── Fenced                 the task changed or ended since the decision
     Unavailable  TargetDown             the target did not answer in time: nothing is known to have happened
              ├── OutcomeUnknown         the call was sent and not answered: it may have happened
@@ -16,7 +17,7 @@ Each of these stands below the failure of `ca.errors` that says what its caller 
 
 from __future__ import annotations
 
-from ca.errors import Conflict, Denied, NotFound, Stale, Unavailable
+from ca.errors import Conflict, Denied, Exhausted, NotFound, Stale, Unavailable
 
 
 class UnknownRole(NotFound):
@@ -47,6 +48,13 @@ class KeyReused(Conflict):
     """An idempotency key belongs to one body."""
 
     code = "idempotency-key-reused"
+
+
+class QuotaReached(Exhausted):
+    """A bound of live leases or of grants was reached; nothing was made, and later there may be room."""
+
+    code = "quota-reached"
+    retryable = True
 
 
 class Fenced(Stale):

@@ -216,6 +216,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             broker=f"b{secrets.token_hex(8)}",
             installation=await lives.begin(now),
             observer=observer,
+            quotas=settings.quotas.to_quotas(),
             clock=clock,
             feed=SharedWake(),
         )

@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from broker.engines import ENGINES, INTERNAL, svid
 from broker.engines import load as load_kind
+from broker.model.quota import Quotas
 from broker.model.role import Role
 from broker.model.scope import Sensitivity
 from ca.errors import Malformed
@@ -66,6 +67,19 @@ class TaskSettings(Settings):
     deepest_tree: int = Field(default=8, ge=1, le=64)
     most_live: int = Field(default=1000, ge=1)
     observe_grace: Duration = timedelta(seconds=60)
+
+
+class QuotaSettings(Settings):
+    """How many secrets may be out at once, and how fast they may come; None is no bound."""
+
+    leases_per_identity: Annotated[int, Field(ge=1, le=1_000_000)] | None = 10_000
+    leases_per_task: Annotated[int, Field(ge=1, le=1_000_000)] | None = 10_000
+    leases_per_target: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    grants_per_minute: Annotated[int, Field(ge=1)] | None = None
+
+    def to_quotas(self) -> Quotas:
+        """The value."""
+        return Quotas(**self.model_dump())
 
 
 class RoleSettings(Settings):
@@ -185,6 +199,7 @@ class BrokerSettings(Settings):
     keys: Keys = Keys()
     policies: tuple[Path, ...] = ()
     tasks: TaskSettings = TaskSettings()
+    quotas: QuotaSettings = QuotaSettings()
     limits: ConnectionLimits = ConnectionLimits()
     targets: Mapping[Name, Target] = Field(default_factory=dict)
     targets_folder: Path | None = None

@@ -48,6 +48,7 @@ _OURS = (
     errors.NotPossible,
     errors.AlreadyAcknowledged,
     errors.KeyReused,
+    errors.QuotaReached,
     errors.Fenced,
     errors.TargetDown,
     errors.OutcomeUnknown,

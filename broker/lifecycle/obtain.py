@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from broker.engines.protocol import FixedEnd, Issued
 from broker.errors import AlreadyAcknowledged, ClockUntrusted, OutcomeUnknown, TargetDown
-from broker.lifecycle import doubt, reconcile, told
+from broker.lifecycle import doubt, quotas, reconcile, told
 from broker.lifecycle.reissue import begin_reissue, reissue
 from broker.lifecycle.schedule import Course, next_due, refuse_late, with_deadline
 from broker.lifecycle.world import World, promised
@@ -68,6 +68,7 @@ async def obtain(
         Fenced, Stale: the task ended or changed, or the policies did, since the decision.
         AlreadyAcknowledged, KeyReused: the idempotency key has had its answer, or another body.
         Exhausted: the task's budget is used up.
+        QuotaReached: so much is out already, or was given lately.
         Conflict: the target belongs to another installation.
         ClockUntrusted, TargetDown, OutcomeUnknown, Unavailable: nothing was handed over; ask again.
     """
@@ -117,6 +118,7 @@ def _intent(world: World, ask: _Ask, fresh: LeaseId) -> Unit[Lease]:
         if known is not None:
             return await begin_reissue(world, tx, known, permit=permit, role=ask.role, now=now)
         await _spend(tx, line)
+        await quotas.demand(world, tx, line[-1], ask.role.target, now)
         lease = _planned(world, ask, fresh, line)
         await leases.insert(tx, lease)
         if ask.key is not None:

@@ -20,6 +20,7 @@ from broker.lifecycle.flight import InFlight
 from broker.model.ids import LeaseId, TaskId
 from broker.model.lease import IDENTITY
 from broker.model.observed import Observer
+from broker.model.quota import Quotas
 from broker.model.role import Guarantee, Role
 from broker.model.task import EndReason, Task, TaskEvent
 from broker.store.installation import Installation
@@ -57,6 +58,7 @@ class World:
     observer: Observer
     clock: Clock
     group: asyncio.TaskGroup = field(repr=False)
+    quotas: Quotas = field(default_factory=Quotas)
     parties: Sequence[str] = ()
     """Whom the outbox tells of every ended task."""
     feed: Wake = field(default_factory=Wake, repr=False)

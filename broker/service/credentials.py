@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from broker.errors import QuotaReached
 from broker.lifecycle.obtain import HandOver, obtain
 from broker.lifecycle.world import promised
 from broker.model.decision import Decision
@@ -31,15 +32,19 @@ async def ask(
     observed = gate.usable(chain, asked.now)
     role = gate.role(wish.role)
     permit = await gate.permit(asked.workload, chain, wish.to_act(role), gate.facts(observed, role), asked.now)
-    made = await obtain(
-        gate.world,
-        permit,
-        role,
-        idempotency_key=key,
-        body_digest=hashlib.sha256(wish.model_dump_json().encode()).hexdigest(),
-        ttl=wish.ttl,
-        now=asked.now,
-    )
+    try:
+        made = await obtain(
+            gate.world,
+            permit,
+            role,
+            idempotency_key=key,
+            body_digest=hashlib.sha256(wish.model_dump_json().encode()).hexdigest(),
+            ttl=wish.ttl,
+            now=asked.now,
+        )
+    except QuotaReached as reached:
+        gate.metrics.count("sojourn_quotas_reached_total", quota=str(reached.details["quota"]))
+        raise
     gate.metrics.count("sojourn_leases_issued_total", engine=role.engine)
     return made, permit.decision
 

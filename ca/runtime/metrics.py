@@ -129,6 +129,9 @@ TABLE: tuple[Metric, ...] = (
     # leases
     Metric("sojourn_leases", _G, "Leases by state", "leases", {"state": _LEASE}),
     Metric("sojourn_leases_issued_total", _C, "Secrets handed over", "leases", {"engine": _ENGINE}),
+    Metric("sojourn_quotas_reached_total", _C, "Secrets refused because so many are out, or lately were given",
+           "secrets",
+           {"quota": ("leases-per-identity", "leases-per-task", "leases-per-target", "grants-per-minute")}),
     Metric("sojourn_leases_renewed_total", _C, "Expiries moved ahead", "leases", {"engine": _ENGINE}),
     Metric("sojourn_leases_closed_total", _C, "Leases of which nothing is left", "leases",
            {"engine": _ENGINE, "reason": _CLOSE}),

@@ -101,10 +101,12 @@ def document(problem: Problem | None, request_id: str) -> dict[str, Any]:
     return {**problem.details, **found}
 
 
-def headers_of(status: HTTPStatus) -> dict[str, str]:
-    """What a client is told beside the document."""
-    later = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
-    return {"Retry-After": RETRY_AFTER} if later else {}
+def headers_of(status: HTTPStatus, problem: Problem | None = None) -> dict[str, str]:
+    """What a client is told beside the document; a problem that knows it says after how many seconds to come back."""
+    if status not in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+        return {}
+    known = None if problem is None else problem.details.get("retry_after")
+    return {"Retry-After": RETRY_AFTER if known is None else str(known)}
 
 
 def _members(status: HTTPStatus, detail: str, code: str, retryable: bool, request_id: str) -> dict[str, Any]:  # noqa: FBT001

@@ -260,7 +260,7 @@ async def _answer(request: web.Request, handler: Next) -> web.StreamResponse:
 def _problem(problem: Problem | None, request_id: str) -> web.Response:
     found = document(problem, request_id)
     status = status_of(problem) if problem is not None else status_of(Problem(""))
-    headers = headers_of(status)
+    headers = headers_of(status, problem)
     allow = problem.details.get("allow") if isinstance(problem, NoSuchMethod) else None
     if isinstance(allow, str):
         headers["Allow"] = allow

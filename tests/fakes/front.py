@@ -28,6 +28,7 @@ from broker.api.identify import still
 from broker.events.feed import Feed
 from broker.model.caller import ALL_VERBS, Caller, Operator, Workload
 from broker.model.ids import InstanceId
+from broker.model.quota import Quotas
 from broker.model.role import Role
 from broker.policy.source import PolicyHolder
 from broker.service.gate import Gate, Limits
@@ -138,6 +139,7 @@ async def front(
     the_role: Role | None = None,
     engine: FakeEngine | None = None,
     wrap: Any = None,
+    quotas: Quotas | None = None,
     **limits: Any,
 ) -> AsyncIterator[Front]:
     """`folder` must be short enough for a socket's path."""
@@ -149,6 +151,7 @@ async def front(
                 the_role=the_role or role(engine="postgres"),
                 engine=engine,
                 wrap=wrap,
+                quotas=quotas or Quotas(),
                 policy_version=lambda: policies.current.version,
             )
         )
