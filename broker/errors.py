@@ -12,6 +12,7 @@ Each of these stands below the failure of `ca.errors` that says what its caller 
     Unavailable  TargetDown             the target did not answer in time: nothing is known to have happened
              ├── OutcomeUnknown         the call was sent and not answered: it may have happened
              ├── NotYet                 access could not be verified to have ended; it is tried again
+             ├── UnderWay               the same request is being answered at this moment, here or elsewhere
              └── ClockUntrusted         wall and boot time disagree: nothing is given until they agree
 """
 
@@ -73,6 +74,12 @@ class OutcomeUnknown(Unavailable):
     """The call was sent and its answer never came."""
 
     code = "outcome-unknown"
+
+
+class UnderWay(Unavailable):
+    """The same request is being answered at this moment: ask again."""
+
+    code = "under-way"
 
 
 class NotYet(Unavailable):

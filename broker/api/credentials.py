@@ -7,19 +7,15 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
-from broker.api.door import asked, gate
+from broker.api.door import asked, gate, idempotency_key
 from broker.model.ids import parse_task
 from broker.model.lease import Lease
 from broker.service import credentials, leases
 from broker.service.proofs import Asked
 from broker.wire.credentials import AskCredential, CredentialTold
 from broker.wire.roles import RolePage, RoleTold
-from ca.errors import Malformed
 from ca.runtime.delivery import taken
 from ca.runtime.web import STARTED, Call, Reply, Route
-
-_KEY_HEADER = "Idempotency-Key"
-_LONGEST_KEY = 128
 
 
 class AskQuery(BaseModel):
@@ -35,7 +31,7 @@ async def ask(call: Call) -> Reply | web.StreamResponse:
     wish: AskCredential = call.body
     query: AskQuery = call.parameters
     who = asked(call)
-    made, decision = await credentials.ask(gate(call), who, parse_task(call.path("id")), wish, _key(call))
+    made, decision = await credentials.ask(gate(call), who, parse_task(call.path("id")), wish, idempotency_key(call))
     told = CredentialTold.of(made.lease, made.issued.fields, made.issued.secret, decision=decision)
     if query.ack is None:
         return Reply(body=told, status=201)
@@ -58,13 +54,6 @@ async def roles(call: Call) -> RolePage:
     """Every role, with its guarantee."""
     offered = credentials.offered(gate(call))
     return RolePage(items=[RoleTold.of(role, guarantee) for role, guarantee in offered])
-
-
-def _key(call: Call) -> str | None:
-    key: str | None = call.request.headers.get(_KEY_HEADER)
-    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
-        raise Malformed(f"`{_KEY_HEADER}` is 1 to {_LONGEST_KEY} printable characters")
-    return key
 
 
 ROUTES = (

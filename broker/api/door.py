@@ -15,6 +15,7 @@ from broker.service.operators import KnownOperators
 from broker.service.proofs import Asked, Shown
 from broker.service.targets import Reload
 from broker.wire.proof import HEADER
+from ca.errors import Malformed
 from ca.runtime.web import Call
 from ca.spiffe.id import TrustDomain
 
@@ -29,6 +30,8 @@ class Door:
     reload_targets: Reload
 
 
+_KEY_HEADER = "Idempotency-Key"
+_LONGEST_KEY = 128
 DOOR = web.AppKey("door", Door)
 
 
@@ -58,6 +61,14 @@ def asked(call: Call) -> Asked:
         shown=Shown(header=call.request.headers.get(HEADER), method=call.request.method, path=call.request.path),
         now=gate(call).world.clock.now(),
     )
+
+
+def idempotency_key(call: Call) -> str | None:
+    """What makes the same request again the same one. Raises Malformed."""
+    key: str | None = call.request.headers.get(_KEY_HEADER)
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise Malformed(f"`{_KEY_HEADER}` is 1 to {_LONGEST_KEY} printable characters")
+    return key
 
 
 def _ours(caller: Caller, trust_domain: TrustDomain) -> Caller:

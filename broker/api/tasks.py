@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from broker.api.door import PageQuery, asked, gate
+import hashlib
+
+from broker.api.door import PageQuery, asked, gate, idempotency_key
 from broker.model.ids import LeaseId, TaskId, parse_task
 from broker.service import reading, tasks
 from broker.wire.reports import ReportTold
@@ -27,9 +29,9 @@ class TaskQuery(PageQuery):
 
 
 async def open_task(call: Call) -> TaskOpened:
-    """Open a task."""
+    """Open a task. A retry with the same `Idempotency-Key` is answered with the task it opened before."""
     ask: OpenTask = call.body
-    who = asked(call)
+    who, key = asked(call), idempotency_key(call)
     opening = tasks.Opening(
         purpose=ask.purpose,
         scope=ask.scope.to_scope(),
@@ -38,6 +40,7 @@ async def open_task(call: Call) -> TaskOpened:
         bind=ask.bind,
         key=ask.key.thumbprint if ask.key is not None else None,
         parent=TaskId(ask.parent) if ask.parent is not None else None,
+        once=None if key is None else (key, hashlib.sha256(ask.model_dump_json().encode()).hexdigest()),
     )
     task, decision = await tasks.open_task(gate(call), who, opening)
     return TaskOpened(

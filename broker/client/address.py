@@ -2,6 +2,8 @@
 
     flag ▸ SOJOURN_BROKER ▸ the file of the running `up`
 
+Several brokers over one store are one: `https://a:8443,https://b:8443`, asked in turn (`addresses.py`).
+
 The file is written by `up` into a folder only its own user may enter (`Places.running`). It is believed when it belongs
 to this user or to root and nobody else may write it: whoever could write it would choose where secrets are asked for.
 It proves nothing by itself; who answers there is proven by mutual TLS, or by the mode of a socket.
@@ -87,9 +89,9 @@ def running(places: Places) -> Running:
 
 
 def find_broker(flag: str | None, places: Places, environment: Mapping[str, str] = os.environ) -> str:
-    """The broker's address for agents. Raises Unreachable, Denied, Malformed."""
+    """The broker's address for agents, or those of several over one store. Raises Unreachable, Denied, Malformed."""
     said = flag or environment.get(BROKER_VARIABLE)
-    return check_url(said) if said else running(places).broker
+    return ",".join(check_urls(said)) if said else running(places).broker
 
 
 def find_workload_api(flag: str | None, places: Places, environment: Mapping[str, str] = os.environ) -> str:
@@ -114,6 +116,11 @@ def find_admin(flag: Path | None, places: Places, environment: Mapping[str, str]
     if _is_there(places.broker_admin):
         return places.broker_admin
     raise Unreachable(f"no broker runs here, {START}")
+
+
+def check_urls(text: str) -> tuple[str, ...]:
+    """One address or several, with commas between them. Raises Malformed."""
+    return tuple(dict.fromkeys(check_url(one.strip()) for one in text.split(",")))
 
 
 def check_url(text: str) -> str:

@@ -53,6 +53,7 @@ _OURS = (
     errors.TargetDown,
     errors.OutcomeUnknown,
     errors.NotYet,
+    errors.UnderWay,
     errors.ClockUntrusted,
 )
 _BY_CODE: Mapping[str, type[Problem]] = {kind.code: kind for kind in (*_PLAIN, *_OURS)}

@@ -6,8 +6,9 @@
     async with Broker.on_socket(Path("/run/sojourn/admin/broker.sock")) as broker:
         await broker.end(task, EndTask(outcome="cancelled", words="seen enough"))
 
-Each call is one request and raises the Problem it was answered with (`answers.py`), or Unreachable. Nothing is repeated
-here; whoever repeats asking for a secret gives the same `key`, so that it is made once.
+Each call is one request and raises the Problem it was answered with (`answers.py`), or Unreachable. It is repeated only
+at another broker over the same store, if there is one and twice is once; whoever repeats opening a task or asking for a
+secret gives the same `key`, so that it is made once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from joserfc.jwk import ECKey
 from attestor.client.backoff import Backoff
 from attestor.client.http import client_session
 from attestor.client.source import X509Material
-from broker.client.address import START, check_url
+from broker.client.address import START, check_urls
+from broker.client.addresses import Addresses
 from broker.client.answers import read
 from broker.client.stream import BEAT, END, Snapshot, told
 from broker.client.transport import Transport
@@ -56,14 +58,18 @@ class Broker:
     @classmethod
     @asynccontextmanager
     async def connect(cls, source: X509Material, url: str) -> AsyncIterator[Self]:
-        """As the workload `source` says we are, to the broker of the same trust domain at `url`. Raises Malformed."""
+        """As the workload `source` says we are, to the broker of the same trust domain at `url`. Raises Malformed.
+
+        Several addresses, with commas between them, are those of brokers over one store: any of them is asked.
+        """
 
         def is_broker(found: SpiffeId) -> bool:
             return found.trust_domain == source.svid.id.trust_domain and found.path == BROKER_PATH
 
-        where = check_url(url)
-        async with client_session(source, is_broker, base_url=where) as session:
-            yield cls(Transport(session=session, where=where, hint=START, clock=source.clock))
+        addresses = Addresses(check_urls(url))
+        async with client_session(source, is_broker) as session:
+            where = str(addresses)
+            yield cls(Transport(session=session, where=where, hint=START, addresses=addresses, clock=source.clock))
 
     @classmethod
     @asynccontextmanager
@@ -82,9 +88,11 @@ class Broker:
         """The same broker, each request proven by the key a task was opened with."""
         return Broker(self._transport.proven_by(key))
 
-    async def open_task(self, ask: OpenTask) -> TaskOpened:
-        """Open a task."""
-        return read(await self._transport.call("POST", "/v1/tasks", ask), TaskOpened)
+    async def open_task(self, ask: OpenTask, *, key: str | None = None) -> TaskOpened:
+        """Open a task; `key` makes a repeated request the same one."""
+        headers = _given(**{"Idempotency-Key": key})
+        content = await self._transport.call("POST", "/v1/tasks", ask, headers=headers, again=key is not None)
+        return read(content, TaskOpened)
 
     async def tasks(self, after: str | None = None, *, live: bool = False, limit: int = 100) -> TaskPage:
         """A page of tasks in the order of their birth."""
@@ -105,7 +113,7 @@ class Broker:
 
     async def beat(self, task: str, ask: Heartbeat) -> Beat:
         """Say that a task lives and which secrets it holds."""
-        return read(await self._transport.call("POST", f"/v1/tasks/{task}/heartbeat", ask), Beat)
+        return read(await self._transport.call("POST", f"/v1/tasks/{task}/heartbeat", ask, again=True), Beat)
 
     async def change(self, task: str, ask: StateChange) -> TaskTold:
         """Wait, resume or narrow."""
@@ -113,7 +121,7 @@ class Broker:
 
     async def end(self, task: str, ask: EndTask) -> TaskTold:
         """End a task; twice is once."""
-        return read(await self._transport.call("POST", f"/v1/tasks/{task}/end", ask), TaskTold)
+        return read(await self._transport.call("POST", f"/v1/tasks/{task}/end", ask, again=True), TaskTold)
 
     async def kill(self, ask: AskKill) -> KillTold:
         """End tasks as an operator, or see which would end; `left` says whether there are more."""
@@ -122,12 +130,13 @@ class Broker:
     async def ask(self, task: str, ask: AskCredential, *, key: str | None = None) -> CredentialTold:
         """Ask for a secret; `key` makes a repeated request the same one."""
         headers = _given(**{"Idempotency-Key": key})
-        content = await self._transport.call("POST", f"/v1/tasks/{task}/credentials", ask, headers=headers)
+        path = f"/v1/tasks/{task}/credentials"
+        content = await self._transport.call("POST", path, ask, headers=headers, again=key is not None)
         return read(content, CredentialTold)
 
     async def decide(self, ask: AskDecision) -> DecisionTold:
         """May this be done?"""
-        return read(await self._transport.call("POST", "/v1/decisions", ask), DecisionTold)
+        return read(await self._transport.call("POST", "/v1/decisions", ask, again=True), DecisionTold)
 
     async def roles(self) -> RolePage:
         """What may be asked for."""
@@ -142,15 +151,17 @@ class Broker:
 
     async def ack(self, lease: str) -> LeaseTold:
         """Its secret was received."""
-        return read(await self._transport.call("POST", f"/v1/leases/{lease}/ack", Acknowledge()), LeaseTold)
+        return read(await self._transport.call("POST", f"/v1/leases/{lease}/ack", Acknowledge(), again=True), LeaseTold)
 
     async def renew(self, lease: str, ask: RenewLease | None = None) -> LeaseTold:
         """Move its end ahead."""
-        return read(await self._transport.call("POST", f"/v1/leases/{lease}/renew", ask or RenewLease()), LeaseTold)
+        return read(
+            await self._transport.call("POST", f"/v1/leases/{lease}/renew", ask or RenewLease(), again=True), LeaseTold
+        )
 
     async def revoke(self, lease: str) -> LeaseTold:
         """End it."""
-        return read(await self._transport.call("DELETE", f"/v1/leases/{lease}"), LeaseTold)
+        return read(await self._transport.call("DELETE", f"/v1/leases/{lease}", again=True), LeaseTold)
 
     async def targets(self) -> TargetPage:
         """Every target."""

@@ -18,6 +18,7 @@ from broker.client.asking import asking
 from broker.client.broker import Broker
 from broker.client.secret import HeldSecret
 from broker.client.stream import Snapshot
+from broker.errors import UnderWay
 from broker.model.event import EventKind
 from broker.model.ids import LeaseId, TaskId
 from broker.model.report import Fate
@@ -29,6 +30,7 @@ from broker.wire.reports import ReportTold
 from broker.wire.tasks import EndTask, Heartbeat, TaskTold
 from ca.errors import Denied, NotFound, Problem, Stale, Unavailable
 from ca.runtime import log
+from ca.runtime.clock import Clock
 
 T = TypeVar("T")
 
@@ -36,6 +38,8 @@ HEARTBEAT = timedelta(seconds=20)
 """How often a task promises to be heard of; three missed beats end it."""
 
 _TRIES = 6
+_UNDER_WAY = 60.0
+"""Seconds for which the same request is waited for that another broker is answering, or was."""
 _OPEN = frozenset({Fate.IN_USE, Fate.ENDING})
 _GIVES_BACK = frozenset({EventKind.LEASE_REVOKING, EventKind.LEASE_ACCESS_ENDED, EventKind.LEASE_CLOSED})
 _log = log.get(__name__)
@@ -99,14 +103,7 @@ class LiveTask:
         return await until_gone(self._broker, self.id)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        backoff = Backoff(self._broker.clock)
-        for _ in range(_TRIES - 1):
-            try:
-                return await call()
-            except Unavailable as trouble:
-                _log.debug("asked again", error=trouble)
-            await backoff.wait()
-        return await call()
+        return await patiently(self._broker.clock, call)
 
     async def live(self) -> None:
         """Beat and listen until the task ends; raises TaskEnded then."""
@@ -195,6 +192,28 @@ class LiveTask:
             if error is None:
                 raise
             _log.warning("the task could not be ended, its silence will end it", task=self.id, error=trouble)
+
+
+async def patiently(clock: Clock, call: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while the broker can't answer now; twice must be once.
+
+    A request that is under way elsewhere is waited for longer: who answers it may have died with it, and the next one
+    has to be sure of that.
+    """
+    backoff, tries, until = Backoff(clock), 1, clock.boot() + _UNDER_WAY
+    while True:
+        try:
+            return await call()
+        except UnderWay as trouble:
+            if clock.boot() >= until:
+                raise
+            _log.debug("asked again", error=trouble)
+        except Unavailable as trouble:
+            if tries == _TRIES:
+                raise
+            tries += 1
+            _log.debug("asked again", error=trouble)
+        await backoff.wait()
 
 
 def _outcome(error: BaseException | None) -> EndTask:

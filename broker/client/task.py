@@ -11,6 +11,7 @@ that leaves the body ends the task as failed; its text is not told, for it may h
 
 from __future__ import annotations
 
+import secrets as random_bytes
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -20,7 +21,7 @@ from attestor.client.source import X509Source
 from broker.client.address import find_broker, find_workload_api, places_of
 from broker.client.asking import asking
 from broker.client.broker import Broker
-from broker.client.living import HEARTBEAT, LiveTask, TaskEnded
+from broker.client.living import HEARTBEAT, LiveTask, TaskEnded, patiently
 from broker.model.scope import Pattern, Sensitivity
 from broker.wire.tasks import OpenTask, ScopeBody
 from ca.runtime.clock import Clock
@@ -59,7 +60,9 @@ async def task(
             ScopeBody, roles=list(roles), tools=list(tools), destinations=list(destinations), sensitivity=ceiling
         )
         ask = asking(OpenTask, purpose=purpose, scope=scope, lasts=lasts, heartbeat=heartbeat, parent=parent)
-        living = LiveTask(client, (await client.open_task(ask)).task)
+        key = random_bytes.token_urlsafe(18)
+        opened = await patiently(client.clock, lambda: client.open_task(ask, key=key))
+        living = LiveTask(client, opened.task)
         error: BaseException | None = None
         async with beside(living.live()):
             try:

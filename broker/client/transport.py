@@ -1,4 +1,4 @@
-"""One session to a broker: every call, and in one place what each way of not being answered means.
+"""One session to a broker, or to several over one store: every call, and what each way of not being answered means.
 
 A broker refuses a client's certificate by closing the connection without a word (`ca/tls.py`), and the client notices
 only when it reads; so an empty answer is told as what it most likely is.
@@ -15,13 +15,16 @@ from joserfc.jwk import ECKey
 from pydantic import BaseModel
 
 from attestor.client.errors import Unreachable
+from broker.client.addresses import Addresses
 from broker.client.answers import problem_of
 from broker.client.stream import Message, Reader
 from broker.wire import proof
-from ca.errors import Malformed, Problem
+from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime.clock import Clock
 
 PATIENCE = aiohttp.ClientTimeout(total=60, sock_connect=10)
+HURRY = aiohttp.ClientTimeout(total=20, sock_connect=3)
+"""Where there is another broker to go to: a frozen one still lets the kernel accept connections."""
 SILENCE = 5.0
 """Seconds without a byte after which a stream of events, which beats each second, counts as broken."""
 
@@ -31,11 +34,15 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transport:
-    """`where` names the other end in sentences; `hint` is what to do when nobody is there."""
+    """`where` names the other end in sentences; `hint` is what to do when nobody is there.
+
+    `addresses` are put before every path; left out, `session` has one of its own.
+    """
 
     session: aiohttp.ClientSession
     where: str
     hint: str
+    addresses: Addresses = field(default_factory=lambda: Addresses(("",)))
     clock: Clock
     key: ECKey | None = field(default=None, repr=False)
     silence: float = SILENCE
@@ -52,17 +59,52 @@ class Transport:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        again: bool = False,
     ) -> bytes:
-        """One request; answers the body. Raises the Problem that was answered, or Unreachable."""
-        options: dict[str, Any] = {"params": query, "headers": {**(headers or {}), **self._proof(method, path)}}
+        """One request; answers the body. Raises the Problem that was answered, or Unreachable.
+
+        Of several brokers the next one is asked when this one can't be reached; when it was and did not answer, or says
+        that it can't do anything now, only if twice is once: what is read, and what is marked `again`.
+        """
+        repeatable = again or method == "GET"
+        trouble: Unavailable = Unreachable(self.hint)
+        for base in self.addresses.in_turn():
+            try:
+                return await self._once(base, method, path, body, query=query, headers=headers or {})
+            except _NotSent as error:
+                trouble = error.problem
+            except Unavailable as error:
+                if not _is_its_own(error):
+                    raise
+                if not repeatable:
+                    self.addresses.give_up(base)
+                    raise
+                trouble = error
+            self.addresses.give_up(base)
+        raise trouble
+
+    async def _once(
+        self,
+        base: str,
+        method: str,
+        path: str,
+        body: BaseModel | None,
+        *,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+    ) -> bytes:
+        options: dict[str, Any] = {"params": query, "headers": {**headers, **self._proof(method, path)}}
         if body is not None:
             options["data"] = body.model_dump_json(exclude_none=True).encode()
             options["headers"]["Content-Type"] = _JSON
+        timeout = HURRY if self.addresses.several else PATIENCE
         try:
-            async with self.session.request(method, path, timeout=PATIENCE, **options) as answer:
+            async with self.session.request(method, base + path, timeout=timeout, **options) as answer:
                 content = await _content(answer)
+        except _NOT_CONNECTED as error:
+            raise _NotSent(self.trouble(error, base)) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self.trouble(error) from error
+            raise self.trouble(error, base) from error
         if answer.status >= 400:
             raise problem_of(answer.status, content)
         return content
@@ -75,8 +117,9 @@ class Transport:
         if cursor is not None:
             headers["Last-Event-ID"] = cursor
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self.silence)
+        base = next(self.addresses.in_turn())
         try:
-            async with self.session.get(path, params=query, headers=headers, timeout=timeout) as answer:
+            async with self.session.get(base + path, params=query, headers=headers, timeout=timeout) as answer:
                 if answer.status >= 400:
                     raise problem_of(answer.status, await _content(answer))
                 reader = Reader()
@@ -84,20 +127,21 @@ class Transport:
                     for message in reader.feed(piece):
                         yield message
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self.trouble(error) from error
+            self.addresses.give_up(base)
+            raise self.trouble(error, base) from error
 
-    def trouble(self, error: Exception) -> Problem:
+    def trouble(self, error: Exception, base: str = "") -> Unreachable:
         """Why nobody answered."""
-        judged = _judged(error)
+        where, judged = base or self.where, _judged(error)
         if judged is not None:
-            return Unreachable(f"what answers at {self.where} is not the broker that is expected: {judged}")
+            return Unreachable(f"what answers at {where} is not the broker that is expected: {judged}")
         if isinstance(error, aiohttp.ClientConnectorError):
             reason = (error.os_error.strerror or "no connection").lower()
-            return Unreachable(f"can't reach the broker at {self.where}: {reason}; {self.hint}")
+            return Unreachable(f"can't reach the broker at {where}: {reason}; {self.hint}")
         if isinstance(error, TimeoutError):
-            return Unreachable(f"the broker at {self.where} doesn't answer in time")
+            return Unreachable(f"the broker at {where} doesn't answer in time")
         return Unreachable(
-            f"the broker at {self.where} closed the connection without an answer: it has just stopped, or refuses this "
+            f"the broker at {where} closed the connection without an answer: it has just stopped, or refuses this "
             "identity (its log says why)"
         )
 
@@ -105,6 +149,23 @@ class Transport:
         if self.key is None:
             return {}
         return {proof.HEADER: proof.mint(self.key, method, path, self.clock.now())}
+
+
+_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""Before there is a connection nothing was sent; a handshake that failed is among them."""
+
+
+class _NotSent(Exception):
+    """Nobody has heard of the request."""
+
+    def __init__(self, problem: Unreachable) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def _is_its_own(problem: Unavailable) -> bool:
+    """Whether another broker may do better: not when a target is down, or the same request is under way."""
+    return type(problem) in {Unavailable, Unreachable}
 
 
 async def _content(answer: aiohttp.ClientResponse) -> bytes:

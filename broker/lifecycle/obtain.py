@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from broker.engines.protocol import FixedEnd, Issued
-from broker.errors import AlreadyAcknowledged, ClockUntrusted, OutcomeUnknown, TargetDown
+from broker.errors import AlreadyAcknowledged, ClockUntrusted, OutcomeUnknown, TargetDown, UnderWay
 from broker.lifecycle import doubt, quotas, reconcile, told
 from broker.lifecycle.reissue import begin_reissue, reissue
 from broker.lifecycle.schedule import Course, next_due, refuse_late, with_deadline
@@ -25,7 +25,7 @@ from broker.model.receipt import ReceiptKind
 from broker.model.role import Role
 from broker.model.task import USABLE, Task
 from broker.store import events, leases, receipts, requests, tasks
-from ca.errors import Exhausted, Problem, Stale, Unavailable
+from ca.errors import Exhausted, Problem, Stale
 from ca.runtime import failpoint
 from ca.runtime.database import Transaction, Unit
 
@@ -141,7 +141,7 @@ async def _known(world: World, tx: Transaction, ask: _Ask) -> Lease | None:
     if lease.acknowledged_at is not None:
         raise AlreadyAcknowledged("this request's secret was handed over and acknowledged", lease=lease.id)
     if lease.id in world.in_flight or lease.state is LeaseState.INTENDED:
-        raise Unavailable("the same request is being answered at this moment")
+        raise UnderWay("the same request is being answered at this moment")
     return lease if lease.state is LeaseState.ACTIVE else None
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from broker.engines.protocol import Issued
-from broker.errors import NotPossible
+from broker.errors import NotPossible, UnderWay
 from broker.lifecycle import told, withdraw
 from broker.lifecycle.schedule import Course, longest_until, next_due
 from broker.lifecycle.world import World
@@ -55,7 +55,7 @@ async def reissue(world: World, lease: Lease, role: Role, course: Course) -> tup
         TargetDown, OutcomeUnknown: nothing was handed over; the same request may come again.
     """
     if lease.id in world.in_flight:
-        raise Unavailable("the same request is being answered at this moment")
+        raise UnderWay("the same request is being answered at this moment")
     world.in_flight.add(lease.id)
     try:
         issued = await _replace(world, lease, role, course)

@@ -19,14 +19,17 @@ from broker.model.task import EndReason, Task, TaskEvent, TaskState, after
 from broker.service.gate import Gate, refusal
 from broker.service.leases import received_all
 from broker.service.proofs import Asked
-from broker.store import events, receipts, tasks
+from broker.store import events, openings, receipts, tasks
 from ca.errors import Denied, Exhausted, Malformed
 from ca.runtime.database import Transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What a caller asks for. `bind`: to the instance that opens it; `key`: a thumbprint to prove it with instead."""
+    """What a caller asks for. `bind`: to the instance that opens it; `key`: a thumbprint to prove it with instead.
+
+    `once` is the request's idempotency key with the digest of its body: the same again is the task it opened before.
+    """
 
     purpose: str
     scope: Scope
@@ -35,6 +38,7 @@ class Opening:
     bind: bool
     key: str | None
     parent: TaskId | None
+    once: tuple[str, str] | None = None
 
 
 async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decision]:
@@ -45,6 +49,7 @@ async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decis
         Denied: the parent, or the caller's process, may not be given anything.
         Malformed: the deadline or the heartbeat is out of bounds, or an unbound task has no deadline or key.
         Exhausted: the tree is too deep, or its owner has too many live tasks.
+        KeyReused: the idempotency key belongs to another request.
         Fenced: the parent changed meanwhile.
         ClockUntrusted, Unavailable: nothing is given now.
     """
@@ -64,7 +69,7 @@ async def open_task(gate: Gate, asked: Asked, ask: Opening) -> tuple[Task, Decis
     if not decision.permits:
         await gate.record_denial(opener, above[-1] if above else None, act, decision)
         raise refusal(decision)
-    await _insert(gate, task, above, opener, act, decision)
+    task = await _insert(gate, task, above, opener, act, decision, ask.once)
     gate.world.feed.set()
     gate.world.name_soon(task)
     await _refuse_the_dead(gate, task)
@@ -126,8 +131,14 @@ def _task(gate: Gate, opener: Workload, ask: Opening, above: Sequence[Task], now
 
 
 async def _insert(  # noqa: PLR0917 - the task, where it hangs, and what it stands on
-    gate: Gate, task: Task, above: Sequence[Task], opener: Workload, act: Act, decision: Decision
-) -> None:
+    gate: Gate,
+    task: Task,
+    above: Sequence[Task],
+    opener: Workload,
+    act: Act,
+    decision: Decision,
+    once: tuple[str, str] | None,
+) -> Task:
     said = [
         told.decision(opener, task.id, act, decision),
         Receipt(
@@ -145,17 +156,22 @@ async def _insert(  # noqa: PLR0917 - the task, where it hangs, and what it stan
     ]
     announced = told.task_event(EventKind.TASK_OPENED, task, task.opened_at, owner=str(task.owner))
 
-    async def write(tx: Transaction) -> None:
+    async def write(tx: Transaction) -> Task:
         gate.giving()  # asking for the process took its time
         if above:
             await tasks.touch(tx, above[-1].id, above[-1].version, task.opened_at)
+        if once is not None:
+            known = await openings.claim(tx, opener, once[0], digest=once[1], task=task.id, now=task.opened_at)
+            if known != task.id:
+                return await tasks.get(tx, known)
         if await tasks.count_live(tx, task.owner) >= gate.limits.most_live_tasks:
             raise Exhausted(f"`{task.owner}` has {gate.limits.most_live_tasks} live tasks, the most it may have")
         await tasks.insert(tx, task)
         await receipts.append(tx, gate.world.broker, *said)
         await events.append(tx, announced)
+        return task
 
-    await gate.world.database.write(write)
+    return await gate.world.database.write(write)
 
 
 async def beat(gate: Gate, asked: Asked, task: TaskId, held: Sequence[LeaseId]) -> tuple[Task, Sequence[LeaseId]]:

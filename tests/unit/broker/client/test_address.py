@@ -66,6 +66,10 @@ def test_a_flag_goes_before_the_environment_and_that_before_what_runs(places: Pl
     }
     assert find_broker("https://a:1/", places, said) == "https://a:1"
     assert find_broker(None, places, said) == "https://b:1"
+    assert find_broker("https://a:1/, https://b:2,https://a:1", places, said) == "https://a:1,https://b:2"
+    for bad in ("https://a:1,", "https://a:1;https://b:2", "https://a:1,http://b:2"):
+        with pytest.raises(Malformed):
+            find_broker(bad, places, said)
     assert find_admin(Path("/a.sock"), places, said) == Path("/a.sock")
     assert find_admin(None, places, said) == Path("/b.sock")
     assert find_workload_api("unix:///a", places, said) == "unix:///a"

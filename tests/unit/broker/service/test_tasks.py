@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from broker.model.ids import InstanceId
@@ -240,3 +241,27 @@ async def test_who_revoked_stands_in_the_audit(house: Front) -> None:
         await call(session, "DELETE", f"/v1/leases/{lease}")
     (said,) = [one.receipt for one in await house.house.receipts() if one.receipt.kind is ReceiptKind.LEASE_REVOKING]
     assert said.actor == "spiffe://example.org/agents/billing"
+
+
+async def test_opening_again_under_the_same_key_is_the_same_task(house: Front) -> None:
+    """Also after it has ended; another opener's key is another key, and another body is refused."""
+    async with house.session(house.agent()) as session:
+        first = await opened_with(session, "k")
+        assert await opened_with(session, "k") == first
+        assert await opened_with(session, "other") != first
+        status, said = await call(session, "POST", "/v1/tasks", {**OPENING, "purpose": "x"}, Idempotency_Key="k")
+        assert (status, said["code"]) == (409, "idempotency-key-reused")
+        await call(session, "POST", f"/v1/tasks/{first}/end", {})
+        assert await opened_with(session, "k") == first
+        async with house.session(house.agent(instance=OTHER)) as another:
+            assert await opened_with(another, "k") != first
+    await house.clock.advance(24 * 3600 + 1)
+    async with house.session(house.agent()) as session:
+        assert await opened_with(session, "k") != first
+
+
+async def opened_with(session: aiohttp.ClientSession, key: str) -> str:
+    """Open a task under a key; its id."""
+    status, body = await call(session, "POST", "/v1/tasks", OPENING, Idempotency_Key=key)
+    assert status == 201, body
+    return str(body["task"]["id"])
