@@ -17,9 +17,8 @@ from broker.client.broker import Broker
 from broker.client.living import patiently
 from broker.client.transport import Transport
 from broker.errors import TargetDown, UnderWay
-from broker.model.task import TaskEvent
 from broker.wire.proof import HEADER, new_key
-from broker.wire.tasks import EndTask, OpenTask, StateChange, TaskOpened, TaskTold
+from broker.wire.tasks import EndTask, OpenTask, TaskOpened, TaskTold
 from ca.errors import Problem, Unavailable
 from ca.runtime.clock import SystemClock
 from ca.runtime.stream import encoded
@@ -62,7 +61,6 @@ async def brokers(count: int = 2) -> AsyncIterator[tuple[Broker, list[Other]]]:
             routes = (
                 Route("GET", f"/v1/tasks/{TASK.id}", one.told, summary="s", answer=TaskTold),
                 Route("POST", f"/v1/tasks/{TASK.id}/end", one.told, summary="s", body=EndTask, answer=TaskTold),
-                Route("POST", f"/v1/tasks/{TASK.id}/state", one.told, summary="s", body=StateChange, answer=TaskTold),
                 Route("POST", "/v1/tasks", one.opened, summary="s", body=OpenTask, answer=TaskOpened),
             )
             bound = await stack.enter_async_context(listen(application(routes), host="127.0.0.1", port=0, drain=0.1))
@@ -113,7 +111,7 @@ async def test_one_that_is_not_there_costs_nothing() -> None:
     """Nothing was sent, so whatever it was is asked of the next, and the next is asked first from then on."""
     async with brokers(1) as (_, (there,)), aiohttp.ClientSession() as session:
         broker = client(session, nobody(), there.url)
-        await broker.change(TASK.id, StateChange(event=TaskEvent.WAIT))
+        await broker.open_task(OpenTask(purpose="p"))
         await broker.task(TASK.id)
         assert there.asked == ["POST", "GET"]
 
