@@ -13,6 +13,7 @@ Each of these stands below the failure of `ca.errors` that says what its caller 
              ├── OutcomeUnknown         the call was sent and not answered: it may have happened
              ├── NotYet                 access could not be verified to have ended; it is tried again
              ├── UnderWay               the same request is being answered at this moment, here or elsewhere
+             ├── CheckedOut             somebody else has it, for as long as their lease lives
              └── ClockUntrusted         wall and boot time disagree: nothing is given until they agree
 """
 
@@ -86,6 +87,12 @@ class NotYet(Unavailable):
     """Access could not yet be verified to have ended."""
 
     code = "not-yet"
+
+
+class CheckedOut(Unavailable):
+    """Only one may have it at a time, and somebody has."""
+
+    code = "checked-out"
 
 
 class ClockUntrusted(Unavailable):

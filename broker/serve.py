@@ -51,7 +51,7 @@ from broker.service.proofs import Proofs
 from broker.service.targets import Reload
 from broker.settings import BrokerSettings
 from broker.store import leases, tasks
-from broker.store.sealed import open_sealed
+from broker.store.sealed import Sealed, open_sealed
 from ca.runtime import log
 from ca.runtime.bell import SharedWake
 from ca.runtime.clock import Clock
@@ -205,7 +205,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
     lives: Incarnations,
 ) -> Gate:
     policies = PolicyHolder(PolicySource.of(*settings.policies) if settings.policies else None)
-    now = clock.now()
+    now, vault = clock.now(), configured.lent.vault
     world: World = await stack.enter_async_context(
         open_world(
             database=database,
@@ -219,6 +219,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             quotas=settings.quotas.to_quotas(),
             clock=clock,
             feed=SharedWake(),
+            seal=vault.seal if isinstance(vault, Sealed) else None,
         )
     )
     await database.write(lambda tx: told.started(tx, world.broker, now))

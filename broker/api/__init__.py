@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.api import audit, credentials, decisions, events, kills, leases, operators, targets, tasks
+from broker.api import audit, credentials, decisions, events, kills, leases, operators, targets, tasks, values
 from ca.runtime.web import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -15,4 +15,5 @@ ROUTES: tuple[Route, ...] = (
     *audit.ROUTES,
     *operators.ROUTES,
     *targets.ROUTES,
+    *values.ROUTES,
 )

@@ -41,6 +41,7 @@ from broker.wire.reports import ReportTold
 from broker.wire.roles import RolePage, TargetPage
 from broker.wire.targets import AuthorityTold, FindingsTold, Reloaded
 from broker.wire.tasks import Beat, EndTask, Heartbeat, OpenTask, StateChange, TaskOpened, TaskPage, TaskTold, TaskTree
+from broker.wire.values import PutValue, ValuePut, VersionsTold
 from ca.errors import Problem
 from ca.runtime.clock import Clock, SystemClock
 from ca.spiffe.id import SpiffeId
@@ -188,6 +189,18 @@ class Broker:
         """Where each writer's chain ends."""
         return read(await self._transport.call("GET", "/v1/audit/heads"), HeadPage)
 
+    async def put_value(self, value: str, ask: PutValue) -> ValuePut:
+        """Let it be the newest version of `target/name`."""
+        return read(await self._transport.call("PUT", _value(value), ask), ValuePut)
+
+    async def value_versions(self, value: str) -> VersionsTold:
+        """What is known of every version of `target/name`, the newest first."""
+        return read(await self._transport.call("GET", _value(value)), VersionsTold)
+
+    async def destroy_value(self, value: str, version: int) -> None:
+        """Let one version be no more."""
+        await self._transport.call("DELETE", f"{_value(value)}/{version}")
+
     async def add_operator(self, ask: AddOperator) -> OperatorTold:
         """Bind a certificate to verbs."""
         return read(await self._transport.call("POST", "/v1/operators", ask), OperatorTold)
@@ -226,6 +239,11 @@ class Broker:
                 if not problem.retryable:
                     raise
             await backoff.wait()
+
+
+def _value(value: str) -> str:
+    target, _, name = value.partition("/")
+    return f"/v1/values/{quote(target, safe='')}/{quote(name, safe='')}"
 
 
 def _given(**values: str | None) -> dict[str, str]:

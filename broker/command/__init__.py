@@ -30,7 +30,9 @@ COMMANDS: Mapping[str, Entry] = {
     "status": Entry("broker.command.status:status", "What runs, which tasks and leases live, what is overdue."),
     "doctor": Entry("broker.command.doctor:doctor", "Check this machine and its settings; each finding with its fix."),
     "task": Entry("broker.command.task:task", "Open, show and end tasks."),
-    "secret": Entry("broker.command.secret:secret", "List what may be asked for, and ask for it."),
+    "secret": Entry(
+        "broker.command.secret:secret", "List what may be asked for, ask for it, put values that rest here."
+    ),
     "lease": Entry("broker.command.lease:lease", "List and revoke what was given."),
     "target": Entry("broker.command.target:target", "Add, list and check the systems secrets are made in."),
     "policy": Entry("broker.command.policy:policy", "Check, test and explain policies."),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NOTABLE = timedelta(seconds=1)
 """An ending that takes longer than this is told."""
 
+_KNOWN = "stays known until it is replaced where it is used"
+
 
 async def finish(
     console: Console, broker: Broker, task: str, *, outcome: str, words: str | None, wait: bool
@@ -52,6 +54,6 @@ async def see_gone(console: Console, broker: Broker, task: str) -> ReportTold:
             click.echo(f"its access was verified to be gone after {duration(took)}", err=True)
         for line in report.leases:
             if line.fate is Fate.LIVES_ON:
-                until = when(line.lives_until, broker.clock.now()) if line.lives_until else "at no known moment"
-                click.echo(f"{printable(line.role)} can't be taken back and ends by itself {until}", err=True)
+                until = f"ends by itself {when(line.lives_until, broker.clock.now())}" if line.lives_until else _KNOWN
+                click.echo(f"{printable(line.role)} can't be taken back and {until}", err=True)
     return report

@@ -9,13 +9,18 @@ from datetime import timedelta
 import click
 
 from attestor.command.options import Length
+from broker.command import values
 from broker.command.options import Where, agent_options
 from ca.runtime.terminal import Console, command_options, duration
 
 
 @click.group()
 def secret() -> None:
-    """List what may be asked for, and ask for it."""
+    """List what may be asked for, and ask for it; put values that rest here."""
+
+
+for _one in (values.put, values.versions, values.destroy):
+    secret.add_command(_one)
 
 
 @secret.command("list")

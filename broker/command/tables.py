@@ -160,8 +160,8 @@ def _when(moment: datetime | None, now: datetime) -> str | None:
 
 
 def _note(line: ReportLine, now: datetime) -> str | None:
-    if line.lives_until is not None and line.fate is Fate.LIVES_ON:
-        return f"ends by itself {when(line.lives_until, now)}"
+    if line.fate is Fate.LIVES_ON:
+        return "until it is replaced" if line.lives_until is None else f"ends by itself {when(line.lives_until, now)}"
     return line.trouble
 
 

@@ -11,6 +11,7 @@ from ca.errors import Malformed
 ENGINES: Mapping[str, str] = {
     "mysql": "broker.engines.mysql",
     "postgres": "broker.engines.postgres",
+    "static": "broker.engines.static",
     "svid": "broker.engines.svid",
 }
 """Kind → module. A module has `Settings` (frozen, with its `kind`), `RoleSettings` and `open_engine(settings, lent)`.

@@ -20,7 +20,7 @@ The law of an engine:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -46,6 +46,9 @@ class Vault(Protocol):
     async def read(self, name: str) -> Secret | None:
         """The newest version of one value; None when there is none. Raises SealBroken, Unavailable."""
 
+    async def newest(self, name: str) -> tuple[int, Secret] | None:
+        """The same with its number."""
+
     async def write(self, name: str, value: Secret) -> int:
         """Write a further version, durable when this answers; its number, from 1. Raises Unavailable."""
 
@@ -65,7 +68,8 @@ class Lent:
     """What the broker's process lends its engines; what it has none of is None, and an engine that needs it says so.
 
     `keys` are the broker's own (`ssh-ca`, `postgres-client-ca`, …), never an identity's. `target` is the name of the
-    one target the engine is opened for.
+    one target the engine is opened for. `rotating` gives the power of another target's engine to change passwords, for
+    accounts that are lent and not made; it raises NotFound or NotPossible where there is none.
     """
 
     clock: Clock
@@ -73,6 +77,7 @@ class Lent:
     vault: Vault | None = None
     keys: KeyStore | None = None
     tokens: Tokens | None = None
+    rotating: Callable[[str], Rotating] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,3 +247,11 @@ class OwnAccount(Protocol):
 
     def log_in_with(self, password: Secret) -> None:
         """Log in with this one from now on instead of the settings' own; connections made before are given up."""
+
+
+@runtime_checkable
+class Borrowing(Protocol):
+    """What works through another target: that one, too, must carry our claim before anything is given."""
+
+    def beneath(self, role: Role) -> str | None:
+        """The name of that target, if this role has one; pure. Raises Malformed."""

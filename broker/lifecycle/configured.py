@@ -11,11 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from broker.engines import load
 from broker.engines.protocol import Certifying, Checkable, Engine, Finding, Lent
 from broker.errors import NotPossible
+from broker.lifecycle.borrowed import Borrowed
 from broker.lifecycle.world import World
 from broker.model.role import Role
 from broker.targets.target import Target, open_target
@@ -70,7 +72,7 @@ class Configured:
         return sorted([*changed, *gone])
 
     async def _open(self, name: str, said: Configuration) -> Engine:
-        lent = replace(self.lent, target=name)
+        lent = replace(self.lent, target=name, rotating=partial(Borrowed, self.engines, self.targets))
         module = load(said.engine.kind)
         engine: Engine = await self._stack.enter_async_context(module.open_engine(said.engine, lent))
         return engine

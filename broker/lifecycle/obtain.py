@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from broker.engines.protocol import FixedEnd, Issued
 from broker.errors import AlreadyAcknowledged, ClockUntrusted, OutcomeUnknown, TargetDown, UnderWay
-from broker.lifecycle import doubt, quotas, reconcile, told
+from broker.lifecycle import doubt, exclusive, quotas, reconcile, told
 from broker.lifecycle.reissue import begin_reissue, reissue
 from broker.lifecycle.schedule import Course, next_due, refuse_late, with_deadline
 from broker.lifecycle.world import World, promised
@@ -70,6 +70,7 @@ async def obtain(
         Exhausted: the task's budget is used up.
         QuotaReached: so much is out already, or was given lately.
         Conflict: the target belongs to another installation.
+        CheckedOut: only one may have it at a time, and somebody has.
         ClockUntrusted, TargetDown, OutcomeUnknown, Unavailable: nothing was handed over; ask again.
     """
     if permit.act.resource != role.full_name:
@@ -90,13 +91,15 @@ async def obtain(
 
 
 async def _obtain(world: World, ask: _Ask) -> HandOver:
-    await reconcile.ours(world, ask.role.target)
+    for target in exclusive.beneath(world, ask.role):
+        await reconcile.ours(world, target)
     fresh = new_lease(ask.course.now)
     world.in_flight.add(fresh)
     try:
-        failpoint.reach("obtain.intend.before")
-        lease = await world.database.write(_intent(world, ask, fresh))
-        failpoint.reach("obtain.intend.after")
+        with exclusive.claimed_once(world, ask.role):
+            failpoint.reach("obtain.intend.before")
+            lease = await world.database.write(_intent(world, ask, fresh))
+            failpoint.reach("obtain.intend.after")
         if lease.id != fresh:
             issued = await reissue(world, lease, ask.role, ask.course)
             return HandOver(lease=issued[0], issued=issued[1])
@@ -120,6 +123,7 @@ def _intent(world: World, ask: _Ask, fresh: LeaseId) -> Unit[Lease]:
         await _spend(tx, line)
         await quotas.demand(world, tx, line[-1], ask.role.target, now)
         lease = _planned(world, ask, fresh, line)
+        await exclusive.claim(tx, lease)
         await leases.insert(tx, lease)
         if ask.key is not None:
             await requests.remember(tx, permit.task.id, ask.key, digest=ask.digest, lease=lease.id, now=now)

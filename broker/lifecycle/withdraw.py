@@ -21,6 +21,7 @@ from broker.model.event import EventKind
 from broker.model.ids import LeaseId
 from broker.model.lease import CloseReason, Lease, LeaseEvent, LeaseState
 from broker.model.receipt import ReceiptKind
+from broker.model.role import NewAccess
 from broker.store import events, leases, receipts, tasks
 from ca.errors import Problem, Unavailable
 from ca.runtime import failpoint, log
@@ -131,10 +132,18 @@ async def _clean_up(world: World, lease: Lease, course: Course) -> Lease:
 
 
 async def _run_out(world: World, lease: Lease, now: datetime) -> Lease:
-    """What can't be taken back lives until its own last second, and closes as expired (law 5)."""
-    if now < lease.until:
+    """What can't be taken back closes as expired (law 5): at its last second; at once where only a rotation ends it.
+
+    What was never handed over is known to nobody.
+    """
+    ended: datetime | None = lease.until
+    if lease.activated_at is None:
+        ended = now
+    elif lease.guarantee.new_access is NewAccess.AT_ROTATION:
+        ended = None
+    elif now < lease.until:
         return await wait(world, lease, lease.until)
-    unit = step(world, lease, LeaseEvent.RAN_OUT, now, access_ended_at=lease.until, closed_at=now)
+    unit = step(world, lease, LeaseEvent.RAN_OUT, now, access_ended_at=ended, closed_at=now)
     failpoint.reach("withdraw.ran_out.before")
     closed = await world.database.write(unit, ending=True)
     failpoint.reach("withdraw.ran_out.after")

@@ -28,6 +28,7 @@ from broker.targets.target import Target
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database
 from ca.runtime.process import Wake
+from ca.seal import Seal
 
 T = TypeVar("T")
 
@@ -71,6 +72,8 @@ class World:
     nameless: set[TaskId] = field(default_factory=set, repr=False)
     """Tasks that were just opened and are to have an identity of their own."""
     identities: Wake = field(default_factory=Wake, repr=False)
+    seal: Seal | None = field(default=None, repr=False)
+    """What values rest under; without one none does."""
     unrecorded: dict[TaskId, UnrecordedEnd] = field(default_factory=dict, repr=False)
 
     @property

@@ -24,6 +24,7 @@ class Verb(StrEnum):
     CONFIRM_EPOCHS = "epochs:confirm"
     MANAGE_OPERATORS = "operators:manage"
     MANAGE_TARGETS = "targets:manage"
+    MANAGE_VALUES = "values:manage"
     READ_POLICY = "policy:read"
 
 

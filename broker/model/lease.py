@@ -67,6 +67,9 @@ TRANSITIONS: Mapping[LeaseState, Mapping[LeaseEvent, LeaseState]] = {
 IDENTITY = "svid"
 """The engine of tasks' own identities."""
 
+EXCLUSIVE = "exclusive"
+"""The fact of a handle that names what only one open lease may have at a time: `target/account`."""
+
 CLOSED = frozenset(state for state, moves in TRANSITIONS.items() if not moves)
 """Nothing is left outside."""
 
@@ -146,6 +149,12 @@ class Lease:
     def is_identity(self) -> bool:
         """Whether it is the task's own identity, and no secret: no budget counts it, no scope bounds it."""
         return self.handle.engine == IDENTITY
+
+    @property
+    def exclusive(self) -> str | None:
+        """What no other open lease may have meanwhile."""
+        found = self.handle.facts.get(EXCLUSIVE)
+        return None if found is None else str(found)
 
     @property
     def is_closed(self) -> bool:

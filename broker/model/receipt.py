@@ -36,6 +36,7 @@ class ReceiptKind(StrEnum):
     LEASE_CLOSED = "lease.closed"
     FOUND_UNKNOWN = "target.unknown_principal"
     OPERATOR_CHANGED = "operator.changed"
+    VALUE_CHANGED = "value.changed"
     BROKER_STARTED = "broker.started"  # the first of its writer's chain: names the ends of those before it
 
 

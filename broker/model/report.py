@@ -177,7 +177,9 @@ def _fate(lease: Lease) -> Fate:
     if lease.state is LeaseState.REVOKED:
         return Fate.NEVER_MADE if lease.close_reason is CloseReason.NEVER_MADE else Fate.GONE
     if lease.state is LeaseState.EXPIRED:
-        return Fate.EXPIRED
+        if lease.activated_at is None:
+            return Fate.NEVER_MADE
+        return Fate.LIVES_ON if _is_endless(lease) else Fate.EXPIRED
     if lease.access_ended_at is not None:
         return Fate.GONE  # nobody can use it; only its remains are still to be cleared away
     if lease.state is LeaseState.ACTIVE:

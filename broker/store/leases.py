@@ -20,8 +20,8 @@ async def insert(tx: Transaction, lease: Lease) -> None:
     """Write an intent. Its transaction began with `tasks.touch`."""
     await tx.execute(
         "INSERT INTO leases (id, task, role, target, engine, name, facts, guarantee, intended_at, last, broker,"
-        " task_version, state, version, generation, until, ack_by, due_at, attempts)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0)",
+        " task_version, state, version, generation, until, ack_by, due_at, exclusive, attempts)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0)",
         lease.id,
         lease.task,
         lease.role,
@@ -40,7 +40,14 @@ async def insert(tx: Transaction, lease: Lease) -> None:
         micros(lease.until),
         micros(lease.ack_by),
         micros(lease.due_at),
+        lease.exclusive,
     )
+
+
+async def holding(tx: Transaction, exclusive: str) -> Lease | None:
+    """The open lease that has what only one may have."""
+    row = await tx.fetchrow("SELECT * FROM leases WHERE exclusive = $1 AND closed_at IS NULL", exclusive)
+    return None if row is None else lease_of(row)
 
 
 async def get(tx: Transaction, lease: LeaseId) -> Lease:

@@ -129,8 +129,12 @@ class Sealed:
 
     async def read(self, name: str) -> Secret | None:
         """The newest version of one value; None when there is none. Raises SealBroken, Unavailable."""
-        found = await self.database.read(lambda tx: newest(tx, self.seal, name))
+        found = await self.newest(name)
         return None if found is None else found[1]
+
+    async def newest(self, name: str) -> tuple[int, Secret] | None:
+        """The same with its number."""
+        return await self.database.read(lambda tx: newest(tx, self.seal, name))
 
     async def write(self, name: str, value: Secret) -> int:
         """Write a further version, durable when this answers; its number. Raises Unavailable."""

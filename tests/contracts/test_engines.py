@@ -15,7 +15,7 @@ from broker.engines import ENGINES
 from broker.engines.naming import LONGEST
 from broker.engines.protocol import Checkable, Claimable, Engine, Issued, Listing, Making, Rotating
 from broker.errors import NotPossible
-from broker.model.lease import Handle
+from broker.model.lease import EXCLUSIVE, Handle
 from broker.model.role import IfDown, NewAccess, OpenSessions
 from ca.errors import Conflict, NotFound, Problem
 from servers.place import Place, Trait
@@ -78,6 +78,7 @@ async def test_the_traits_are_what_the_engine_says(place: Place, request: pytest
         Trait.CLAIMS: isinstance(engine, Claimable),
         Trait.PROVES: isinstance(engine, Checkable),
         Trait.ROTATES: isinstance(engine, Rotating),
+        Trait.EXCLUSIVE: EXCLUSIVE in planned(place).facts,
         Trait.CREATE_ONLY: engine.making is Making.CREATE_ONLY,
         Trait.AT_ONCE: guarantee.new_access is NewAccess.AT_ONCE,
         Trait.CUTS: guarantee.open_sessions is OpenSessions.CUT,
@@ -287,7 +288,7 @@ async def test_occupying_what_was_made_leaves_it_to_be_ended(place: Place) -> No
     await gone(place, handle)
 
 
-@on(Trait.AT_ONCE)
+@on(Trait.AT_ONCE, lacking=Trait.EXCLUSIVE)
 async def test_many_at_once(place: Place) -> None:
     """Concurrent creates and endings of different principals don't disturb one another."""
     handles = [planned(place, f"{number:020d}") for number in range(12)]

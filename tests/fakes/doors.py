@@ -36,6 +36,7 @@ from ca.runtime.metrics import Metrics
 from ca.runtime.process import background
 from ca.runtime.secret import Secret
 from ca.runtime.web import application, listen, listen_unix
+from ca.seal import Seal
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.revocation_list import RevocationLists
 from ca.spiffe.x509svid import X509Svid
@@ -128,6 +129,7 @@ async def doors(
     engine: FakeEngine | None = None,
     the_role: Role | None = None,
     authority: TestAuthority | None = None,
+    seal: Seal | None = None,
 ) -> AsyncIterator[Doors]:
     """Both doors; `folder` must be short enough for a socket's path."""
     the_role = the_role or role(engine="postgres")
@@ -138,7 +140,12 @@ async def doors(
         enter = stack.enter_async_context
         house = await enter(
             living(
-                folder, clock=CLOCK, engine=engine, the_role=the_role, policy_version=lambda: policies.current.version
+                folder,
+                clock=CLOCK,
+                engine=engine,
+                the_role=the_role,
+                policy_version=lambda: policies.current.version,
+                seal=seal,
             )
         )
         gate = _gate(house, policies, authority)

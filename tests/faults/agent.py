@@ -20,7 +20,7 @@ from broker.service.proofs import Asked, Shown
 from broker.wire.credentials import AskCredential
 from ca.errors import Problem
 from ca.spiffe.id import SpiffeId
-from faults.broker_process import DATABASE, INSTANCE, KEYS, Broker
+from faults.broker_process import ACCOUNT, DATABASE, INSTANCE, KEYS, SHELF, Broker
 
 READ, WRITE = f"{DATABASE}/readonly", f"{DATABASE}/readwrite"
 AGENT = SpiffeId.parse("spiffe://example.org/agents/clerk")
@@ -70,6 +70,23 @@ async def take(broker: Broker, handed: HandOver) -> HandOver:
         broker.note("held", user=handed.lease.handle.name, password=secret)
         await broker.log_in(handed.lease.handle.name, secret)
     return handed
+
+
+async def lend(broker: Broker, task: Task) -> HandOver:
+    """Check the account out, take it, and log in."""
+    handed = await obtain(broker, task, f"{SHELF}/{ACCOUNT}")
+    secret = handed.issued.secret["password"].reveal()
+    broker.note("lent", user=handed.lease.handle.name, account=ACCOUNT, password=secret)
+    await leases.received(broker.gate, asked(broker), handed.lease.id)
+    await broker.log_in(ACCOUNT, secret)
+    return handed
+
+
+async def an_account(broker: Broker) -> None:
+    """Somebody made one long ago, and lets the broker's user see to it."""
+    async with outside(broker) as owner:
+        await owner.execute(f"CREATE ROLE {ACCOUNT} LOGIN")
+        await owner.execute(f"GRANT {ACCOUNT} TO {broker.case.room['admin']} WITH ADMIN OPTION")
 
 
 async def end(broker: Broker, task: Task) -> None:

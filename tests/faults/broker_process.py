@@ -47,12 +47,14 @@ from broker.service.gate import Gate, Limits
 from broker.service.proofs import Proofs
 from broker.settings import TargetSettings
 from broker.store import installation
+from broker.store.sealed import Sealed
 from broker.targets.target import open_target
 from ca.errors import Problem
 from ca.runtime import failpoint, log
-from ca.runtime.database import migrate, open_database
+from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.metrics import Metrics
 from ca.runtime.settings import loads
+from ca.seal import AesSeal
 from ca.spiffe.id import TrustDomain
 from fakes.target import FakeEngine, FakeTarget
 from fakes.wire_tap import WireTap, tapped
@@ -61,8 +63,13 @@ from faults.case import Case, LeapingClock
 from faults.registry import Registry
 from servers.postgres import Room
 
-DATABASE, ANNEX, KEYS = "orders-db", "annex-db", "keys"
-"""Two targets that are one PostgreSQL, and one in memory whose secrets can't be taken back."""
+DATABASE, ANNEX, KEYS, SHELF = "orders-db", "annex-db", "keys", "shelf"
+"""Two targets that are one PostgreSQL, one in memory whose secrets can't be taken back, one that lends an account."""
+
+ACCOUNT = "legacy"
+"""Somebody else made it at the PostgreSQL."""
+
+SEAL = AesSeal(bytes(range(32)))
 
 INSTANCE = InstanceId("5" * 32)
 
@@ -138,7 +145,7 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(case.database or f"sqlite:{case.store}/broker.db"))
         await migrate(database, "broker", files("broker.migrations"))
-        configured, taps, registry = await _targets(case, clock, stack)
+        configured, taps, registry = await _targets(case, clock, stack, database)
         policies = PolicyHolder(None)
         settled = await database.write(lambda tx: installation.settle(tx, clock.now()), ending=True)
         world = await stack.enter_async_context(
@@ -153,6 +160,7 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
                 observer=observer,
                 clock=clock,
                 parties=("attestor",),
+                seal=SEAL,
             )
         )
         yield Broker(
@@ -173,13 +181,17 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
 
 
 async def _targets(
-    case: Case, clock: LeapingClock, stack: AsyncExitStack
+    case: Case, clock: LeapingClock, stack: AsyncExitStack, database: Database
 ) -> tuple[Configured, dict[str, WireTap], Registry]:
     """Those of the case, the one in memory, and the identities of tasks."""
     taps = {name: await stack.enter_async_context(tapped(*said["at"])) for name, said in case.targets.items()}
-    configured = await stack.enter_async_context(open_configured(Lent(clock=clock)))
+    configured = await stack.enter_async_context(
+        open_configured(Lent(clock=clock, vault=Sealed(database, SEAL, clock)))
+    )
     wanted = {name: _tapped(case, name, tap) for name, tap in taps.items()}
-    await configured.become(wanted or {name: _configuration(case, name) for name in (DATABASE, ANNEX)})
+    await configured.become(
+        wanted or {SHELF: _shelf(), **{name: _configuration(case, name) for name in (DATABASE, ANNEX)}}
+    )
     within = timedelta(seconds=case.deadline)
     for name in (*configured.engines, KEYS):
         configured.targets[name] = await stack.enter_async_context(open_target(name, clock, deadline=within))
@@ -233,6 +245,13 @@ def _configuration(case: Case, name: str) -> Configuration:
     }
     target = loads(json.dumps(said), "the target of this case", TargetSettings)
     return Configuration(engine=target.engine, roles=target.to_roles(name))
+
+
+def _shelf() -> Configuration:
+    lent = {"check_out": {"target": DATABASE, "account": ACCOUNT}}
+    said = {"engine": {"kind": "static"}, "roles": {ACCOUNT: {"sensitivity": "internal", "ttl": "60s", "engine": lent}}}
+    target = loads(json.dumps(said), "the shelf of this case", TargetSettings)
+    return Configuration(engine=target.engine, roles=target.to_roles(SHELF))
 
 
 def _tapped(case: Case, name: str, tap: WireTap) -> Configuration:

@@ -5,6 +5,7 @@ It reads the store's tables by SQL of its own and the server through `eyes/`, an
     roles       no login with our prefix but of an active lease; none at all but of an open one, and in the end of none
     leases      none active whose task, or a task above it, has ended
     sessions    none open but of an active lease
+    accounts    one that is lent is open to its one lease
     record      every step of every lease and task has its receipt; events are dense; each chain of receipts holds
     answers     what an agent was told is so: no task, no end and no hand-over was lost
     secrets     no password that was handed over in any file of the store or in the server's log, nor any other there
@@ -27,6 +28,8 @@ from typing import Any, Protocol
 PREFIX = "sj_"
 NOT_WATCHED = {"keys"}
 """Targets of which nothing is seen."""
+LENT = "shelf"
+"""The target whose accounts somebody else made."""
 IDENTITIES = "svid"
 """The target that is a file: the identities of tasks."""
 
@@ -71,6 +74,7 @@ async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
         found += _identities(store, where, told, after_a_minute)
         found += _told(store, told)
         found += await _server(store, where, told, after_a_minute)
+        found += await _lent(store, where, told)
     store.close()
     return found + list(_secrets(where, told))
 
@@ -186,7 +190,7 @@ async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], la
     leases = {
         row["name"]: row
         for row in rows(store, "SELECT * FROM leases")
-        if row["target"] not in {*NOT_WATCHED, IDENTITIES}
+        if row["target"] not in {*NOT_WATCHED, IDENTITIES, LENT}
     }
     open_ = {name for name, lease in leases.items() if lease["closed_at"] is None}
     active = {name for name, lease in leases.items() if lease["state"] == "active"}
@@ -207,6 +211,24 @@ async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], la
         if name not in active:
             found.append(f"the session {number} of {name or 'a role that is gone'} is open")
     return found + [fault async for fault in _doors(where, told, active, set(there))]
+
+
+async def _lent(store: sqlite3.Connection, where: Outside, told: list[Any]) -> list[str]:
+    """An account is open to the one lease that has it, and to nobody else."""
+    states = {row["name"]: row for row in rows(store, "SELECT * FROM leases WHERE target = ?", LENT)}
+    found = []
+    for note in [note for note in told if note["what"] == "lent"]:
+        opened, lease = await where.eyes.opens(note["account"], note["password"]), states[note["user"]]
+        if opened and lease["state"] != "active":
+            found.append(f"the password of {note['account']} still opens, and its lease is {lease['state']}")
+        if not opened and lease["state"] == "active" and lease["acknowledged_at"] is not None:
+            found.append(f"the lease of {note['account']} is active, and its password does not open")
+    active = [name for name, row in states.items() if row["state"] == "active"]
+    if len([name for name, row in states.items() if row["closed_at"] is None]) > 1:
+        found.append("an account is lent twice")
+    for account in {note["account"] for note in told if note["what"] == "lent"} if not active else ():
+        found += [f"the session {number} of {account} is open" for number, _ in await where.eyes.sessions(account)]
+    return found
 
 
 async def _doors(where: Outside, told: list[Any], active: set[str], there: set[str]) -> AsyncIterator[str]:

@@ -8,6 +8,7 @@
     store_full      a task that ends while the store can't take it
     not_revocable   a secret that lives until its last second, one that may have been made over what was there
     own_identity    a task's own identity: given, its answer lost, the server away at the end, ended while it is given
+    lent_account    an account somebody else made: checked out and in, its target away at either
     neighbours      two targets that are one server, swept again and again
 
     one_secret      ask for one, whatever comes of it; somebody outside holds it up
@@ -45,10 +46,12 @@ from faults.agent import (
     READ,
     WRITE,
     admit,
+    an_account,
     asked,
     creating,
     end,
     hold,
+    lend,
     nobody_there,
     obtain,
     open_task,
@@ -219,6 +222,28 @@ async def neighbours(broker: Broker) -> None:
         await broker.sweep_once()
 
 
+async def lent_account(broker: Broker) -> None:
+    """It has one holder at a time, and a password nobody knows when it has none."""
+    await an_account(broker)
+    task, other = await open_task(broker), await open_task(broker)
+    given = await lend(broker, task)
+    await refused(lend(broker, other))
+    await leases.give_back(broker.gate, asked(broker), given.lease.id)
+    await broker.tick()
+    await lend(broker, other)
+    async with nobody_there(broker):
+        await end(broker, other)
+        await broker.tick()
+        await refused(lend(broker, task))
+    broker.clock.leap(16)
+    await broker.tick()
+    await lend(broker, task)
+    broker.clock.leap(61)
+    await broker.tick()
+    await end(broker, task)
+    await broker.tick()
+
+
 async def own_identity(broker: Broker) -> None:
     """It comes by itself, survives a narrower scope, and goes with the task."""
     task = await open_task(broker)
@@ -321,7 +346,7 @@ STORIES: dict[str, Callable[[Broker], Awaitable[None]]] = {
     story.__name__: story
     for story in (
         whole_life, process_gone, unanswered, target_away, strangers, store_full, not_revocable, own_identity,
-        neighbours, one_secret, outage, alive, restart, settle, finish,
+        lent_account, neighbours, one_secret, outage, alive, restart, settle, finish,
     )
 }  # fmt: skip
 TO_BE_KILLED = tuple(STORIES)[:-6]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from faults.broker_process import ACCOUNT
 from faults.case import Case
 from faults.eyes.postgres import PostgresEyes
 from faults.nursery import Nursery, why
@@ -45,7 +46,7 @@ class Yard:
         folder.mkdir(mode=0o700)
         connection = await self.server.connect()
         assert not await connection.fetch("SELECT rolname FROM pg_roles WHERE starts_with(rolname, 'sj_')")
-        await connection.execute("DROP ROLE IF EXISTS sojourn_claim")
+        await connection.execute(f"DROP ROLE IF EXISTS sojourn_claim, {ACCOUNT}")
         await connection.close()
         self._log_from = (self.server.folder / "log").stat().st_size
         room = {**address(self.room), **more.pop("room", {})}

@@ -26,7 +26,7 @@ LIFECYCLE = ROOT / "broker" / "lifecycle"
 PURE = frozenset({"plan", "guarantee"})
 """Methods of an engine that touch nothing."""
 
-_POWERS = (protocol.Engine, protocol.Listing, protocol.Claimable, protocol.Checkable)
+_POWERS = (protocol.Engine, protocol.Listing, protocol.Claimable, protocol.Checkable, protocol.Rotating)
 VERBS = (
     frozenset(
         name for power in _POWERS for name, what in vars(power).items() if callable(what) and not name.startswith("_")

@@ -66,6 +66,7 @@ def test_no_verb_of_an_engine_is_forgotten() -> None:
     """They are read from the protocols; these are today's."""
     assert {
         "create", "replace", "renew", "occupy", "end_access", "clean_up", "names", "claim", "adopt", "check",
+        "change_password", "opens", "cut_sessions",
     } == VERBS  # fmt: skip
 
 

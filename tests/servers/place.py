@@ -21,6 +21,7 @@ class Trait(StrEnum):
     CLAIMS = "it can carry a claim (`Claimable`)"
     PROVES = "it can prove that it is set up right (`Checkable`)"
     ROTATES = "it can change the password of an account that is not ours (`Rotating`)"
+    EXCLUSIVE = "one principal at a time: what it hands over is lent, not made (`EXCLUSIVE`)"
     CREATE_ONLY = "a name that is taken is never made again (`Making.CREATE_ONLY`)"
     AT_ONCE = "new access ends at once, and it is looked at (`NewAccess.AT_ONCE`)"
     CUTS = "open sessions are cut (`OpenSessions.CUT`)"

@@ -21,6 +21,7 @@ from servers.place import Kind, Trait, new_prefix
 from servers.postgres import installations
 from servers.postgres_place import postgres_place
 from servers.postgres_tls import certified_place, with_tls
+from servers.static_place import account_place, shelf_place
 from servers.svid_place import svid_place
 
 
@@ -43,7 +44,7 @@ async def fake_place(making: Making = Making.CREATE_ONLY) -> AsyncIterator[FakeP
 
 
 _T = Trait
-_WHOLE = frozenset(Trait) - {_T.ROTATES}
+_WHOLE = frozenset(Trait) - {_T.ROTATES, _T.EXCLUSIVE}
 
 PLACES: dict[str, Kind] = {
     "fake": Kind(engine="fake", open=fake_place, traits=_WHOLE - {_T.PROVES}),
@@ -62,7 +63,17 @@ _MARIADB: dict[str, dict[str, Any]] = {
     "mariadb-ed25519": {"secret_kind": "ed25519"},
 }
 for _name, _more in _MARIADB.items():
-    PLACES[_name] = Kind(engine="mysql", open=partial(mariadb_place, **_more), traits=frozenset(Trait) - {_T.EXPIRES})
+    PLACES[_name] = Kind(
+        engine="mysql", open=partial(mariadb_place, **_more), traits=frozenset(Trait) - {_T.EXPIRES, _T.EXCLUSIVE}
+    )
+PLACES["static"] = Kind(
+    engine="static", open=shelf_place, traits=frozenset({_T.PROVES, _T.HANDS_OVER, _T.RENEWS, _T.JUDGES})
+)
+PLACES["static-account"] = Kind(
+    engine="static",
+    open=account_place,
+    traits=frozenset({_T.PROVES, _T.HANDS_OVER, _T.JUDGES, _T.AT_ONCE, _T.CUTS, _T.EXCLUSIVE}),
+)
 for _name, _binaries in installations().items():
     for _suffix, _superuser in (("", False), ("-superuser", True)):
         PLACES[f"{_name}{_suffix}"] = Kind(
