@@ -244,9 +244,28 @@ async def postgres(
     yield _RUNNING[key]
 
 
+_FOLLOWING: dict[Path, Server] = {}
+
+
+def kept_standby_of(primary: Server) -> Server:
+    """The one replica of `primary` that is gone with the run; running."""
+    if primary.folder not in _FOLLOWING:
+        _FOLLOWING[primary.folder] = _follow(primary)
+        atexit.register(_end, _FOLLOWING[primary.folder])
+    return _FOLLOWING[primary.folder]
+
+
 @contextlib.contextmanager
 def standby_of(primary: Server) -> Iterator[Server]:
     """A replica that follows `primary`, asynchronously, until somebody promotes it."""
+    standby = _follow(primary)
+    try:
+        yield standby
+    finally:
+        _end(standby)
+
+
+def _follow(primary: Server) -> Server:
     folder = Path(tempfile.mkdtemp(prefix="sj-pg-", dir="/tmp"))
     owned_by_the_server(folder)
     command = [str(primary.binaries / "pg_basebackup"), "-D", str(folder / "data"), "-R", "-X", "stream"]
@@ -254,10 +273,7 @@ def standby_of(primary: Server) -> Iterator[Server]:
     subprocess.run(command, check=True, cwd=folder, env={**os.environ, "PGPASSWORD": primary.password}, **_identity())
     standby = replace(primary, folder=folder, port=_free_port(), process=None)
     standby.start()
-    try:
-        yield standby
-    finally:
-        _end(standby)
+    return standby
 
 
 async def _open(binaries: Path, options: Sequence[str]) -> Server:

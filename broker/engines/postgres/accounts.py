@@ -57,6 +57,8 @@ async def cut_sessions(reach: Reach, clock: Clock, account: str) -> int:
         known = await principal.state(connection, account)
         if known is None:
             raise NotFound("the target has no account of that name")
-        return await Cut(connection, int(str(known["oid"])), clock, spared=reach.pids()).run()
+        oid = int(str(known["oid"]))
+        cut = Cut(connection, oid, clock, spared=reach.pids(), bystanders=reach.bystanders)
+        return await cut.run()
 
     return await reach.run(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 import asyncpg
 
@@ -31,13 +32,13 @@ async def end_access(primary: Reach, standbys: Sequence[Reach], clock: Clock, na
         NotYet, TargetDown, OutcomeUnknown: it is not verified everywhere.
     """
     oid, cut = await primary.run(lambda connection: _disable_and_cut(primary, connection, clock, name))
-    cut += await _on_each(standbys, lambda connection: _cut_on_standby(connection, clock, name, oid, _is_enabled))
+    cut += await _on_each(standbys, lambda at, connection: _cut_there(at, connection, clock, name, oid, _is_enabled))
     return AccessEnded(sessions_cut=cut, endpoints=1 + len(standbys))
 
 
-async def _on_each(standbys: Sequence[Reach], work: Callable[[Connection], Awaitable[int]]) -> int:
+async def _on_each(standbys: Sequence[Reach], work: Callable[[Reach, Connection], Awaitable[int]]) -> int:
     """On all of them at once, also on those behind one that does not answer; the first failure is told afterwards."""
-    ends = await asyncio.gather(*(standby.run(work) for standby in standbys), return_exceptions=True)
+    ends = await asyncio.gather(*(standby.run(partial(work, standby)) for standby in standbys), return_exceptions=True)
     for end in ends:
         if isinstance(end, BaseException):
             raise end
@@ -68,7 +69,7 @@ async def shut(primary: Reach, standbys: Sequence[Reach], clock: Clock, name: st
         NotYet, TargetDown, OutcomeUnknown: somebody may still be in.
     """
     oid = await primary.run(lambda connection: _shut_and_cut(primary, connection, clock, name, deadline))
-    await _on_each(standbys, lambda connection: _cut_on_standby(connection, clock, name, oid, _is_open))
+    await _on_each(standbys, lambda at, connection: _cut_there(at, connection, clock, name, oid, _is_open))
 
 
 async def _shut_and_cut(primary: Reach, connection: Connection, clock: Clock, name: str, deadline: datetime) -> int:
@@ -97,11 +98,16 @@ async def _insist(primary: Reach, connection: Connection, cut: Cut, name: str, t
     return False
 
 
-async def _cut_on_standby(
-    connection: Connection, clock: Clock, name: str, oid: int | None, admits: Callable[[asyncpg.Record], bool]
+async def _cut_there(  # noqa: PLR0917 - what `_on_each` gives, and what it is about
+    standby: Reach,
+    connection: Connection,
+    clock: Clock,
+    name: str,
+    oid: int | None,
+    admits: Callable[[asyncpg.Record], bool],
 ) -> int:
     """Wait until it has heard that nobody may log in; whoever is in is cut meanwhile, and again when it has."""
-    started, pause, cut = clock.boot(), 0.01, Cut(connection, oid, clock)
+    started, pause, cut = clock.boot(), 0.01, Cut(connection, oid, clock, bystanders=standby.bystanders)
     while (seen := await principal.state(connection, name)) is not None and admits(seen):
         await cut.once()
         if clock.boot() - started >= STANDBY_PATIENCE:

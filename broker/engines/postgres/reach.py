@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from broker.engines.postgres.guard import AskedForPassword, Connection, log_in
+from broker.engines.postgres.sessions import Bystanders
 from broker.errors import OutcomeUnknown, TargetDown
 from ca.errors import Conflict, NotFound, Problem, Unavailable
 from ca.runtime.clock import Clock
@@ -85,6 +86,7 @@ class Reach:
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._outdated: set[Connection] = set()
+        self.bystanders = Bystanders()
         self._offset: timedelta | None = None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
