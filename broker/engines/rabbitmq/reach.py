@@ -1,0 +1,118 @@
+"""The management API, and what its failures mean.
+
+Before anything was sent it is `TargetDown`; after something that changes was sent and no answer came, or an answer that
+says the server itself failed, `OutcomeUnknown`; every other status the caller did not expect is a refusal. Every status
+is looked at. Nothing of the server's own words is kept: a body we sent could stand in them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from broker.engines.rabbitmq.settings import Settings
+from broker.errors import OutcomeUnknown, TargetDown
+from ca.errors import Problem, Unavailable
+from ca.runtime.fetch import parse_json
+
+WITHIN = 8.0
+"""Seconds for one request, connecting included."""
+
+_LARGEST = 32 * 1024 * 1024
+"""Bytes of an answer: a list of a few hundred thousand names."""
+
+_READS = frozenset({"GET"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One whose status was expected."""
+
+    status: int
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """What it says. Raises TargetDown: an answer that can't be read is none."""
+        try:
+            return parse_json(self.body)
+        except Problem as error:
+            raise TargetDown(f"the management API answers what can't be read: {error}") from None
+
+
+class Reach:
+    """Requests as ourselves to one management API; made by `open_reach`."""
+
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
+        self._settings, self._session = settings, session
+
+    async def get(self, *path: str, expected: frozenset[int] = frozenset({200}), query: str = "") -> Answer:
+        """Look. Raises TargetDown, Unavailable."""
+        return await self._ask("GET", path, None, expected, query)
+
+    async def put(self, *path: str, body: Mapping[str, Any], expected: frozenset[int] | None = None) -> Answer:
+        """Make it so. Raises TargetDown, OutcomeUnknown, Unavailable."""
+        return await self._ask("PUT", path, body, expected or frozenset({201, 204}), "")
+
+    async def delete(self, *path: str) -> bool:
+        """Remove; whether it was there. Raises TargetDown, OutcomeUnknown, Unavailable."""
+        answer = await self._ask("DELETE", path, None, frozenset({204, 404}), "")
+        return answer.status == 204
+
+    async def _ask(
+        self, method: str, path: tuple[str, ...], body: Mapping[str, Any] | None, expected: frozenset[int], query: str
+    ) -> Answer:
+        reads = method in _READS
+        try:
+            answer = await self._send(method, self._url(path, query), body)
+        except aiohttp.ClientConnectorError as error:
+            raise TargetDown(f"the management API can't be reached ({type(error).__name__})") from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            unheard = TargetDown if reads else OutcomeUnknown
+            raise unheard(f"the management API broke off before it answered ({type(error).__name__})") from None
+        if answer.status in expected:
+            return answer
+        if answer.status == 401:
+            raise TargetDown("the management API refused our own login")
+        if answer.status >= 500:
+            raise (TargetDown if reads else OutcomeUnknown)(f"the management API failed with {answer.status}")
+        raise Unavailable(f"the management API refused with {answer.status}", status=answer.status)
+
+    async def _send(self, method: str, url: URL, body: Mapping[str, Any] | None) -> Answer:
+        login = f"{self._settings.user}:{self._settings.password.read().reveal()}".encode()
+        headers = {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
+        async with self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as response:
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > _LARGEST:
+                    raise TargetDown(f"the management API answers more than {_LARGEST} bytes")
+            return Answer(response.status, bytes(content))
+
+    def _url(self, path: tuple[str, ...], query: str) -> URL:
+        ending = "/".join(quote(part, safe="") for part in ("api", *path))
+        return URL(f"{self._settings.management}{ending}{query and '?'}{query}", encoded=True)
+
+
+@asynccontextmanager
+async def open_reach(settings: Settings) -> AsyncIterator[Reach]:
+    """Nothing is connected yet; no cookie is kept and no proxy of the environment is used."""
+    connector = aiohttp.TCPConnector(limit=settings.connections, use_dns_cache=False, ssl=_tls(settings))
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=WITHIN),
+        headers={"User-Agent": "sojourn"},
+    ) as session:
+        yield Reach(settings, session)
+
+
+def _tls(settings: Settings) -> Any:
+    return settings.context() if settings.management.scheme == "https" else True
