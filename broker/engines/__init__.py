@@ -11,6 +11,7 @@ from ca.errors import Malformed
 ENGINES: Mapping[str, str] = {
     "mysql": "broker.engines.mysql",
     "postgres": "broker.engines.postgres",
+    "rabbitmq": "broker.engines.rabbitmq",
     "static": "broker.engines.static",
     "svid": "broker.engines.svid",
 }

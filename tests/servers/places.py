@@ -21,6 +21,7 @@ from servers.place import Kind, Trait, new_prefix
 from servers.postgres import installations
 from servers.postgres_place import postgres_place
 from servers.postgres_tls import certified_place, with_tls
+from servers.rabbitmq_place import rabbitmq_place
 from servers.static_place import account_place, shelf_place
 from servers.svid_place import svid_place
 
@@ -73,6 +74,9 @@ PLACES["static-account"] = Kind(
     engine="static",
     open=account_place,
     traits=frozenset({_T.PROVES, _T.HANDS_OVER, _T.JUDGES, _T.AT_ONCE, _T.CUTS, _T.EXCLUSIVE}),
+)
+PLACES["rabbitmq"] = Kind(
+    engine="rabbitmq", open=rabbitmq_place, traits=frozenset(Trait) - {_T.EXPIRES, _T.CREATE_ONLY, _T.EXCLUSIVE}
 )
 for _name, _binaries in installations().items():
     for _suffix, _superuser in (("", False), ("-superuser", True)):

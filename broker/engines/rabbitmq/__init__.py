@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from urllib.parse import quote
 
+from broker.engines.passwords import new_password
 from broker.engines.protocol import AccessEnded, Claim, Finding, Issued, Lent, Making
 from broker.engines.rabbitmq import ending, principal
 from broker.engines.rabbitmq.check import Examination
@@ -78,7 +79,7 @@ class RabbitMQ:
             if self._clock.now() > deadline:
                 raise Unavailable("the call came to be sent only after its deadline, and was given up")
 
-        chosen, password = role_settings(role), principal.new_password()
+        chosen, password = role_settings(role), new_password()
         in_time()
         if not await principal.put_user(self._reach, handle.name, password):
             await ending.cut(self._reach, self._clock, handle.name)
@@ -90,7 +91,7 @@ class RabbitMQ:
         if self._clock.now() > deadline:
             raise Unavailable("the call came to be sent only after its deadline, and was given up")
         await self._must_be_there(handle)
-        password = principal.new_password()
+        password = new_password()
         await principal.put_user(self._reach, handle.name, password)
         await ending.cut(self._reach, self._clock, handle.name)
         return self._issued(handle, role_settings(role), password)
@@ -138,8 +139,7 @@ class RabbitMQ:
 
     async def opens(self, account: str, password: Secret) -> bool:
         """Whether AMQP takes it; no virtual host is opened."""
-        tls = self._settings.context() if self._settings.encrypted else None
-        async with knocking(self._settings.host, self._settings.amqp_port, tls) as door:
+        async with knocking(self._settings.host, self._settings.amqp_port, self._settings.agents_tls()) as door:
             return await door.authenticate(account, password.reveal())
 
     async def cut_sessions(self, account: str) -> int:
@@ -152,7 +152,7 @@ class RabbitMQ:
 
     def _issued(self, handle: Handle, role: RoleSettings, password: str) -> Issued:
         host, port, vhost = self._settings.host, self._settings.amqp_port, role.permissions[0].vhost
-        scheme, where = "amqps" if self._settings.encrypted else "amqp", f"[{host}]" if ":" in host else host
+        scheme, where = "amqp" if self._settings.encryption == "off" else "amqps", f"[{host}]" if ":" in host else host
         url = f"{scheme}://{handle.name}:{password}@{where}:{port}/{quote(vhost, safe='')}"
         fields: dict[str, str | int] = {"host": host, "port": port, "username": handle.name, "vhost": vhost}
         return Issued(fields=fields, secret={"password": Secret(password), "url": Secret(url)})

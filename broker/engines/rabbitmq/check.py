@@ -83,8 +83,7 @@ class Examination:
         self._say(f"role {role.full_name}", well=outcome.startswith("created"), detail=outcome, fix=fix)
 
     async def _visit(self, role: Role, name: str, password: str, vhost: str) -> str:
-        tls = self._settings.context() if self._settings.encrypted else None
-        at = (self._settings.host, self._settings.amqp_port, tls)
+        at = (self._settings.host, self._settings.amqp_port, self._settings.agents_tls())
         async with knocking(*at) as door:
             if not await door.authenticate(name, password) or not await door.enter(vhost):
                 return "failed: its login was refused"

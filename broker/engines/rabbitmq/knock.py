@@ -1,9 +1,9 @@
 """A visitor that speaks just enough AMQP 0-9-1 to tell whether it is let in: for checks, never for work.
 
-    async with knocking(host, port, tls) as door:
-        await door.authenticate(user, password)      # False: refused
-        await door.enter(vhost)                      # False: refused
-        await door.answers()                         # whether the connection still lives, by a question to the server
+async with knocking(host, port, tls) as door:
+    await door.authenticate(user, password)      # False: refused
+    await door.enter(vhost)                      # False: refused
+    await door.answers()                         # whether the connection still lives, by a question to the server
 """
 
 from __future__ import annotations

@@ -18,11 +18,6 @@ from ca.errors import NotFound
 _FOUND = frozenset({200, 404})
 
 
-def new_password() -> str:
-    """256 random bits in characters that mean nothing to a URL, a shell or YAML."""
-    return secrets.token_hex(32)
-
-
 def hashed(password: str) -> dict[str, str]:
     """RabbitMQ's own form: four bytes of salt, then SHA-256 over salt and password."""
     salt = secrets.token_bytes(4)
@@ -87,7 +82,7 @@ async def has_password(reach: Reach, name: str) -> bool:
     answer = await reach.get("users", name, expected=_FOUND)
     if answer.status == 404:
         raise NotFound("the target has no principal of that name")
-    return answer.json()["password_hash"] != ""
+    return bool(answer.json()["password_hash"])
 
 
 async def names(reach: Reach, prefix: str) -> list[str]:

@@ -103,7 +103,7 @@ class Reach:
 @asynccontextmanager
 async def open_reach(settings: Settings) -> AsyncIterator[Reach]:
     """Nothing is connected yet; no cookie is kept and no proxy of the environment is used."""
-    connector = aiohttp.TCPConnector(limit=settings.connections, use_dns_cache=False, ssl=_tls(settings))
+    connector = aiohttp.TCPConnector(limit=settings.connections, use_dns_cache=False, ssl=settings.our_tls() or True)
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -112,7 +112,3 @@ async def open_reach(settings: Settings) -> AsyncIterator[Reach]:
         headers={"User-Agent": "sojourn"},
     ) as session:
         yield Reach(settings, session)
-
-
-def _tls(settings: Settings) -> Any:
-    return settings.context() if settings.management.scheme == "https" else True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from yarl import URL
 
+from broker.engines.encryption import Encryption, chosen, context
 from broker.model.role import Role
 from ca.errors import Malformed
 from ca.runtime.settings import SecretReference, parsed_by
@@ -46,7 +46,7 @@ def parse_management(text: str) -> URL:
         raise Malformed("the management API needs an address as `https://host:15671`") from error
     if url.scheme not in {"http", "https"} or not url.host or not port or url.user or url.password:
         raise Malformed("the management API needs an address as `https://host:15671`, without a user in it")
-    if url.scheme == "http" and not _is_loopback(url.host):
+    if url.scheme == "http" and chosen(None, [url.host]) != "off":
         raise Malformed("the management API is asked over `https`; `http` only at an address on loopback")
     if url.query_string or url.fragment or not url.path.isascii():
         raise Malformed("the management API needs an address without a query")
@@ -60,7 +60,7 @@ class Settings(Base):
     """One target of kind `rabbitmq`.
 
     `management` is where we work, `host` and `port` are where agents log in; `tls` is told to them. Left out it is
-    `verify`, and `off` where `host` is an address on loopback.
+    `verify`, and `off` where `host` is an address on loopback. `tls_ca` is for both.
     """
 
     kind: Literal["rabbitmq"] = "rabbitmq"
@@ -69,31 +69,27 @@ class Settings(Base):
     password: SecretReference
     host: str
     port: int | None = Field(default=None, gt=0, lt=65536)
-    tls: Literal["off", "verify"] | None = None
+    tls: Encryption | None = None
     tls_ca: Path | None = None
     connections: int = Field(default=8, ge=2, le=100)
 
     @property
-    def encrypted(self) -> bool:
-        """Whether agents speak TLS: as it was said, or what is safe without a word."""
-        return not _is_loopback(self.host) if self.tls is None else self.tls == "verify"
+    def encryption(self) -> Encryption:
+        """Of agents' connections: as it was said, or what is safe without a word."""
+        return chosen(self.tls, [self.host])
 
     @property
     def amqp_port(self) -> int:
         """As it was said, or the usual one."""
-        return self.port or (5671 if self.encrypted else 5672)
+        return self.port or (5672 if self.encryption == "off" else 5671)
 
-    def context(self) -> ssl.SSLContext:
-        """How the other end is known: by `tls_ca`, or by the system's roots."""
-        return ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
+    def agents_tls(self) -> ssl.SSLContext | None:
+        """What a client of ours speaks at the agents' port."""
+        return context(self.encryption, self.tls_ca)
 
-
-def _is_loopback(host: str) -> bool:
-    """Only an address: a name, `localhost` too, is whatever a resolver makes of it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    def our_tls(self) -> ssl.SSLContext | None:
+        """The same at the management API: verified, whatever agents are told."""
+        return context("verify" if self.management.scheme == "https" else "off", self.tls_ca)
 
 
 class Rights(Base):
