@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,6 +40,7 @@ from broker.loops.incarnations import Incarnations
 from broker.loops.neighbours import neighbours
 from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
+from broker.loops.retention import Forgetting
 from broker.loops.sweep import Sweep
 from broker.model.observed import Observer, Unobserving
 from broker.model.task import EndReason
@@ -254,6 +255,7 @@ async def _loops(  # noqa: PLR0917 - what was opened, in the order in which it w
     feed, reaper, sweep = Feed(world.database, ended=world.reaper.set), Reaper(world, claims), Sweep(world)
     processes = Processes(world, settings.tasks.observe_grace.total_seconds())
     deadlines, identities, ended = Deadlines(world), Identities(world), Wake()
+    forgetting = Forgetting(world, settings.retention.to_retention(), _counted(gate.metrics))
     await feed.tick(clock.now())
 
     async def watch(now: datetime) -> None:
@@ -274,11 +276,16 @@ async def _loops(  # noqa: PLR0917 - what was opened, in the order in which it w
         ("processes", watch, 1.0, ended),
         ("identities", identities.tick, 1.0, world.identities),
         ("past", lives.tick, incarnations.EVERY, None),
+        ("retention", forgetting.tick, settings.retention.every.total_seconds(), None),
     )
     for loop, tick, every, wake in rows:
         count = gate.metrics.ticks(loop)
         await stack.enter_async_context(background(loop, tick, every=every, clock=clock, wake=wake, count=count))
     return feed
+
+
+def _counted(metrics: Metrics) -> Callable[[str, int], None]:
+    return lambda what, many: metrics.count("sojourn_forgotten_total", many, what=what)
 
 
 async def _watched(

@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Tag, create_model, model_validator
 from broker.engines import ENGINES, INTERNAL, svid
 from broker.engines import load as load_kind
 from broker.model.quota import Quotas
+from broker.model.retention import LEAST, Retention
 from broker.model.role import Role
 from broker.model.scope import Sensitivity
 from ca.errors import Malformed
@@ -80,6 +81,19 @@ class QuotaSettings(Settings):
     def to_quotas(self) -> Quotas:
         """The value."""
         return Quotas(**self.model_dump())
+
+
+class RetentionSettings(Settings):
+    """For how long what is over is remembered."""
+
+    events: Annotated[Duration, Field(ge=LEAST.events)] = Retention().events
+    tasks: Annotated[Duration, Field(ge=LEAST.tasks)] = Retention().tasks
+    receipts: Annotated[Duration, Field(ge=LEAST.receipts)] = Retention().receipts
+    every: Duration = timedelta(minutes=1)
+
+    def to_retention(self) -> Retention:
+        """The value."""
+        return Retention(events=self.events, tasks=self.tasks, receipts=self.receipts)
 
 
 class RoleSettings(Settings):
@@ -200,6 +214,7 @@ class BrokerSettings(Settings):
     policies: tuple[Path, ...] = ()
     tasks: TaskSettings = TaskSettings()
     quotas: QuotaSettings = QuotaSettings()
+    retention: RetentionSettings = RetentionSettings()
     limits: ConnectionLimits = ConnectionLimits()
     targets: Mapping[Name, Target] = Field(default_factory=dict)
     targets_folder: Path | None = None

@@ -34,7 +34,12 @@ async def entries(call: Call) -> EntryPage:
 async def heads(call: Call) -> HeadPage:
     """Where each writer's chain ends; kept elsewhere, it shows a tail that was cut."""
     found = await audit.heads(gate(call), asked(call))
-    return HeadPage(items=[HeadTold(writer=head.writer, number=head.number, hash=head.hash) for head in found])
+    return HeadPage(
+        items=[
+            HeadTold(writer=head.writer, number=head.number, hash=head.hash, after=cut.number, after_hash=cut.hash)
+            for head, cut in found
+        ]
+    )
 
 
 def _cursor(text: str | None) -> tuple[str, int] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import Sequence
 from typing import Annotated
 
 from aiohttp import web
@@ -15,14 +15,11 @@ from broker.model.event import Epoch, Event
 from broker.model.ids import parse_task
 from broker.service import audit
 from broker.wire.events import Confirm, Confirmed, EventLine
-from ca.errors import Problem
 from ca.runtime.stream import EventStream, event_stream
 from ca.runtime.web import Call, Route
 
 BEAT = 1.0
 """Seconds between beats of a stream on which nothing happens; a point without one for its bound denies (traps 7)."""
-
-_AHEAD = 64
 
 
 class EventQuery(BaseModel):
@@ -43,44 +40,26 @@ async def events(call: Call) -> web.StreamResponse:
     feed = door(call).feed
     async with event_stream(call) as out:
         await out.beat(str(feed.epoch))
-        await _follow(out, feed, feed.stream(cursor, root))
+        reader = feed.reader(cursor, root)
+        while True:
+            await _tell(out, feed, await reader.next(_patience()))
     return out.response
 
 
-async def _follow(out: EventStream, feed: Feed, lines: AsyncIterator[Event | Resync]) -> None:
-    """Tell each line, and beat while there is none; returns by raising what ends the stream."""
-    ready: asyncio.Queue[Event | Resync] = asyncio.Queue(_AHEAD)
-
-    async def pump() -> None:
-        async for line in lines:
-            await ready.put(line)
-
-    ended: Problem | None = None
-    async with asyncio.TaskGroup() as group:
-        pumping = group.create_task(pump())
-        try:
-            while True:
-                await _tell(out, feed, ready)
-        except Problem as problem:  # told to the reader by `event_stream`, which a group of errors would not reach
-            ended = problem
-        finally:
-            pumping.cancel()
-    if ended is not None:
-        raise ended
+def _patience() -> float:
+    """A little less than the time between two beats, each time another: so that ten thousand beats fall apart."""
+    return BEAT * (1 - secrets.randbelow(256) / 1024)
 
 
-async def _tell(out: EventStream, feed: Feed, ready: asyncio.Queue[Event | Resync]) -> None:
-    try:
-        async with asyncio.timeout(BEAT):
-            line = await ready.get()
-    except TimeoutError:
+async def _tell(out: EventStream, feed: Feed, lines: Sequence[Event | Resync]) -> None:
+    """Tell what came, or that nothing did."""
+    if not lines:
         await out.beat(str(feed.epoch))
-        return
-    if isinstance(line, Resync):
-        await out.send(str(line.epoch), "resync", _snapshot(line))
-        return
-    told = EventLine.of(line)
-    await out.send(told.epoch, str(told.kind), told.model_dump_json())
+    for line in lines:
+        if isinstance(line, Resync):
+            await out.send(str(line.epoch), "resync", _snapshot(line))
+        else:
+            await out.send_encoded(str(line.epoch), feed.words(line))
 
 
 def _snapshot(line: Resync) -> dict[str, object]:

@@ -100,6 +100,7 @@ def _tells(name: str, value: object) -> bool:
 async def verify(console: Console, where: Where, export: Path | None, source: Path | None) -> None:
     """Read every chain and compute it anew; name the first entry that is not what was written.
 
+    Of a chain whose beginning was forgotten in time, what is left is verified from there, which is said.
     An export and the heads printed here, kept elsewhere, also show a chain that was rewritten as a whole.
 
     Example: sojourn audit verify --export audit.jsonl
@@ -108,32 +109,39 @@ async def verify(console: Console, where: Where, export: Path | None, source: Pa
         raise click.UsageError("--from reads an export, --export writes one: not both")
     verifier, ends = _read_file(source) if source is not None else await _read_broker(console, where, export)
     told = [{"writer": head.writer, "number": head.number, "hash": head.hash} for head in ends]
+    cuts = [{"writer": cut.writer, "number": cut.number, "hash": cut.hash} for cut in verifier.cuts.values()]
     console.result(
-        {"entries": verifier.entries, "well": True, "heads": told},
+        {"entries": verifier.entries, "well": True, "heads": told, "cuts": cuts, "unbacked": list(verifier.unbacked)},
         Styled("well", Style.GOOD),
         f"  {verifier.entries} entries in {len(ends)} chains are what was written",
     )
+    for cut in verifier.cuts.values():
+        word = "  by the broker's word: the receipt of the cut is gone too" if cut.writer in verifier.unbacked else ""
+        console.say(Styled("  from  ", Style.DIM), f"{cut.writer}:{cut.number + 1}  after {cut.hash}{word}")
     for head in ends:
         console.say(Styled("  head  ", Style.DIM), f"{head.writer}:{head.number}  {head.hash}")
 
 
 def _read_file(path: Path) -> tuple[Verifier, Sequence[Head]]:
-    from broker.command.audit_reading import Verifier, exported
+    from broker.command.audit_reading import Verifier, exported, exported_cuts
 
-    verifier = Verifier()
+    verifier = Verifier(cuts=exported_cuts(path))
     for part in exported(path):
         verifier.take(part)
     return verifier, verifier.finish()
 
 
 async def _read_broker(console: Console, where: Where, export: Path | None) -> tuple[Verifier, Sequence[Head]]:
-    from broker.command.audit_reading import Verifier, heads, pages, written
+    from broker.command.audit_reading import Verifier, both_ends, pages, written, written_cut
     from broker.command.doors import as_operator
 
     async with as_operator(where) as broker:
-        verifier = Verifier(await heads(broker))
+        ends = await both_ends(broker)
+        verifier = Verifier([end for end, _ in ends], [cut for _, cut in ends])
         with ExitStack() as stack:
             file = stack.enter_context(nullcontext() if export is None else _private(export))
+            if file is not None:
+                file.writelines(map(written_cut, verifier.cuts.values()))
             with console.progress("verifying"):
                 async for part in pages(broker):
                     if file is not None:

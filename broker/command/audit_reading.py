@@ -21,16 +21,25 @@ from broker.wire.audit import EntryTold
 from ca.errors import Malformed
 
 _PAGE = 1000
+_CUT = '{"cut": '
 
 
 class Verifier:
     """Judges entries of many writers as they come."""
 
-    def __init__(self, known: Iterable[Head] = ()) -> None:
+    def __init__(self, known: Iterable[Head] = (), cuts: Iterable[Head] = ()) -> None:
+        """`known` are heads that must be met; `cuts` the entries after which what is kept of a chain begins."""
         self._known = {head.writer: head for head in known}
-        self._ends: dict[str, Head] = {}
+        self.cuts = {head.writer: head for head in cuts if head.number}
+        self._ends = dict(self.cuts)
         self._before: list[tuple[Entry, Head]] = []
+        self._said: dict[str, Head] = {}
         self.entries = 0
+
+    @property
+    def unbacked(self) -> Sequence[str]:
+        """Writers whose chain begins where no receipt says it was cut: by the broker's word alone."""
+        return sorted(writer for writer in self.cuts if writer not in self._said)
 
     def take(self, told: Sequence[EntryTold]) -> None:
         """Judge the following entries. Raises Broken: names the first bad one."""
@@ -44,12 +53,30 @@ class Verifier:
             for entry in entries:
                 if entry.receipt.kind is ReceiptKind.BROKER_STARTED:
                     self._before += _named(entry)
+                if entry.receipt.kind is ReceiptKind.AUDIT_CUT:
+                    self._take_cut(entry)
                 if known is not None and entry.number == known.number and entry.hash != known.hash:
                     words = "is not the entry that was known to stand here"
                     raise Broken(writer, entry.number, Fault.FORKED, words)
 
+    def _take_cut(self, entry: Entry) -> None:
+        """What says where a chain was cut, the furthest of them. Raises Broken: it says so in no known form."""
+        body = entry.receipt.body
+        try:
+            cut = Head(writer=str(body["writer"]), number=int(body["number"]), hash=str(body["hash"]))
+        except (KeyError, TypeError, ValueError):
+            words = "says where a chain was cut in no known form"
+            raise Broken(entry.writer, entry.number, Fault.EDITED, words) from None
+        if cut.number > self._said.get(cut.writer, Head.empty(cut.writer)).number:
+            self._said[cut.writer] = cut
+
     def finish(self) -> Sequence[Head]:
-        """Where each chain ends. Raises Broken: one ends before a head that is known."""
+        """Where each chain ends. Raises Broken: one ends before a head that is known, or begins where none was cut."""
+        for cut in self._said.values():
+            if self.cuts.get(cut.writer) != cut:
+                words = f"is not where a receipt says the chain was cut, which is {cut.number}"
+                begins = self.cuts.get(cut.writer, Head.empty(cut.writer)).number
+                raise Broken(cut.writer, begins, Fault.FORKED, words)
         for known in self._known.values():
             end = self._ends.get(known.writer, Head.empty(known.writer))
             if end.number < known.number:
@@ -85,7 +112,18 @@ def _entry(told: EntryTold) -> Entry:
 
 async def heads(broker: Broker) -> Sequence[Head]:
     """Where the broker says its chains end."""
-    return [Head(writer=one.writer, number=one.number, hash=one.hash) for one in (await broker.heads()).items]
+    return [end for end, _ in await both_ends(broker)]
+
+
+async def both_ends(broker: Broker) -> Sequence[tuple[Head, Head]]:
+    """Where the broker says its chains end, and the entry after which it keeps them."""
+    return [
+        (
+            Head(writer=one.writer, number=one.number, hash=one.hash),
+            Head(writer=one.writer, number=one.after, hash=one.after_hash),
+        )
+        for one in (await broker.heads()).items
+    ]
 
 
 async def pages(broker: Broker) -> AsyncIterator[Sequence[EntryTold]]:
@@ -114,11 +152,29 @@ async def following(broker: Broker, writer: str, number: int, *, limit: int = _P
 
 
 def exported(path: Path) -> Iterator[Sequence[EntryTold]]:
-    """An export, line by line. Raises Malformed: a line is no entry."""
+    """The entries of an export, line by line. Raises Malformed: a line is no entry."""
+    for number, line in _lines(path):
+        if not line.startswith(_CUT):
+            yield [_line(path, number, line)]
+
+
+def exported_cuts(path: Path) -> Sequence[Head]:
+    """Where the chains of an export begin; those are its first lines. Raises Malformed."""
+    found: list[Head] = []
+    for number, line in _lines(path):
+        if not line.startswith(_CUT):
+            break
+        try:
+            found.append(Head(**json.loads(line)["cut"]))
+        except (ValueError, TypeError, KeyError):
+            raise Malformed(f"{path}:{number}: not the beginning of a chain") from None
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                yield [_line(path, number, line)]
+            yield from enumerate(file, 1)
     except (OSError, UnicodeDecodeError) as error:
         raise Malformed(f"can't read the export `{path}`") from error
 
@@ -128,6 +184,11 @@ def _line(path: Path, number: int, line: str) -> EntryTold:
         return EntryTold.model_validate_json(line)
     except ValidationError:
         raise Malformed(f"{path}:{number}: not an entry of an audit") from None
+
+
+def written_cut(cut: Head) -> str:
+    """A line before the entries: of this chain what is kept begins after this entry."""
+    return _CUT + json.dumps({"writer": cut.writer, "number": cut.number, "hash": cut.hash}) + "}\n"
 
 
 def written(told: EntryTold) -> str:

@@ -1,9 +1,10 @@
 """Events to many streams: one reader of the store, woken after commits; each stream at its own place in one order.
 
-A stream begins at a cursor. While it is within the newest few thousand events it reads from memory, so a thousand idle
-streams cost nothing but a place; further back it reads the store. A cursor of another incarnation, or older than what
-is kept, gets a `Resync` with what lives at that moment: whatever is not in it is over (traps 7). The order is dense, so
-a missing number is an error of ours and ends the process, never a silent loss.
+A stream begins at a cursor. While it is within the newest few thousand events it reads from memory, so ten thousand
+idle streams cost nothing but a place each: one that follows a tree is woken by events of that tree alone, and an event
+is put into its words once, whoever hears it. Further back it reads the store. A cursor of another incarnation, or older
+than what is kept, gets a `Resync` with what lives at that moment: whatever is not in it is over (traps 7). The order is
+dense, so a missing number is an error of ours and ends the process, never a silent loss.
 """
 
 from __future__ import annotations
@@ -11,26 +12,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from weakref import WeakValueDictionary
 
+from broker.events.snapshot import Resync, is_kept, snapshot
 from broker.model.event import Epoch, Event, EventKind
-from broker.model.ids import LeaseId, TaskId
-from broker.model.lease import LeaseState
-from broker.store import events, leases, tasks
+from broker.model.ids import TaskId
+from broker.store import events
+from broker.wire.events import EventLine
 from ca.runtime.database import Database, Transaction
+from ca.runtime.give_way import GiveWay
+from ca.runtime.stream import encoded
+
+__all__ = ["Feed", "Reader", "Resync"]
 
 _KEPT = 4096
 _BATCH = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resync:
-    """Begin anew: what lives at `epoch`. Tasks with their versions, and the leases in use."""
-
-    epoch: Epoch
-    tasks: tuple[tuple[TaskId, int], ...]
-    leases: tuple[LeaseId, ...]
+_WORDED = 512
 
 
 class Feed:
@@ -42,7 +41,10 @@ class Feed:
         self._ended = ended
         self._recent: deque[Event] = deque(maxlen=kept)
         self._epoch: Epoch | None = None
-        self._news = asyncio.Event()
+        self._bells: WeakValueDictionary[TaskId | None, _Bell] = WeakValueDictionary()
+        self._words: dict[int, bytes] = {}
+        self._whole: Resync | None = None
+        self._turn = asyncio.Lock()
 
     @property
     def epoch(self) -> Epoch:
@@ -52,14 +54,18 @@ class Feed:
         return self._epoch
 
     async def tick(self, now: datetime) -> None:  # noqa: ARG002 - a reconciler's shape
-        """Read what was committed since, and wake every stream."""
+        """Read what was committed since, and wake the streams it is for."""
         if self._epoch is None:
             self._epoch = await self._database.read(events.epoch)
         while True:
             place = self._epoch
             fresh = await self._database.read(lambda tx, n=place.n: events.after(tx, n, _BATCH))  # type: ignore[misc]
+            if fresh and _number(fresh[0]) != place.n + 1:  # we stood still for longer than events are kept
+                self._recent.clear()
+                self._epoch = Epoch(place.incarnation, _number(fresh[0]) - 1)
             for event in fresh:
                 self._take(event)
+            self._ring(fresh)
             if len(fresh) < _BATCH:
                 break
 
@@ -72,48 +78,125 @@ class Feed:
         self._recent.append(event)
         if event.kind is EventKind.TASK_ENDED:
             self._ended()
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+
+    def _ring(self, fresh: Sequence[Event]) -> None:
+        for root in {None, *(event.root for event in fresh)} if fresh else ():
+            bell = self._bells.pop(root, None)
+            if bell is not None:
+                bell.rung.set()
+
+    def bell(self, root: TaskId | None) -> _Bell:
+        """What the next event of a tree, or of any, will ring."""
+        found = self._bells.get(root)
+        if found is None:
+            found = self._bells[root] = _Bell()
+        return found
+
+    def words(self, event: Event) -> bytes:
+        """An event as every stream is told it."""
+        number = _number(event)
+        found = self._words.get(number)
+        if found is None:
+            line = EventLine.of(event)
+            found = self._words[number] = encoded(line.epoch, str(line.kind), line.model_dump_json())
+            while len(self._words) > _WORDED:
+                del self._words[next(iter(self._words))]
+        return found
+
+    def reader(self, cursor: Epoch | None, root: TaskId | None) -> Reader:
+        """Everything after `cursor`, of one tree when asked for; None begins now."""
+        return Reader(self, cursor or self.epoch, root, sure=cursor is None)
 
     async def stream(self, cursor: Epoch | None, root: TaskId | None) -> AsyncIterator[Event | Resync]:
-        """Everything after `cursor`, of one tree when asked for, for as long as it is read; None begins now."""
-        place = cursor or self.epoch
-        if not await self._database.read(lambda tx: _is_kept(tx, place)):
-            resync = await self._database.read(lambda tx: snapshot(tx, root))
-            yield resync
-            place = resync.epoch
-        number = place.n
+        """The same, one by one, for as long as it is read."""
+        reader = self.reader(cursor, root)
         while True:
-            news = self._news
-            batch = await self._after(number)
-            for event in batch:
-                assert event.epoch is not None
-                number = event.epoch.n
-                if root is None or event.root == root:
-                    yield event
-            if not batch:
-                await news.wait()
+            for line in await reader.next(None):
+                yield line
 
-    async def _after(self, number: int) -> Sequence[Event]:
+    async def after(self, number: int, root: TaskId | None) -> Sequence[Event] | None:
+        """The events that follow a number; None when some of them were forgotten."""
         if number >= self.epoch.n:
             return ()
-        first = self._recent[0].epoch if self._recent else None
-        if first is not None and first.n <= number + 1:
-            return [self._recent[index] for index in range(number + 1 - first.n, len(self._recent))]
-        return await self._database.read(lambda tx: events.after(tx, number, _BATCH))
+        first = _number(self._recent[0]) if self._recent else None
+        if first is not None and first <= number + 1:
+            end = len(self._recent) if root is not None else min(len(self._recent), number + 1 - first + _BATCH)
+            found = [self._recent[index] for index in range(number + 1 - first, end)]
+            return found if root is None else [event for event in found if event.root == root]
+
+        async def unit(tx: Transaction) -> Sequence[Event] | None:
+            if await events.oldest(tx) > number + 1:
+                return None
+            return await events.after(tx, number, _BATCH, root)
+
+        return await self._database.read(unit)
+
+    async def is_kept(self, cursor: Epoch) -> bool:
+        """Whether a stream can go on from a cursor; one that is near costs no look into the store."""
+        near = self.epoch.n - len(self._recent) <= cursor.n <= self.epoch.n
+        if near and cursor.incarnation == self.epoch.incarnation:
+            return True
+        return await self._database.read(lambda tx: is_kept(tx, cursor))
+
+    async def snapshot(self, root: TaskId | None) -> Resync:
+        """What lives now; when everybody comes back at once that is read once for all of them."""
+        if root is not None:
+            return await self._database.read(lambda tx: snapshot(tx, root))
+        async with self._turn:
+            if self._whole is None or self._whole.epoch != self.epoch:
+                self._whole = await self._database.read(lambda tx: snapshot(tx, None))
+            return self._whole
 
 
-async def snapshot(tx: Transaction, root: TaskId | None) -> Resync:
-    """What lives now, of one tree or of all."""
-    present = [task for task in await tasks.live(tx) if root is None or task.root == root]
-    held = [lease for task in present for lease in await leases.open_of(tx, task.id)]
-    return Resync(
-        epoch=await events.epoch(tx),
-        tasks=tuple((task.id, task.version) for task in present),
-        leases=tuple(lease.id for lease in held if lease.state is LeaseState.ACTIVE),
-    )
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class _Bell:
+    """What many streams wait for."""
+
+    rung: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self, patience: float | None) -> bool:
+        """Whether it rang within so many seconds."""
+        try:
+            async with asyncio.timeout(patience):
+                await self.rung.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
-async def _is_kept(tx: Transaction, cursor: Epoch) -> bool:
-    newest = await events.epoch(tx)
-    return cursor.incarnation == newest.incarnation and await events.oldest(tx) - 1 <= cursor.n <= newest.n
+class Reader:
+    """One stream's place."""
+
+    __slots__ = ("_feed", "_place", "_root", "_sure")
+
+    def __init__(self, feed: Feed, place: Epoch, root: TaskId | None, *, sure: bool) -> None:
+        self._feed, self._place, self._root, self._sure = feed, place, root, sure
+
+    async def next(self, patience: float | None) -> Sequence[Event | Resync]:
+        """What follows, as soon as there is any; nothing when there was none for so many seconds."""
+        if not self._sure and not await self._feed.is_kept(self._place):
+            return await self._begin_anew()
+        self._sure = True
+        while True:
+            bell = self._feed.bell(self._root)  # before the look: what comes during it rings
+            newest = self._feed.epoch
+            found = await self._feed.after(self._place.n, self._root)
+            if found is None or self._place.incarnation != newest.incarnation:
+                return await self._begin_anew()
+            if found:
+                await GiveWay()  # who is far behind goes on without a pause
+                self._place = Epoch(newest.incarnation, _number(found[-1]))
+                return found
+            self._place = max(self._place, newest, key=lambda epoch: epoch.n)
+            if not await bell.wait(patience):
+                return ()
+
+    async def _begin_anew(self) -> Sequence[Resync]:
+        resync = await self._feed.snapshot(self._root)
+        self._place, self._sure = resync.epoch, True
+        return (resync,)
+
+
+def _number(event: Event) -> int:
+    assert event.epoch is not None
+    return event.epoch.n

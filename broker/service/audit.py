@@ -12,7 +12,8 @@ from broker.model.ids import TaskId
 from broker.model.receipt import Entry
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
-from broker.store import confirmations, events, receipts
+from broker.store import checkpoints, confirmations, events, receipts
+from ca.runtime.database import Transaction
 
 
 async def page(gate: Gate, asked: Asked, after: tuple[str, int] | None, limit: int) -> Sequence[Entry]:
@@ -21,10 +22,15 @@ async def page(gate: Gate, asked: Asked, after: tuple[str, int] | None, limit: i
     return await gate.world.database.read(lambda tx: receipts.page(tx, after=after, limit=limit))
 
 
-async def heads(gate: Gate, asked: Asked) -> Sequence[Head]:
-    """Where each writer's chain ends. Raises Denied."""
+async def heads(gate: Gate, asked: Asked) -> Sequence[tuple[Head, Head]]:
+    """Where each writer's chain ends, and the last entry that is not kept any more. Raises Denied."""
     asked.demand(Verb.READ_AUDIT)
-    return await gate.world.database.read(receipts.heads)
+
+    async def unit(tx: Transaction) -> Sequence[tuple[Head, Head]]:
+        cuts = await checkpoints.all_of(tx)
+        return [(head, cuts.get(head.writer, Head.empty(head.writer))) for head in await receipts.heads(tx)]
+
+    return await gate.world.database.read(unit)
 
 
 async def of_task(gate: Gate, asked: Asked, task: TaskId) -> Sequence[Entry]:

@@ -181,6 +181,17 @@ async def half_made(tx: Transaction, broker: str, limit: int) -> Sequence[Lease]
     return _all(rows)
 
 
+async def active_of_live(tx: Transaction, root: TaskId | None) -> Sequence[LeaseId]:
+    """The leases in use of the live tasks of one tree, or of all."""
+    rows = await tx.fetch(
+        "SELECT l.id FROM tasks t JOIN leases l ON l.task = t.id WHERE t.ended_at IS NULL AND (t.root = $1 OR $2 = 1)"
+        " AND l.closed_at IS NULL AND l.state = 'active' ORDER BY t.id, l.id",
+        root or "",
+        int(root is None),
+    )
+    return [LeaseId(row["id"]) for row in rows]
+
+
 async def targets(tx: Transaction) -> Sequence[str]:
     """The targets at which something may be left, also those no longer configured."""
     rows = await tx.fetch("SELECT DISTINCT target FROM leases WHERE closed_at IS NULL ORDER BY target")

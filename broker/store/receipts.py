@@ -7,6 +7,7 @@ order (testing 4.8).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import LiteralString
 
 from broker.audit.chain import Head
 from broker.audit.chain import after as chained
@@ -48,28 +49,33 @@ async def _insert(tx: Transaction, entry: Entry) -> None:
     )
 
 
+_WRITERS: LiteralString = (
+    "WITH RECURSIVE writers (writer) AS (SELECT MIN(writer) FROM receipts UNION ALL"
+    " SELECT (SELECT MIN(writer) FROM receipts WHERE writer > w.writer) FROM writers w WHERE w.writer IS NOT NULL)"
+)
+"""Each writer by one look into the index, however long its chain is."""
+
+_ENDS: LiteralString = (
+    "FROM writers w JOIN receipts r ON r.writer = w.writer"
+    " AND r.number = (SELECT MAX(number) FROM receipts WHERE writer = w.writer)"
+)
+
+
 async def writers(tx: Transaction) -> Sequence[str]:
     """Every writer that has a chain."""
-    rows = await tx.fetch("SELECT DISTINCT writer FROM receipts ORDER BY writer")
+    rows = await tx.fetch(f"{_WRITERS} SELECT writer FROM writers WHERE writer IS NOT NULL ORDER BY writer")
     return [row["writer"] for row in rows]
 
 
 async def heads(tx: Transaction) -> Sequence[Head]:
     """Where each writer's chain ends."""
-    rows = await tx.fetch(
-        "SELECT writer, number, hash FROM receipts AS r WHERE number ="
-        " (SELECT MAX(number) FROM receipts WHERE writer = r.writer) ORDER BY writer"
-    )
+    rows = await tx.fetch(f"{_WRITERS} SELECT r.writer, r.number, r.hash {_ENDS} ORDER BY r.writer")
     return [Head(writer=row["writer"], number=row["number"], hash=row["hash"]) for row in rows]
 
 
 async def newest_heads(tx: Transaction, limit: int) -> Sequence[Entry]:
     """The last entries of the chains that were written to last, newest first."""
-    rows = await tx.fetch(
-        "SELECT r.* FROM receipts r JOIN (SELECT writer, MAX(number) AS number FROM receipts GROUP BY writer) h"
-        " ON h.writer = r.writer AND h.number = r.number ORDER BY r.at DESC, r.writer LIMIT $1",
-        limit,
-    )
+    rows = await tx.fetch(f"{_WRITERS} SELECT r.* {_ENDS} ORDER BY r.at DESC, r.writer LIMIT $1", limit)
     return [_entry_of(row) for row in rows]
 
 

@@ -269,6 +269,16 @@ async def live(tx: Transaction) -> Sequence[Task]:
     return [task_of(row) for row in await tx.fetch("SELECT * FROM tasks WHERE ended_at IS NULL ORDER BY id")]
 
 
+async def live_versions(tx: Transaction, root: TaskId | None) -> Sequence[tuple[TaskId, int]]:
+    """The live tasks of one tree, or all, with their versions."""
+    rows = await tx.fetch(
+        "SELECT id, version FROM tasks WHERE ended_at IS NULL AND (root = $1 OR $2 = 1) ORDER BY id",
+        root or "",
+        int(root is None),
+    )
+    return [(TaskId(row["id"]), row["version"]) for row in rows]
+
+
 async def count_live(tx: Transaction, owner: SpiffeId) -> int:
     """How many live tasks one SPIFFE ID has."""
     row = await tx.fetchrow(

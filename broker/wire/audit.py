@@ -48,11 +48,16 @@ class EntryPage(Page[EntryTold]):
 
 
 class HeadTold(Told):
-    """Where a writer's chain ends; kept elsewhere it shows a cut tail."""
+    """Where a writer's chain ends; kept elsewhere it shows a cut tail.
+
+    `after` and `after_hash` are the entry before the first that is kept: 0 and zeros when that is the chain's first.
+    """
 
     writer: Stamp
     number: Annotated[int, Field(ge=0)]
     hash: _HASH
+    after: Annotated[int, Field(ge=0)] = 0
+    after_hash: _HASH = "0" * 64
 
 
 class HeadPage(Page[HeadTold]):

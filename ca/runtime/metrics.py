@@ -148,6 +148,8 @@ TABLE: tuple[Metric, ...] = (
     Metric("sojourn_epoch", _G, "Number of the newest event", "number"),
     Metric("sojourn_event_streams", _G, "Event streams held open", "streams"),
     Metric("sojourn_event_streams_dropped_total", _C, "Event streams dropped because their reader was slow", "streams"),
+    Metric("sojourn_forgotten_total", _C, "What is over and was forgotten after its time", "rows",
+           {"what": ("events", "receipts", "tasks", "leases", "requests")}),
     Metric("sojourn_receipts_total", _C, "Receipts written to the audit", "receipts"),
     Metric("sojourn_outbox", _G, "Messages to others that are not yet confirmed", "messages"),
     # wires
