@@ -13,6 +13,7 @@ ENGINES: Mapping[str, str] = {
     "postgres": "broker.engines.postgres",
     "rabbitmq": "broker.engines.rabbitmq",
     "static": "broker.engines.static",
+    "redis": "broker.engines.redis",
     "svid": "broker.engines.svid",
 }
 """Kind → module. A module has `Settings` (frozen, with its `kind`), `RoleSettings` and `open_engine(settings, lent)`.

@@ -23,6 +23,7 @@ from servers.postgres_place import postgres_place
 from servers.postgres_tls import certified_place, with_tls
 from servers.rabbitmq_place import rabbitmq_place
 from servers.static_place import account_place, shelf_place
+from servers.redis_place import redis_place
 from servers.svid_place import svid_place
 
 
@@ -58,6 +59,13 @@ PLACES: dict[str, Kind] = {
         traits=frozenset({_T.LISTS, _T.CREATE_ONLY, _T.AT_ONCE, _T.EXPIRES, _T.RENEWS, _T.JUDGES}),
     ),
 }
+_REDIS: dict[str, dict[str, Any]] = {"redis": {}, "redis-aclfile": {"aclfile": True}, "redis-nodes": {"nodes": 1}}
+for _name, _more in _REDIS.items():
+    PLACES[_name] = Kind(
+        engine="redis",
+        open=partial(redis_place, **_more),
+        traits=frozenset(Trait) - {_T.EXPIRES, _T.CREATE_ONLY},
+    )
 _MARIADB: dict[str, dict[str, Any]] = {
     "mariadb": {},
     "mariadb-role": {"roles": True},

@@ -121,7 +121,9 @@ class Examination:
             await self._engine.end_access(handle)
             if session is not None and await _answers(session):
                 outcome = "its session was not cut"
-            if await self._log_in(handle.name, password) is not None:
+            again = await self._log_in(handle.name, password)
+            if again is not None:
+                again.close()
                 outcome = "it could log in after it was ended"
         except Problem as error:
             outcome = f"failed: {error}"
@@ -166,5 +168,6 @@ async def _answers(session: Connection) -> bool:
         await session.run("SELECT 1")
     except FAILURES:
         return False
-    session.close()
+    finally:
+        session.close()
     return True

@@ -35,6 +35,9 @@ CONNECT_WITHIN = 10
 _GIVEN_UP = 45
 """Seconds after which a connection is dead."""
 
+_FRESH = 1.0
+"""Seconds for which a connection that answered is believed to be open; then it is asked first."""
+
 FAILURES = (
     MySQLError,
     OSError,
@@ -110,6 +113,9 @@ _NEVER = {"mysql_clear_password": Refusing, "dialog": Refusing, "mysql_old_passw
 class Connection:
     """One connection: texts out, rows back."""
 
+    heard = 0.0
+    """Seconds of boot time at which it last answered."""
+
     def __init__(self, wire: Any) -> None:
         self._wire = wire
 
@@ -126,6 +132,14 @@ class Connection:
             while await cursor.nextset():
                 pass
         return list(rows or ())
+
+    async def answers(self) -> bool:
+        """Whether the server still listens."""
+        try:
+            await self.run("DO 0")
+        except FAILURES:
+            return False
+        return True
 
     def close(self) -> None:
         """Break it."""
@@ -195,8 +209,9 @@ class Reach:
     async def _take(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open:
+            if self._clock.boot() - connection.heard < _FRESH or await connection.answers():
                 return connection
+            connection.close()
         connection = await connect(self.endpoint)
         try:
             await connection.run(_OURS)
@@ -208,6 +223,7 @@ class Reach:
 
     def _keep(self, connection: Connection, *, well: bool) -> None:
         if well and connection.is_open:
+            connection.heard = self._clock.boot()
             self._idle.append(connection)
         else:
             connection.close()

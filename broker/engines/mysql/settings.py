@@ -117,9 +117,9 @@ class RoleSettings(Base):
     @model_validator(mode="after")
     def _gives_something(self) -> Self:
         if self.role is None and not any(self.privileges.values()):
-            raise Malformed("a role of a mysql target needs `role` or `privileges`")
+            raise ValueError("a role of a mysql target needs `role` or `privileges`")
         if not all(self.privileges.values()):
-            raise Malformed("each place in `privileges` needs at least one privilege")
+            raise ValueError("each place in `privileges` needs at least one privilege")
         return self
 
 
