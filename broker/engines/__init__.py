@@ -12,8 +12,8 @@ ENGINES: Mapping[str, str] = {
     "mysql": "broker.engines.mysql",
     "postgres": "broker.engines.postgres",
     "rabbitmq": "broker.engines.rabbitmq",
-    "static": "broker.engines.static",
     "redis": "broker.engines.redis",
+    "static": "broker.engines.static",
     "svid": "broker.engines.svid",
 }
 """Kind → module. A module has `Settings` (frozen, with its `kind`), `RoleSettings` and `open_engine(settings, lent)`.

@@ -22,8 +22,8 @@ from servers.postgres import installations
 from servers.postgres_place import postgres_place
 from servers.postgres_tls import certified_place, with_tls
 from servers.rabbitmq_place import rabbitmq_place
-from servers.static_place import account_place, shelf_place
 from servers.redis_place import redis_place
+from servers.static_place import account_place, shelf_place
 from servers.svid_place import svid_place
 
 
@@ -64,7 +64,7 @@ for _name, _more in _REDIS.items():
     PLACES[_name] = Kind(
         engine="redis",
         open=partial(redis_place, **_more),
-        traits=frozenset(Trait) - {_T.EXPIRES, _T.CREATE_ONLY},
+        traits=frozenset(Trait) - {_T.EXPIRES, _T.CREATE_ONLY, _T.EXCLUSIVE},
     )
 _MARIADB: dict[str, dict[str, Any]] = {
     "mariadb": {},
