@@ -28,6 +28,10 @@ def target() -> None:
 @click.option("--host", help="The database server itself; behind a pooler a cut session proves nothing.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5432, show_default=True, help="Its port.")
 @click.option("--database", required=True, help="The database agents log in to.")
+@click.option("--also", multiple=True, metavar="DATABASE", help="A further database that roles may name.")
+@click.option(
+    "--standby", "standbys", multiple=True, metavar="HOST[:PORT]", help="A further endpoint; each is verified."
+)
 @click.option("--user", required=True, help="The broker's own user there.")
 @click.option("--password-file", type=click.Path(path_type=Path), help="A private file that holds its password.")
 @click.option(
@@ -35,13 +39,18 @@ def target() -> None:
     "roles",
     multiple=True,
     required=True,
-    metavar="NAME=GROUP[:SENSITIVITY]",
+    metavar="NAME=GROUP[@DATABASE][:SENSITIVITY]",
     help="A role and the group whose rights it gives (several with commas); internal unless said. May be repeated.",
 )
 @click.option(
     "--tls", type=click.Choice(["off", "require", "verify"]), help="TLS to it (default: verify; off on loopback)."
 )
 @click.option("--tls-ca", type=click.Path(path_type=Path), help="The certificates `--tls verify` believes.")
+@click.option(
+    "--secret-kind",
+    type=click.Choice(["scram-4096", "scram-few", "certificate"]),
+    help="What agents log in with (default: scram-4096).",
+)
 @click.option("--ttl", type=Length(), help="The window the target itself ends a lease after (default: 10m).")
 @click.option("--sql", is_flag=True, help="Only print the least SQL its owner has to run.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the broker looks (default: the running `up`'s).")
@@ -55,11 +64,14 @@ async def add(
     host: str | None,
     port: int,
     database: str,
+    also: tuple[str, ...],
+    standbys: tuple[str, ...],
     user: str,
     password_file: Path | None,
     roles: tuple[str, ...],
     tls: str | None,
     tls_ca: Path | None,
+    secret_kind: str | None,
     ttl: timedelta | None,
     sql: bool,
     folder: Path | None,
@@ -73,11 +85,13 @@ async def add(
 
     Example: sojourn target add orders-db --database orders --user sojourn_broker --role readonly=orders_readers --sql
     """
-    from broker.command.target_file import WantedRole, WantedTarget, least_sql
+    from broker.command.target_file import CERTIFICATE, WantedRole, WantedTarget, least_sql
 
-    wanted = [WantedRole.parse(role) for role in roles]
+    databases = tuple(dict.fromkeys((database, *also)))
+    wanted = [WantedRole.parse(role, databases) for role in roles]
     if sql:
-        text = least_sql(user, database, [group for role in wanted for group in role.groups])
+        groups = [group for role in wanted for group in role.groups]
+        text = least_sql(user, databases, groups, certificates=secret_kind == CERTIFICATE)
         console.result({"sql": text}, *([] if console.json else [""]))
         if not console.json:
             click.echo(text)
@@ -95,6 +109,9 @@ async def add(
         tls_ca=tls_ca,
         ttl=ttl,
         roles=wanted,
+        databases=also,
+        standbys=standbys,
+        secret_kind=secret_kind,
     )
     found = await _prove(console, where, described, folder)
     _show(console, found)
@@ -105,7 +122,7 @@ async def _prove(console: Console, where: Where, wanted: WantedTarget, folder: P
     """Write, reload, check; whatever is not well takes everything back."""
     from broker.client.address import places_of, running
     from broker.command.doors import as_operator
-    from broker.command.target_file import put
+    from broker.command.target_file import CERTIFICATE, put
 
     text = wanted.text()
     async with as_operator(where) as broker:
@@ -117,6 +134,8 @@ async def _prove(console: Console, where: Where, wanted: WantedTarget, folder: P
                 await broker.reload_targets()
                 found = await broker.check_target(wanted.name)
             kept = found.well
+            if not kept and wanted.secret_kind == CERTIFICATE:
+                console.say(Styled("ssl_ca_file", Style.BAD), f"  must hold\n{await broker.authority(wanted.name)}")
         finally:
             if not kept:
                 await _take_back(broker, path)

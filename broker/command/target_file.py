@@ -20,28 +20,41 @@ from ca.runtime.places import make
 from ca.runtime.settings import loads
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:\s]+))(?::([0-9]{1,5}))?")
 _LEVELS = ("public", "internal", "confidential", "restricted")
 _DEFAULT = "internal"
+CERTIFICATE = "certificate"
+MARKER = "sojourn_cert"
+"""The group of roles that log in by certificate, as the engine calls it (`broker/engines/postgres/certificate.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedRole:
-    """A role as it was typed: `NAME=GROUP[,GROUP…][:sensitivity]`."""
+    """A role as it was typed: `NAME=GROUP[,GROUP…][@DATABASE][:sensitivity]`."""
 
     name: str
     groups: tuple[str, ...]
     sensitivity: str
+    database: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> WantedRole:
-        """Read one. Raises Malformed."""
+    def parse(cls, text: str, databases: Sequence[str] = ()) -> WantedRole:
+        """Read one; only what stands in `databases` is taken for one. Raises Malformed."""
         name, equals, rest = text.partition("=")
         before, colon, last = rest.rpartition(":")
         named = bool(colon) and last in _LEVELS
-        groups = tuple(group for group in (before if named else rest).split(",") if group)
+        said = before if named else rest
+        front, at, where = said.rpartition("@")
+        elsewhere = bool(at) and where in databases
+        groups = tuple(group for group in (front if elsewhere else said).split(",") if group)
         if not equals or not groups:
             raise Malformed(f"`{text[:80]}` is not a role: expected NAME=GROUP or NAME=GROUP:{_DEFAULT}")
-        return cls(name=check_name(name), groups=groups, sensitivity=last if named else _DEFAULT)
+        return cls(
+            name=check_name(name),
+            groups=groups,
+            sensitivity=last if named else _DEFAULT,
+            database=where if elsewhere else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +71,9 @@ class WantedTarget:
     tls_ca: Path | None
     ttl: timedelta | None
     roles: Sequence[WantedRole]
+    databases: Sequence[str] = ()
+    standbys: Sequence[str] = ()
+    secret_kind: str | None = None
 
     def text(self) -> str:
         """The settings file, read back and found good. Raises BadSettings, Malformed."""
@@ -73,6 +89,12 @@ class WantedTarget:
             engine["tls"] = self.tls
         if self.tls_ca is not None:
             engine["tls_ca"] = str(self.tls_ca.absolute())
+        if self.databases:
+            engine["databases"] = list(self.databases)
+        if self.standbys:
+            engine["standbys"] = [_address(standby) for standby in self.standbys]
+        if self.secret_kind is not None:
+            engine["secret_kind"] = self.secret_kind
         said = {"engine": engine, "roles": {role.name: self._role(role) for role in self.roles}}
         if len(said["roles"]) != len(self.roles):
             raise Malformed("two roles have the same name")
@@ -83,7 +105,16 @@ class WantedTarget:
 
     def _role(self, role: WantedRole) -> Mapping[str, Any]:
         ttl = {} if self.ttl is None else {"ttl": write_length(self.ttl)}
-        return {"sensitivity": role.sensitivity, **ttl, "engine": {"groups": list(role.groups)}}
+        where = {} if role.database is None else {"database": role.database}
+        return {"sensitivity": role.sensitivity, **ttl, "engine": {"groups": list(role.groups), **where}}
+
+
+def _address(text: str) -> Mapping[str, Any]:
+    """`host`, `host:port` or `[address]:port`. Raises Malformed."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise Malformed(f"`{text[:80]}` is not an address: expected HOST or HOST:PORT")
+    return {"host": found[1] or found[2], **({"port": int(found[3])} if found[3] else {})}
 
 
 class _Quoting(yaml.SafeDumper):
@@ -121,13 +152,13 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def least_sql(user: str, database: str, groups: Sequence[str]) -> str:
-    """What whoever owns the database has to run, and nothing beyond it."""
+def least_sql(user: str, databases: Sequence[str], groups: Sequence[str], *, certificates: bool = False) -> str:
+    """What whoever owns the databases has to run, and nothing beyond it."""
     me = quoted(user)
     lines = [
         "-- Run on the primary, as a superuser or the owner of the groups; then set the password (psql: \\password).",
         f"CREATE ROLE {me} LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION;",
-        f"GRANT CONNECT ON DATABASE {quoted(database)} TO {me};",
+        *(f"GRANT CONNECT ON DATABASE {quoted(database)} TO {me};" for database in databases),
         f"GRANT pg_signal_backend TO {me};",
     ]
     for group in dict.fromkeys(groups):
@@ -136,6 +167,16 @@ def least_sql(user: str, database: str, groups: Sequence[str]) -> str:
             f"-- The rights of a lease are those of its group. Skip this line if the group {quoted(group)} exists:",
             f"CREATE ROLE {quoted(group)} NOLOGIN;",
             f"GRANT {quoted(group)} TO {me} WITH ADMIN OPTION;",
+        ]
+    if certificates:
+        lines += [
+            "",
+            "-- Certificates: `sojourn target ca` prints what ssl_ca_file must hold; and in pg_hba.conf, above others:",
+            f"--   hostssl all {me} all scram-sha-256",
+            f"--   hostssl all +{MARKER} all cert",
+            f"--   host all +{MARKER} all reject",
+            f"CREATE ROLE {MARKER} NOLOGIN;",
+            f"GRANT {MARKER} TO {me} WITH ADMIN OPTION;",
         ]
     return "\n".join(lines)
 

@@ -109,7 +109,48 @@ def test_the_least_sql_quotes_names_and_holds_no_password() -> None:
     assert 'CREATE ROLE "a""b" LOGIN CREATEROLE' in result.stdout
     assert 'GRANT readers TO "a""b" WITH ADMIN OPTION;' in result.stdout
     assert "PASSWORD '" not in result.stdout
-    assert least_sql("me", "db", ["a", "a"]).count("CREATE ROLE a NOLOGIN") == 1
+    assert least_sql("me", ["db"], ["a", "a"]).count("CREATE ROLE a NOLOGIN") == 1
+
+
+async def test_everything_a_target_may_have_is_written(place: Any, password: Path) -> None:
+    """Databases, standbys, the kind of secret, a role for another database."""
+    said = ("--also", "archive", "--standby", "db2", "--standby", "[::1]:5433", "--secret-kind", "scram-few")
+    roles_said = ("--role", "old=readers@archive:public", "--role", "odd=odd@group")
+    found = (*SAID, *said, *roles_said, "--password-file", password, "--folder", place.doors.targets_folder)
+    result = await invoke("target", "add", "invoices", *found, environment=place.environment)
+    assert result.exit_code == 0, result.output
+    target = load(place.doors.targets_folder / "invoices.yaml", TargetSettings)
+    assert target.engine.databases == ("archive",)
+    assert [(one.host, one.port) for one in target.engine.standbys] == [("db2", 5432), ("::1", 5433)]
+    roles = target.to_roles("invoices")
+    assert target.engine.secret_kind == "scram-few"
+    assert (roles["invoices/old"].settings["database"], roles["invoices/old"].settings["groups"]) == (
+        "archive",
+        ["readers"],
+    )
+    assert roles["invoices/odd"].settings["groups"] == ["odd@group"]
+    bad = await invoke("target", "add", "x", *found, "--standby", "a:b:c", environment=place.environment)
+    assert "HOST:PORT" in bad.stderr
+
+
+async def test_what_the_database_must_believe_is_shown_before_it_is_taken_back(place: Any, password: Path) -> None:
+    """Certificates can't be proven before their CA is installed, and that is known only to the broker."""
+    engine = place.doors.house.engine
+    engine.fixed, engine.findings = True, (Finding(name="role", well=False, detail="certificate: failed", fix="do it"),)
+    found = (*SAID, "--secret-kind", "certificate", "--password-file", password)
+    folder = ("--folder", place.doors.targets_folder)
+    result = await invoke("target", "add", "orders-db", *found, *folder, environment=place.environment)
+    assert result.exit_code == 1
+    assert "AUTHORITY" in result.output
+    assert list(place.doors.targets_folder.iterdir()) == []
+
+
+def test_the_least_sql_for_certificates_has_the_marker_and_the_lines() -> None:
+    """Our own user's line is above the one it would match as a member."""
+    text = least_sql("me", ["a", "b"], ["readers"], certificates=True)
+    assert "GRANT sojourn_cert TO me WITH ADMIN OPTION;" in text
+    assert text.index("hostssl all me all scram-sha-256") < text.index("hostssl all +sojourn_cert all cert")
+    assert text.count("GRANT CONNECT ON DATABASE") == 2
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "x" * 64])
