@@ -69,18 +69,25 @@ class Machine:
 async def three() -> AsyncIterator[tuple[Machine, Running]]:
     """All three answer; the node agent apart, because tests kill it."""
     with short_folder() as folder:
-        make(folder / "admin")
-        async with _server(folder) as (server, port):
-            await _token(folder)
-            _settings(folder, "node-agent", _node_agent_settings(folder, port))
-            async with _node_agent(folder) as node_agent, _broker(folder, port) as broker:
-                yield Machine(folder=folder, server=server, broker=broker), node_agent
+        async with identity_side(folder) as (server, node_agent, port), _broker(folder, port) as broker:
+            yield Machine(folder=folder, server=server, broker=broker), node_agent
+
+
+@asynccontextmanager
+async def identity_side(folder: Path) -> AsyncIterator[tuple[Running, Running, int]]:
+    """Attestor server and node agent, and the server's port."""
+    make(folder / "admin")
+    async with _server(folder) as (server, port):
+        await _token(folder)
+        write_settings(folder, "node-agent", _node_agent_settings(folder, port))
+        async with _node_agent(folder) as node_agent:
+            yield server, node_agent, port
 
 
 @asynccontextmanager
 async def _server(folder: Path) -> AsyncIterator[tuple[Running, int]]:
     (folder / "rules.yaml").write_text(_RULES.format(uid=os.getuid()))
-    settings = _settings(
+    settings = write_settings(
         folder,
         "server",
         {
@@ -131,28 +138,36 @@ async def _node_agent(folder: Path) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def _broker(folder: Path, port: int) -> AsyncIterator[Running]:
-    interpreter = folder / "broker-python"
-    shutil.copy(Path(sys.executable).resolve(), interpreter)
-    settings = _settings(
-        folder,
-        "broker",
-        {
-            "listen": {"port": 0},
-            "admin_socket": str(folder / "admin" / "broker.sock"),
-            "workload_api": f"unix://{folder / 'workload.sock'}",
-            "attestor": {"host": "127.0.0.1", "port": port},
-            "database": f"sqlite:{folder / 'broker.db'}",
-        },
-    )
-    home = {"PYTHONHOME": sys.base_prefix, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-    command = (str(interpreter), "-m", "broker", "broker", "--config", settings)
-    async with started(*command, folder=folder, name="broker", environment=home) as running:
+    settings = {
+        "listen": {"port": 0},
+        "admin_socket": str(folder / "admin" / "broker.sock"),
+        "workload_api": f"unix://{folder / 'workload.sock'}",
+        "attestor": {"host": "127.0.0.1", "port": port},
+        "database": f"sqlite:{folder / 'broker.db'}",
+    }
+    async with broker_at(folder, "broker", settings) as running:
         line = await running.line("the broker answers at")
         (folder / "broker.address").write_text(line.rpartition(" ")[2])
         yield running
 
 
-def _settings(folder: Path, name: str, content: dict[str, Any]) -> str:
+@asynccontextmanager
+async def broker_at(
+    folder: Path, name: str, settings: dict[str, Any], environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
+    """A broker of these settings, by the interpreter it is told apart by; it may not answer yet."""
+    interpreter = folder / "broker-python"
+    if not interpreter.exists():
+        shutil.copy(Path(sys.executable).resolve(), interpreter)
+    path = write_settings(folder, name, settings)
+    home = {"PYTHONHOME": sys.base_prefix, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    command = (str(interpreter), "-m", "broker", "broker", "--config", path)
+    async with started(*command, folder=folder, name=name, environment={**home, **(environment or {})}) as running:
+        yield running
+
+
+def write_settings(folder: Path, name: str, content: dict[str, Any]) -> str:
+    """A file of settings."""
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps(content, indent=2))  # JSON is YAML
     return str(path)
