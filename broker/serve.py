@@ -32,7 +32,7 @@ from broker.events.feed import Feed
 from broker.lifecycle import end_task, told
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.world import World, open_world
-from broker.loops import incarnations
+from broker.loops import incarnations, rotations
 from broker.loops.claims import Claims
 from broker.loops.deadlines import Deadlines
 from broker.loops.identities import Identities
@@ -41,6 +41,7 @@ from broker.loops.neighbours import neighbours
 from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
 from broker.loops.retention import Forgetting
+from broker.loops.rotations import Rotations
 from broker.loops.sweep import Sweep
 from broker.model.observed import Observer, Unobserving
 from broker.model.task import EndReason
@@ -220,6 +221,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             quotas=settings.quotas.to_quotas(),
             clock=clock,
             feed=SharedWake(),
+            rotate_every=configured.rotate_every,
             seal=vault.seal if isinstance(vault, Sealed) else None,
         )
     )
@@ -275,6 +277,7 @@ async def _loops(  # noqa: PLR0917 - what was opened, in the order in which it w
         ("sweep", sweep.tick, settings.sweep_every.total_seconds(), None),
         ("processes", watch, 1.0, ended),
         ("identities", identities.tick, 1.0, world.identities),
+        ("rotations", Rotations(world).tick, rotations.EVERY, None),
         ("past", lives.tick, incarnations.EVERY, None),
         ("retention", forgetting.tick, settings.retention.every.total_seconds(), None),
     )
@@ -362,7 +365,7 @@ async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, so
 
 def _wanted(settings: BrokerSettings, identities: TaskIdentities | None) -> Mapping[str, Configuration]:
     wanted = {
-        name: Configuration(engine=target.engine, roles=target.to_roles(name))
+        name: Configuration(engine=target.engine, roles=target.to_roles(name), rotate_every=target.rotate_every)
         for name, target in settings.all_targets().items()
     }
     if identities is not None:

@@ -111,6 +111,7 @@ class TargetSettings(Settings):
     """One system secrets are made in; which models `engine` and the roles' `engine` are follows from its kind."""
 
     engine: Any
+    rotate_every: Annotated[Duration, Field(ge=timedelta(minutes=1))] | None = None
     roles: Mapping[Name, RoleSettings] = Field(default_factory=dict)
 
     @classmethod

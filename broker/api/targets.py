@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.api.door import asked, door, gate
 from broker.service import targets
 from broker.wire.roles import TargetPage, TargetTold
-from broker.wire.targets import AuthorityTold, FindingsTold, FindingTold, Reloaded
+from broker.wire.targets import AuthorityTold, FindingsTold, FindingTold, Reloaded, RotationTold
 from ca.runtime.web import Call, Route
 
 
@@ -38,6 +38,18 @@ async def authority(call: Call) -> AuthorityTold:
     return AuthorityTold(target=name, authority=await targets.authority(gate(call), asked(call), name))
 
 
+async def rotate(call: Call) -> RotationTold:
+    """Another password for the account the broker itself logs in as."""
+    name = call.path("name")
+    account, times = await targets.rotate(gate(call), asked(call), name)
+    return RotationTold(target=name, account=account, times=times)
+
+
+async def forget_rotation(call: Call) -> None:
+    """What the settings name counts again."""
+    await targets.forget_rotation(gate(call), asked(call), call.path("name"))
+
+
 async def reload(call: Call) -> Reloaded:
     """Read the settings of targets again."""
     return Reloaded(changed=list(await targets.read_again(asked(call), door(call).reload_targets)))
@@ -48,4 +60,6 @@ ROUTES = (
     Route("POST", "/v1/targets/reload", reload, summary="Read the targets' settings again", answer=Reloaded),
     Route("POST", "/v1/targets/{name}/check", check, summary="Prove a target with a probe user", answer=FindingsTold),
     Route("GET", "/v1/targets/{name}/authority", authority, summary="What its owner installs", answer=AuthorityTold),
+    Route("POST", "/v1/targets/{name}/rotation", rotate, summary="Rotate our own password", answer=RotationTold),
+    Route("DELETE", "/v1/targets/{name}/rotation", forget_rotation, summary="Back to the settings' own", status=204),
 )

@@ -39,7 +39,7 @@ from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, RenewLease
 from broker.wire.operators import AddOperator, OperatorPage, OperatorTold
 from broker.wire.reports import ReportTold
 from broker.wire.roles import RolePage, TargetPage
-from broker.wire.targets import AuthorityTold, FindingsTold, Reloaded
+from broker.wire.targets import AuthorityTold, FindingsTold, Reloaded, RotationTold
 from broker.wire.tasks import Beat, EndTask, Heartbeat, OpenTask, StateChange, TaskOpened, TaskPage, TaskTold, TaskTree
 from broker.wire.values import PutValue, ValuePut, VersionsTold
 from ca.errors import Problem
@@ -175,6 +175,14 @@ class Broker:
     async def authority(self, name: str) -> AuthorityTold:
         """What a target's owner installs to believe what the broker signs."""
         return read(await self._transport.call("GET", f"/v1/targets/{quote(name, safe='')}/authority"), AuthorityTold)
+
+    async def rotate_target(self, name: str) -> RotationTold:
+        """Give the account the broker itself logs in as another password."""
+        return read(await self._transport.call("POST", f"/v1/targets/{quote(name, safe='')}/rotation"), RotationTold)
+
+    async def forget_rotation(self, name: str) -> None:
+        """Let the password of the settings count again."""
+        await self._transport.call("DELETE", f"/v1/targets/{quote(name, safe='')}/rotation")
 
     async def reload_targets(self) -> Reloaded:
         """Have the targets' settings read again."""

@@ -218,6 +218,32 @@ async def ca(console: Console, where: Where, name: str) -> None:
     click.echo(found.authority.rstrip("\n"))
 
 
+@target.command()
+@click.argument("name")
+@click.option("--forget", is_flag=True, help="Go back to what the settings name: its owner set a password by hand.")
+@operator_options
+@command_options
+async def rotate(console: Console, where: Where, name: str, *, forget: bool) -> None:
+    """Give the account the broker itself logs in as another password, which then rests sealed in the broker's store.
+
+    From then on it counts instead of the `password` in the settings. The former one is dead, whoever used it is cut.
+    A rotation that was interrupted is finished by itself.
+
+    Example: sojourn target rotate orders-db
+    """
+    from broker.command.doors import as_operator
+    from broker.command.tables import plain
+
+    async with as_operator(where) as broker:
+        if forget:
+            await broker.forget_rotation(name)
+            console.result({"target": name, "forgotten": True}, f"{name}: the password of the settings counts again")
+            return
+        with console.progress(f"rotating the password at {name}"):
+            told = await broker.rotate_target(name)
+    console.result(plain(told), f"{told.account} at {name} has another password; it was rotated {told.times} times")
+
+
 def _show(console: Console, found: FindingsTold) -> None:
     from broker.command.tables import plain, verdict
 

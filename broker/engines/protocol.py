@@ -245,8 +245,11 @@ class OwnAccount(Protocol):
     def account(self) -> str:
         """Whom we log in as; what `Rotating` is told to rotate it."""
 
-    def log_in_with(self, password: Secret) -> None:
-        """Log in with this one from now on instead of the settings' own; connections made before are given up."""
+    def log_in_with(self, password: Secret | None) -> None:
+        """Log in with this one from now on instead of the settings' own; connections made before are given up.
+
+        None: with the settings' own again.
+        """
 
 
 @runtime_checkable

@@ -11,18 +11,22 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from broker.engines import load
-from broker.engines.protocol import Certifying, Checkable, Engine, Finding, Lent
+from broker.engines.protocol import Certifying, Checkable, Engine, Finding, Lent, OwnAccount, Rotating, Vault
 from broker.errors import NotPossible
 from broker.lifecycle.borrowed import Borrowed
+from broker.lifecycle.rotate import in_force
 from broker.lifecycle.world import World
 from broker.model.role import Role
 from broker.targets.target import Target, open_target
-from ca.errors import NotFound
-from ca.runtime import failpoint
+from ca.errors import Malformed, NotFound, Problem
+from ca.runtime import failpoint, log
+
+_log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class Configuration:
 
     engine: Any
     roles: Mapping[str, Role]
+    rotate_every: timedelta | None = None
 
 
 @dataclass(slots=True)
@@ -42,6 +47,7 @@ class Configured:
     engines: dict[str, Engine] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
+    rotate_every: dict[str, timedelta] = field(default_factory=dict)
     _known: dict[str, Configuration] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
@@ -60,10 +66,15 @@ class Configured:
         for name in changed:
             for role in wanted[name].roles.values():
                 fresh[name].plan(role, "sj_00000000_probe")
+            self._check_rotation(name, wanted[name], fresh[name])
         for name, engine in fresh.items():
             if name not in self.targets:
                 self.targets[name] = await self._stack.enter_async_context(open_target(name, self.lent.clock))
             self.engines[name] = engine
+        self.rotate_every.clear()
+        self.rotate_every.update(
+            {name: said.rotate_every for name, said in wanted.items() if said.rotate_every is not None}
+        )
         self.roles.clear()
         for said in wanted.values():
             self.roles.update(said.roles)
@@ -75,7 +86,30 @@ class Configured:
         lent = replace(self.lent, target=name, rotating=partial(Borrowed, self.engines, self.targets))
         module = load(said.engine.kind)
         engine: Engine = await self._stack.enter_async_context(module.open_engine(said.engine, lent))
+        if isinstance(engine, OwnAccount) and lent.vault is not None:
+            await self._log_in(name, engine, lent.vault)
         return engine
+
+    @staticmethod
+    async def _log_in(name: str, engine: OwnAccount, vault: Vault) -> None:
+        """With what was put in force by a rotation, which counts instead of what the settings name."""
+        try:
+            rotated = await vault.read(in_force(name, engine.account))
+        except Problem as problem:  # this target alone: it can't be logged in to until that is mended
+            _log.error("the password in force can't be read", target=name, error=problem)
+            return
+        if rotated is not None:
+            engine.log_in_with(rotated)
+
+    def _check_rotation(self, name: str, said: Configuration, engine: Engine) -> None:
+        if said.rotate_every is None:
+            return
+        if not (isinstance(engine, Rotating) and isinstance(engine, OwnAccount)):
+            raise Malformed(f"the target `{name}` can't have `rotate_every`: its kind `{engine.kind}` can't rotate")
+        if self.lent.vault is None:
+            raise Malformed(
+                f"the target `{name}` can't have `rotate_every`: the broker has no sealing key (`keys.seal`)"
+            )
 
 
 @asynccontextmanager

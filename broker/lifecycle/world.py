@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from broker.engines.naming import name, prefix
@@ -74,6 +74,8 @@ class World:
     identities: Wake = field(default_factory=Wake, repr=False)
     seal: Seal | None = field(default=None, repr=False)
     """What values rest under; without one none does."""
+    rotate_every: Mapping[str, timedelta] = field(default_factory=dict)
+    """Targets at which our own password is rotated, and how often."""
     unrecorded: dict[TaskId, UnrecordedEnd] = field(default_factory=dict, repr=False)
 
     @property

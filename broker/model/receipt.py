@@ -38,6 +38,7 @@ class ReceiptKind(StrEnum):
     OPERATOR_CHANGED = "operator.changed"
     VALUE_CHANGED = "value.changed"
     AUDIT_CUT = "audit.cut"  # the beginning of a chain was forgotten: its last entry, from which the rest verifies
+    TARGET_ROTATED = "target.rotated"
     BROKER_STARTED = "broker.started"  # the first of its writer's chain: names the ends of those before it
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from broker.lifecycle import configured
+from broker.lifecycle import rotate as rotation
 from broker.model.caller import Verb
 from broker.model.lease import IDENTITY
 from broker.service.gate import Gate
@@ -63,6 +64,29 @@ async def authority(gate: Gate, asked: Asked, target: str) -> str:
     """What a target's owner installs to believe what we sign. Raises Denied, NotFound, NotPossible, Unavailable."""
     asked.demand(Verb.MANAGE_TARGETS)
     return await configured.authority(gate.world, target)
+
+
+async def rotate(gate: Gate, asked: Asked, target: str) -> tuple[str, int]:
+    """Give the account we log in as another password; whose, and how often that was done.
+
+    Finished even when whoever asked goes away.
+
+    Raises:
+        Denied, NotFound: the caller may not; no such target.
+        NotPossible: its kind can't.
+        Unavailable: nothing rests here, or it is not finished yet and gone on with by itself.
+    """
+    asked.demand(Verb.MANAGE_TARGETS)
+    world = gate.world
+    account = rotation.own(world, target).account
+    times = await world.finish(rotation.rotate(world, target, asked.now, actor=str(asked.caller)))
+    return account, times or 0
+
+
+async def forget_rotation(gate: Gate, asked: Asked, target: str) -> None:
+    """Let what the settings name count again. Raises Denied, NotFound, NotPossible, Unavailable."""
+    asked.demand(Verb.MANAGE_TARGETS)
+    await rotation.forget(gate.world, target, asked.now, actor=str(asked.caller))
 
 
 async def read_again(asked: Asked, reload: Reload) -> Sequence[str]:

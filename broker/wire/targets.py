@@ -29,6 +29,14 @@ class AuthorityTold(Told):
     authority: str
 
 
+class RotationTold(Told):
+    """Whose password was rotated, and how often by now."""
+
+    target: str
+    account: str
+    times: int
+
+
 class Reloaded(Told):
     """The targets that changed."""
 

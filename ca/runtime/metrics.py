@@ -62,7 +62,7 @@ _END = (
 )  # fmt: skip
 _LOOP = (
     "reaper", "deadlines", "processes", "outbox", "sweep", "feed", "events", "heartbeat", "beat", "gauges", "identity",
-    "identities", "past", "brokers", "operators",
+    "identities", "past", "brokers", "operators", "rotations",
     "rotation", "renewal", "rules", "policies", "nodes", "instances", "tasks", "bundles", "clock", "retention", "other",
 )  # fmt: skip
 _GRPC = (

@@ -38,10 +38,13 @@ class FakeAccounts(FakeEngine):
     """The engine and its target in one; `Rotating` besides what the fake can."""
 
     clock: Clock
-    passwords: dict[str, str] = field(default_factory=lambda: {"legacy": "old-password"})
+    passwords: dict[str, str] = field(default_factory=lambda: {"legacy": "old-password", "root": "named"})
     logins: list[Login] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     cues: dict[str, list[tuple[Problem, bool]]] = field(default_factory=lambda: defaultdict(list))
+
+    named: str = "named"
+    ours: str = "named"
 
     def __post_init__(self) -> None:
         super().__init__(FakeTarget(self.clock))
@@ -57,7 +60,16 @@ class FakeAccounts(FakeEngine):
         self.logins.append(Login(self, account))
         return self.logins[-1]
 
+    @property
+    def account(self) -> str:
+        return "root"
+
+    def log_in_with(self, password: Secret | None) -> None:
+        self.ours = self.named if password is None else password.reveal()
+
     async def change_password(self, account: str, password: Secret) -> None:
+        if self.passwords["root"] != self.ours:
+            raise TargetDown("the target lets us in no more")
         late = self._cue("change_password")
         if account not in self.passwords:
             raise NotFound("there is no such account")

@@ -39,6 +39,7 @@ from broker.loops.deadlines import Deadlines
 from broker.loops.identities import Identities
 from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
+from broker.loops.rotations import Rotations
 from broker.loops.sweep import Sweep
 from broker.model.ids import InstanceId
 from broker.model.observed import Observation
@@ -88,6 +89,7 @@ class Broker:
     processes: Processes
     sweep: Sweep
     identities: Identities
+    rotations: Rotations
     registry: Registry
     agents: socket.socket
     taps: dict[str, WireTap] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class Broker:
 
         As in `background`: what can be tried again is, at the next tick; anything else ends the process.
         """
-        for loop in (self.reaper, self.deadlines, self.processes, self.identities, self.reaper):
+        for loop in (self.rotations, self.reaper, self.deadlines, self.processes, self.identities, self.reaper):
             try:
                 await loop.tick(self.clock.now())
             except Problem as problem:
@@ -174,6 +176,7 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
             processes=Processes(world),
             sweep=Sweep(world),
             identities=Identities(world),
+            rotations=Rotations(world),
             registry=registry,
             agents=agents,
             taps=taps,

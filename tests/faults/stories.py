@@ -9,6 +9,7 @@
     not_revocable   a secret that lives until its last second, one that may have been made over what was there
     own_identity    a task's own identity: given, its answer lost, the server away at the end, ended while it is given
     lent_account    an account somebody else made: checked out and in, its target away at either
+    own_password    the password we log in with ourselves is rotated, its target away in the middle of it
     neighbours      two targets that are one server, swept again and again
 
     one_secret      ask for one, whatever comes of it; somebody outside holds it up
@@ -30,13 +31,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from broker.errors import OutcomeUnknown
-from broker.lifecycle import configured, end_task, reconcile
+from broker.lifecycle import configured, end_task, reconcile, rotate
 from broker.model.lease import LeaseState
 from broker.model.observed import Observation
 from broker.model.scope import Scope, patterns
 from broker.model.task import EndReason, Task, TaskEvent
 from broker.service import leases, tasks
 from broker.store import leases as lease_rows
+from broker.store import sealed
 from broker.store import tasks as task_rows
 from ca.errors import Problem
 from ca.runtime import failpoint
@@ -61,7 +63,7 @@ from faults.agent import (
     seen,
     take,
 )
-from faults.broker_process import ANNEX, DATABASE, INSTANCE, KEYS, Broker, nothing_grows
+from faults.broker_process import ANNEX, DATABASE, INSTANCE, KEYS, SEAL, Broker, nothing_grows
 
 
 async def whole_life(broker: Broker) -> None:
@@ -244,6 +246,28 @@ async def lent_account(broker: Broker) -> None:
     await broker.tick()
 
 
+async def own_password(broker: Broker) -> None:
+    """What is held meanwhile is ended afterwards, with the new one; the annex is left behind with the old one."""
+    task = await open_task(broker)
+    await hold(broker, task)
+    await rotate.rotate(broker.world, DATABASE, broker.clock.now())
+    async with nobody_there(broker):
+        await refused(rotate.rotate(broker.world, DATABASE, broker.clock.now()))
+    broker.clock.leap(16)
+    await broker.tick()
+    found = await broker.world.database.read(
+        lambda tx: sealed.newest(tx, SEAL, rotate.own(broker.world, DATABASE).current)
+    )
+    assert found is not None
+    assert found[0] == 2
+    broker.note("rotated", user=broker.case.room["admin"], password=found[1].reveal())
+    await rotate.forget(broker.world, DATABASE, broker.clock.now(), actor="operator:eve")
+    await admit(broker)
+    broker.clock.leap(16)
+    await end(broker, task)
+    await broker.tick()
+
+
 async def own_identity(broker: Broker) -> None:
     """It comes by itself, survives a narrower scope, and goes with the task."""
     task = await open_task(broker)
@@ -346,7 +370,7 @@ STORIES: dict[str, Callable[[Broker], Awaitable[None]]] = {
     story.__name__: story
     for story in (
         whole_life, process_gone, unanswered, target_away, strangers, store_full, not_revocable, own_identity,
-        lent_account, neighbours, one_secret, outage, alive, restart, settle, finish,
+        lent_account, own_password, neighbours, one_secret, outage, alive, restart, settle, finish,
     )
 }  # fmt: skip
 TO_BE_KILLED = tuple(STORIES)[:-6]

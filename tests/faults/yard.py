@@ -47,6 +47,7 @@ class Yard:
         connection = await self.server.connect()
         assert not await connection.fetch("SELECT rolname FROM pg_roles WHERE starts_with(rolname, 'sj_')")
         await connection.execute(f"DROP ROLE IF EXISTS sojourn_claim, {ACCOUNT}")
+        await connection.execute(f"ALTER ROLE {self.room.admin} PASSWORD '{self.room.admin_password}'")
         await connection.close()
         self._log_from = (self.server.folder / "log").stat().st_size
         room = {**address(self.room), **more.pop("room", {})}

@@ -187,7 +187,7 @@ class Postgres:
         """Whom we log in as."""
         return self._settings.user
 
-    def log_in_with(self, password: Secret) -> None:
+    def log_in_with(self, password: Secret | None) -> None:
         """Log in with this one from now on; connections at work are given up when they are done."""
         self._own.become(password)
         for reach in (self._primary, *self._standbys):

@@ -72,8 +72,8 @@ class OwnPassword:
         """The one in force. Raises BadSettings: what the settings name can't be read."""
         return self._newer or self._named()
 
-    def become(self, password: Secret) -> None:
-        """From now on it is this one."""
+    def become(self, password: Secret | None) -> None:
+        """From now on it is this one; None: what the settings name."""
         self._newer = password
 
 
