@@ -47,6 +47,7 @@ FAILURES = (
     RuntimeError,
     ValueError,
     LookupError,
+    ArithmeticError,
     TypeError,
     AttributeError,
     AssertionError,

@@ -24,6 +24,9 @@ PATIENCE = 15.0
 """Seconds after which an ending is reported as not yet verified, to be tried again."""
 
 _LIST = "SELECT id, user FROM information_schema.processlist WHERE id <> CONNECTION_ID()"
+_SEES_ALL = "SELECT COUNT(*) FROM information_schema.innodb_cmp"
+"""Refused to whoever lacks PROCESS, and would be shown its own sessions only: an empty list would prove nothing."""
+
 _HIDDEN = "unauthenticated user"
 _NO_SUCH_THREAD = 1094
 
@@ -43,7 +46,9 @@ class Cut:
 
         Raises:
             NotYet: something is still there after `PATIENCE`.
+            MySQLError: the server refuses, or we may not see the sessions of others.
         """
+        await self.connection.run(_SEES_ALL)
         started, empty, pause = self.clock.boot(), 0, 0.001
         while empty < 2:
             ours, hidden = await self._look()

@@ -80,7 +80,7 @@ async def cut(connection: Connection, clock: Clock, name: str) -> int:
     (me,) = await connection.run(("CLIENT", "ID"))
     started, empty, pause, gone = clock.boot(), 0, 0.001, set[int]()
     while empty < 2:
-        found = await _sessions(connection, name) - {me}
+        found = await _sessions(connection, name, me)
         gone |= found
         empty = 0 if found else empty + 1
         if not found:
@@ -102,6 +102,8 @@ async def remove(connection: Connection, name: str) -> None:
 async def names(connection: Connection, prefix: str) -> set[str]:
     """The users whose names begin with `prefix`."""
     (found,) = await connection.run(("ACL", "USERS"))
+    if not isinstance(found, list):
+        raise ValueError("the answer to ACL USERS is no list")  # noqa: TRY004 - an answer that makes no sense
     return {str(name) for name in found if str(name).startswith(prefix)}
 
 
@@ -117,16 +119,20 @@ async def save(connection: Connection) -> None:
         raise NotYet("the target could not write its ACL file: a restart would bring back what was before") from None
 
 
-async def _sessions(connection: Connection, name: str) -> set[int]:
+async def _sessions(connection: Connection, name: str, me: int) -> set[int]:
+    """Those of `name` but our own, which must be in the list: one that doesn't show us may not show others."""
     (text,) = await connection.run(("CLIENT", "LIST"))
-    found = set[int]()
+    found, everybody = set[int](), set[int]()
     for line in str(text).splitlines():
         user, number = _USER.search(line), _NUMBER.match(line)
         if number is None:
             raise ValueError("a line of CLIENT LIST has no id")
+        everybody.add(int(number[1]))
         if user is not None and user[1] == name:
             found.add(int(number[1]))
-    return found
+    if me not in everybody:
+        raise ValueError("CLIENT LIST does not show us")
+    return found - {me}
 
 
 def _flags(known: Any) -> set[str]:

@@ -34,7 +34,18 @@ _GIVEN_UP = 30.0
 _CODE = re.compile(r"[A-Z]{2,20}")
 _DENIED = {"NOPERM", "NOAUTH", "WRONGPASS"}
 
-FAILURES = (RedisError, OSError, TimeoutError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+FAILURES = (
+    RedisError,
+    OSError,
+    TimeoutError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+)
 """Everything a call can raise; the last ones are the driver's about an answer that makes no sense."""
 
 
