@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +31,7 @@ from broker.engines.protocol import Lent
 from broker.events.feed import Feed
 from broker.lifecycle import end_task, told
 from broker.lifecycle.configured import Configuration, Configured, open_configured
+from broker.lifecycle.reload import Reloading
 from broker.lifecycle.world import World, open_world
 from broker.loops import incarnations, rotations
 from broker.loops.claims import Claims
@@ -214,6 +215,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             engines=configured.engines,
             targets=configured.targets,
             roles=configured.roles,
+            leaving=configured.leaving,
             policy_version=lambda: policies.current.version,
             broker=f"b{secrets.token_hex(8)}",
             installation=await lives.begin(now),
@@ -308,20 +310,21 @@ async def _watched(
         if came.changed:
             _log.info("other policies are in force", version=came.version)
 
-    async def reload_targets() -> Sequence[str]:
-        changed = await configured.become(_wanted(settings, identities))
-        gate.world.claimed.difference_update(changed)  # it may be another server now
-        return changed
+    def counted(outcome: str) -> None:
+        gate.metrics.count("sojourn_reloads_total", what="settings", outcome=outcome)
+
+    reloading = Reloading(gate.world, configured, lambda: _wanted(settings, identities), counted)
 
     async def targets_changed() -> None:
-        _log.info("targets were read again", changed=", ".join(await reload_targets()))
+        _log.info("targets were read again", changed=", ".join((await reloading.again()).changed))
 
     for path in settings.policies:
         await stack.enter_async_context(watch_file(path, clock, reload_policies))
     if settings.targets_folder is not None:
         await stack.enter_async_context(watch_file(settings.targets_folder, clock, targets_changed))
     await reload_policies()  # what changed between the first look and the watching
-    return reload_targets
+    await stack.enter_async_context(background("held", reloading.tick, every=1.0, clock=clock))
+    return reloading.again
 
 
 @asynccontextmanager

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
 from broker.api.door import asked, door, gate
 from broker.service import targets
 from broker.wire.roles import TargetPage, TargetTold
-from broker.wire.targets import AuthorityTold, FindingsTold, FindingTold, Reloaded, RotationTold
+from broker.wire.targets import AuthorityTold, FindingsTold, FindingTold, HoldingTold, Reloaded, RotationTold
 from ca.runtime.web import Call, Route
+
+
+class ReloadQuery(BaseModel):
+    """`confirm=true`: end what the new settings leave no room for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    confirm: bool = False
 
 
 async def list_targets(call: Call) -> TargetPage:
@@ -18,10 +30,16 @@ async def list_targets(call: Call) -> TargetPage:
                 engine=one.engine,
                 state="down" if one.down else "up" if one.claimed else "unknown",
                 roles=list(one.roles),
+                trouble=_trouble(one.leaving),
             )
             for one in targets.listed(gate(call))
         ]
     )
+
+
+def _trouble(leaving: Sequence[str]) -> str | None:
+    """What an operator should know of a target."""
+    return f"held: {', '.join(leaving)} left the settings while secrets are out" if leaving else None
 
 
 async def check(call: Call) -> FindingsTold:
@@ -52,12 +70,22 @@ async def forget_rotation(call: Call) -> None:
 
 async def reload(call: Call) -> Reloaded:
     """Read the settings of targets again."""
-    return Reloaded(changed=list(await targets.read_again(asked(call), door(call).reload_targets)))
+    query: ReloadQuery = call.parameters
+    found = await targets.read_again(asked(call), door(call).reload_targets, confirm=query.confirm)
+    held = [HoldingTold(target=one.target, role=one.role, leases=one.leases, tasks=one.tasks) for one in found.held]
+    return Reloaded(changed=list(found.changed), held=held, ending=found.ending)
 
 
 ROUTES = (
     Route("GET", "/v1/targets", list_targets, summary="List targets", answer=TargetPage),
-    Route("POST", "/v1/targets/reload", reload, summary="Read the targets' settings again", answer=Reloaded),
+    Route(
+        "POST",
+        "/v1/targets/reload",
+        reload,
+        summary="Read the targets' settings again; what would end secrets is held",
+        query=ReloadQuery,
+        answer=Reloaded,
+    ),
     Route("POST", "/v1/targets/{name}/check", check, summary="Prove a target with a probe user", answer=FindingsTold),
     Route("GET", "/v1/targets/{name}/authority", authority, summary="What its owner installs", answer=AuthorityTold),
     Route("POST", "/v1/targets/{name}/rotation", rotate, summary="Rotate our own password", answer=RotationTold),

@@ -184,9 +184,10 @@ class Broker:
         """Let the password of the settings count again."""
         await self._transport.call("DELETE", f"/v1/targets/{quote(name, safe='')}/rotation")
 
-    async def reload_targets(self) -> Reloaded:
-        """Have the targets' settings read again."""
-        return read(await self._transport.call("POST", "/v1/targets/reload"), Reloaded)
+    async def reload_targets(self, *, confirm: bool = False) -> Reloaded:
+        """Have the targets' settings read again; `confirm` ends the secrets that have no room in them."""
+        query = {"confirm": "true"} if confirm else None
+        return read(await self._transport.call("POST", "/v1/targets/reload", query=query), Reloaded)
 
     async def audit(self, after: str | None = None, *, task: str | None = None, limit: int = 1000) -> EntryPage:
         """A page of the audit, writer by writer, after `<writer>:<number>`."""

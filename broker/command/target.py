@@ -157,6 +157,34 @@ async def _take_back(broker: Broker, path: Path) -> None:
         click.echo(f"the broker could not be told that `{path}` is gone: {problem}", err=True)
 
 
+@target.command()
+@click.option("--confirm", is_flag=True, help="End the secrets that have no room in the new settings.")
+@operator_options
+@command_options
+async def reload(console: Console, where: Where, *, confirm: bool) -> int:
+    """Have the broker read its targets again; what would end secrets is held and listed, until it is confirmed.
+
+    Example: sojourn target reload --confirm
+    """
+    from broker.command.doors import as_operator
+    from broker.command.tables import plain
+
+    async with as_operator(where) as broker:
+        found = await broker.reload_targets(confirm=confirm)
+    if console.json:
+        console.result(plain(found))
+    else:
+        console.say(f"changed: {', '.join(found.changed) or 'nothing'}")
+        if found.held:
+            console.table(
+                ("target", "role", "secrets", "tasks"),
+                [(one.target, one.role, one.leases, one.tasks) for one in found.held],
+            )
+            word = f"{found.ending} are being ended" if confirm else "held: they live on until --confirm ends them"
+            console.say(Styled(word, Style.WARN))
+    return Exit.OK if confirm or not found.held else Exit.FAILED
+
+
 @target.command("list")
 @operator_options
 @command_options

@@ -48,7 +48,9 @@ class Configured:
     targets: dict[str, Target] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
     rotate_every: dict[str, timedelta] = field(default_factory=dict)
-    _known: dict[str, Configuration] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
+    """Roles that stand in the settings no more: nobody is given them, what was given of them lives (`reload.py`)."""
+    known: dict[str, Configuration] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def become(self, wanted: Mapping[str, Configuration]) -> Sequence[str]:
@@ -61,8 +63,11 @@ class Configured:
             return await self._become(wanted)
 
     async def _become(self, wanted: Mapping[str, Configuration]) -> Sequence[str]:
-        changed = [name for name, said in wanted.items() if self._known.get(name) != said]
-        fresh = {name: await self._open(name, wanted[name]) for name in changed}
+        changed = [name for name, said in wanted.items() if self.known.get(name) != said]
+        fresh = {
+            name: self.engines[name] if self._is_same(name, wanted[name]) else await self._open(name, wanted[name])
+            for name in changed
+        }
         for name in changed:
             for role in wanted[name].roles.values():
                 fresh[name].plan(role, "sj_00000000_probe")
@@ -78,9 +83,14 @@ class Configured:
         self.roles.clear()
         for said in wanted.values():
             self.roles.update(said.roles)
-        gone = [name for name in self._known if name not in wanted]
-        self._known = dict(wanted)
+        gone = [name for name in self.known if name not in wanted]
+        self.known = dict(wanted)
         return sorted([*changed, *gone])
+
+    def _is_same(self, name: str, said: Configuration) -> bool:
+        """Whether only its roles are others."""
+        before = self.known.get(name)
+        return before is not None and before.engine == said.engine
 
     async def _open(self, name: str, said: Configuration) -> Engine:
         lent = replace(self.lent, target=name, rotating=partial(Borrowed, self.engines, self.targets))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -59,6 +60,8 @@ class World:
     observer: Observer
     clock: Clock
     group: asyncio.TaskGroup = field(repr=False)
+    leaving: AbstractSet[str] = frozenset()
+    """Roles that are given to nobody anew."""
     quotas: Quotas = field(default_factory=Quotas)
     parties: Sequence[str] = ()
     """Whom the outbox tells of every ended task."""

@@ -53,5 +53,7 @@ def offered(gate: Gate) -> Sequence[tuple[Role, Guarantee]]:
     """Every role there is, with what taking it back means; whether a task may have it is decided when it asks."""
     engines = gate.world.engines
     return [
-        (role, promised(engines[role.target], role)) for role in gate.world.roles.values() if role.target in engines
+        (role, promised(engines[role.target], role))
+        for role in gate.world.roles.values()
+        if role.target in engines and role.full_name not in gate.world.leaving
     ]

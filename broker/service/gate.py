@@ -139,9 +139,16 @@ class Gate:
             roles=tuple(self.world.roles.values()),
         )
 
-    def role(self, name: str) -> Role:
-        """The role `target/role`. Raises Malformed when there is none; whether one may have it is decided later."""
+    def role(self, name: str, *, held: bool = False) -> Role:
+        """The role `target/role`; whether one may have it is decided later. `held`: a secret of it is out already.
+
+        Raises:
+            Malformed: there is none.
+            Denied: it was taken out of the settings, nobody is given it anew.
+        """
         found = self.world.roles.get(name)
+        if found is not None and name in self.world.leaving and not held:
+            raise Denied(f"the role `{name[:120]}` was taken out of the settings, nobody is given it anew", role=name)
         if found is None:
             raise Malformed(f"there is no role `{name[:120]}`, `GET /v1/roles` lists what may be asked for")
         return found

@@ -66,7 +66,7 @@ async def renew(gate: Gate, asked: Asked, lease: LeaseId) -> Lease:
     held, chain = await _mine(gate, asked, lease)
     await gate.watch(chain)
     observed = gate.usable(chain, asked.now)
-    role = gate.role(held.role)
+    role = gate.role(held.role, held=True)
     act = Act(action=Action.RENEW, resource=role.full_name, sensitivity=role.sensitivity)
     permit = await gate.permit(asked.workload, chain, act, gate.facts(observed, role), asked.now)
     return await renew_lease(gate.world, held, asked.now, permit=permit)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from broker.lifecycle import configured
 from broker.lifecycle import rotate as rotation
+from broker.lifecycle.reload import Reloaded
 from broker.model.caller import Verb
 from broker.model.lease import IDENTITY
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
 
-Reload = Callable[[], Awaitable[Sequence[str]]]
-"""Read the settings' targets again; answers the names that changed. A bad file changes nothing."""
+Reload = Callable[[str | None], Awaitable[Reloaded]]
+"""Read the settings' targets again, confirmed by an operator or not. A bad file changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Standing:
     down: bool
     claimed: bool
     roles: tuple[str, ...]
+    leaving: tuple[str, ...]
 
 
 def listed(gate: Gate) -> Sequence[Standing]:
@@ -47,6 +49,7 @@ def listed(gate: Gate) -> Sequence[Standing]:
             down=target.breaker.is_open,
             claimed=name in world.claimed,
             roles=tuple(sorted(role.full_name for role in world.roles.values() if role.target == name)),
+            leaving=tuple(sorted(name for name in world.leaving if world.roles[name].target == target.name)),
         )
         for name, target in sorted(world.targets.items())
         if world.engines[name].kind != IDENTITY
@@ -89,7 +92,14 @@ async def forget_rotation(gate: Gate, asked: Asked, target: str) -> None:
     await rotation.forget(gate.world, target, asked.now, actor=str(asked.caller))
 
 
-async def read_again(asked: Asked, reload: Reload) -> Sequence[str]:
-    """Read the targets' settings again. Raises Denied, BadSettings, Malformed."""
+async def read_again(asked: Asked, reload: Reload, *, confirm: bool) -> Reloaded:
+    """Read the targets' settings again; what would end secrets is held unless it is confirmed.
+
+    Raises:
+        Denied: the operator may not manage targets, or confirms and may not revoke.
+        BadSettings, Malformed: what stands there can't be meant.
+    """
     asked.demand(Verb.MANAGE_TARGETS)
-    return await reload()
+    if confirm:
+        asked.demand(Verb.REVOKE_LEASES)
+    return await reload(str(asked.caller) if confirm else None)

@@ -192,6 +192,29 @@ async def active_of_live(tx: Transaction, root: TaskId | None) -> Sequence[Lease
     return [LeaseId(row["id"]) for row in rows]
 
 
+async def out_by_role(tx: Transaction, target: str) -> Sequence[tuple[str, int, int]]:
+    """Of each role of a target: how many leases are open, of how many tasks."""
+    rows = await tx.fetch(
+        "SELECT role, COUNT(*) AS n, COUNT(DISTINCT task) AS tasks FROM leases WHERE target = $1 AND closed_at IS NULL"
+        " GROUP BY role ORDER BY role",
+        target,
+    )
+    return [(row["role"], int(row["n"]), int(row["tasks"])) for row in rows]
+
+
+async def active_of_role(tx: Transaction, target: str, role: str, after: LeaseId, limit: int) -> Sequence[LeaseId]:
+    """Leases of one role that are in use, in the order of their birth, those after `after`."""
+    rows = await tx.fetch(
+        "SELECT id FROM leases WHERE target = $1 AND closed_at IS NULL AND role = $2 AND state = 'active' AND id > $3"
+        " ORDER BY id LIMIT $4",
+        target,
+        role,
+        after,
+        limit,
+    )
+    return [LeaseId(row["id"]) for row in rows]
+
+
 async def targets(tx: Transaction) -> Sequence[str]:
     """The targets at which something may be left, also those no longer configured."""
     rows = await tx.fetch("SELECT DISTINCT target FROM leases WHERE closed_at IS NULL ORDER BY target")

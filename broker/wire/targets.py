@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from broker.wire.body import Told
 
 
@@ -37,7 +39,18 @@ class RotationTold(Told):
     times: int
 
 
+class HoldingTold(Told):
+    """Secrets of a role that stands in the settings no more, or of a target that moved: they live until confirmed."""
+
+    target: str
+    role: str
+    leases: int
+    tasks: int
+
+
 class Reloaded(Told):
-    """The targets that changed."""
+    """The targets that changed, what is held because it would end secrets, and how many a confirmation is ending."""
 
     changed: list[str]
+    held: list[HoldingTold] = Field(default_factory=list)
+    ending: int = 0

@@ -113,7 +113,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("sojourn_instances", _G, "Attested instances", "instances", {"state": ("live", "unobserved")}),
     Metric("sojourn_rules", _G, "Identity rules in force", "rules"),
     Metric("sojourn_reloads_total", _C, "Files of rules or policies read again", "reloads",
-           {"what": ("rules", "policies", "settings"), "outcome": ("taken", "refused")}),
+           {"what": ("rules", "policies", "settings"), "outcome": ("taken", "refused", "held")}),
     Metric("sojourn_svid_expiry_timestamp_seconds", _G, "When this process's own SVID ends", "seconds"),
     Metric("sojourn_handshakes_refused_total", _C, "TLS handshakes refused, by class of reason", "handshakes",
            {"reason": _REFUSED}),

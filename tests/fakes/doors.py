@@ -24,6 +24,7 @@ from broker.api.identify import by_certificate, by_socket, still
 from broker.client.broker import Broker
 from broker.engines.protocol import Finding, Issued
 from broker.events.feed import Feed
+from broker.lifecycle.reload import Holding, Reloaded
 from broker.model.lease import Handle
 from broker.model.role import Role
 from broker.policy.source import PolicyHolder
@@ -86,6 +87,7 @@ class Doors:
     targets_folder: Path
     url: str = ""
     reloads: int = 0
+    held: Sequence[Holding] = ()
     reload_problem: Problem | None = None
     refused: list[Problem] = field(default_factory=list)
 
@@ -110,7 +112,7 @@ class Doors:
         target: FakeTarget = self.house.engine.target
         return target
 
-    async def reload(self) -> Sequence[str]:
+    async def reload(self, confirmed_by: str | None) -> Reloaded:
         """What `up` does when its folder of targets changed, without opening what is named there."""
         self.reloads += 1
         if self.reload_problem is not None:
@@ -119,7 +121,8 @@ class Doors:
         engines: Any = self.house.world.engines
         for name in named - set(engines):
             engines[name] = self.house.engine
-        return sorted(named)
+        held = () if confirmed_by else self.held
+        return Reloaded(changed=sorted(named), held=held, ending=sum(one.leases for one in self.held if confirmed_by))
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from broker.api import ROUTES
 from broker.api.door import DOOR, Door
 from broker.api.identify import still
 from broker.events.feed import Feed
+from broker.lifecycle.reload import Reloaded
 from broker.model.caller import ALL_VERBS, Caller, Operator, Workload
 from broker.model.ids import InstanceId
 from broker.model.quota import Quotas
@@ -173,5 +174,5 @@ async def front(
         yield found
 
 
-async def _nothing() -> tuple[str, ...]:
-    return ()
+async def _nothing(_: str | None) -> Reloaded:
+    return Reloaded(changed=())

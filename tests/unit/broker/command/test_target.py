@@ -10,6 +10,7 @@ import pytest
 
 from broker.command.target_file import WantedRole, least_sql, quoted
 from broker.engines.protocol import Finding
+from broker.lifecycle.reload import Holding
 from broker.settings import TargetSettings
 from ca.errors import Malformed
 from ca.runtime.settings import load
@@ -179,3 +180,14 @@ def test_what_is_no_role_is_refused(text: str) -> None:
     """With what was expected."""
     with pytest.raises(Malformed):
         WantedRole.parse(text)
+
+
+async def test_a_held_reload_is_listed_and_waits_for_confirm(place: Any) -> None:
+    """Exit code 1 until it is confirmed; then it says how many secrets are being ended."""
+    place.doors.held = [Holding(target="orders-db", role="orders-db/readonly", leases=3, tasks=2)]
+    held = await invoke("target", "reload", environment=place.environment)
+    assert held.exit_code == 1
+    assert "orders-db/readonly" in held.stdout
+    assert "--confirm" in held.stdout
+    told = await invoke("target", "reload", "--confirm", "--json", environment=place.environment)
+    assert (told.exit_code, json.loads(told.stdout)["ending"]) == (0, 3)
