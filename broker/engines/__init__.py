@@ -13,6 +13,7 @@ ENGINES: Mapping[str, str] = {
     "postgres": "broker.engines.postgres",
     "rabbitmq": "broker.engines.rabbitmq",
     "redis": "broker.engines.redis",
+    "ssh": "broker.engines.ssh",
     "static": "broker.engines.static",
     "svid": "broker.engines.svid",
 }

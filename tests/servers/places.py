@@ -23,6 +23,7 @@ from servers.postgres_place import postgres_place
 from servers.postgres_tls import certified_place, with_tls
 from servers.rabbitmq_place import rabbitmq_place
 from servers.redis_place import redis_place
+from servers.sshd_place import sshd_place
 from servers.static_place import account_place, shelf_place
 from servers.svid_place import svid_place
 
@@ -86,6 +87,13 @@ PLACES["static-account"] = Kind(
 PLACES["rabbitmq"] = Kind(
     engine="rabbitmq", open=rabbitmq_place, traits=frozenset(Trait) - {_T.EXPIRES, _T.CREATE_ONLY, _T.EXCLUSIVE}
 )
+_SIGNED = frozenset({_T.PROVES, _T.EXPIRES, _T.HANDS_OVER, _T.JUDGES})
+PLACES["ssh"] = Kind(
+    engine="ssh",
+    open=sshd_place,
+    traits=_SIGNED | {_T.LISTS, _T.CLAIMS, _T.CREATE_ONLY, _T.AT_ONCE, _T.REPLACES},
+)
+PLACES["ssh-unlisted"] = Kind(engine="ssh", open=partial(sshd_place, reads_list=False), traits=_SIGNED)
 for _name, _binaries in installations().items():
     for _suffix, _superuser in (("", False), ("-superuser", True)):
         PLACES[f"{_name}{_suffix}"] = Kind(

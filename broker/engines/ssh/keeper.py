@@ -1,0 +1,135 @@
+"""Who changes the lists: one at a time, whole or not at all, durable and read back before anybody is told.
+
+Hosts read the very files. A change is made under a lock beside the first of them, for other brokers and other targets
+over the same list; each file is replaced by a rename. What this process has written is remembered, so a list that was
+taken away or put back to an older one is whole again with the next change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from broker.engines.ssh.ledger import Ledger
+from broker.errors import NotYet, TargetDown
+from ca.errors import Malformed
+from ca.runtime.clock import Clock
+
+T = TypeVar("T")
+
+_PATIENCE = 5.0
+"""Seconds a lock that somebody else holds is waited for."""
+
+_LONGEST = 64 * 1024 * 1024
+
+
+class Keeper:
+    """The lists of one target; all of them say the same."""
+
+    def __init__(self, paths: Sequence[Path], clock: Clock) -> None:
+        self.paths, self._clock = tuple(paths), clock
+        self._turn = asyncio.Lock()
+        self._known = Ledger()
+
+    async def change(self, work: Callable[[Ledger], T]) -> T:
+        """Do `work` on what the lists say and write that; what `work` raises changes nothing.
+
+        Raises:
+            TargetDown: a list can't be read or written, or is not ours.
+            NotYet: somebody else holds on to it.
+            Conflict: the lists carry claims of different installations.
+        """
+        async with self._turn, self._locked():
+            ledger = await asyncio.to_thread(self._read)
+            ledger.add(self._known)
+            answer = work(ledger)
+            now = self._clock.now()
+            ledger.drop_old(now)
+            ledger.version += 1
+            await asyncio.to_thread(self._write, ledger.encode(now))
+            self._known = ledger
+            return answer
+
+    async def look(self) -> Ledger:
+        """What the lists say. Raises as `change` does."""
+        ledger = await asyncio.to_thread(self._read)
+        ledger.add(self._known)
+        return ledger
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        path, started = _beside(self.paths[0], ".lock"), self._clock.boot()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _trouble(path, error) from None
+        try:
+            while not _taken(descriptor):
+                if self._clock.boot() - started >= _PATIENCE:
+                    raise NotYet(f"somebody else holds on to the revocation list `{self.paths[0]}`")
+                await self._clock.sleep(0.01)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _read(self) -> Ledger:
+        ledger = Ledger()
+        for path in self.paths:
+            try:
+                with path.open("rb") as file:
+                    ledger.add(Ledger.decode(file.read(_LONGEST)))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _trouble(path, error) from None
+            except Malformed as error:
+                raise TargetDown(f"`{path}`: {error}") from None
+        return ledger
+
+    def _write(self, content: bytes) -> None:
+        for path in self.paths:
+            try:
+                _replace(path, content)
+                same = path.read_bytes() == content
+            except OSError as error:
+                raise _trouble(path, error) from None
+            if not same:
+                raise TargetDown(f"the revocation list `{path}` does not say what was written")
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """A host reads the old list or the new one; the new one is on the disk when this returns. Anybody may read it."""
+    aside = _beside(path, ".new")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o644)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}{ending}")
+
+
+def _trouble(path: Path, error: OSError) -> TargetDown:
+    return TargetDown(f"the revocation list `{path}` can't be kept: {(error.strerror or 'unknown reason').lower()}")
