@@ -111,7 +111,7 @@ class Server:
         for name, content in (("key", private_key), ("cert", certificate + "\n"), ("known", known)):
             (folder / name).touch(mode=0o600)
             (folder / name).write_text(content)
-        line = ["ssh", "-F", "none", "-T", "-p", str(self.port), "-i", str(folder / "key")]
+        line = ["ssh", "-F", "none", "-p", str(self.port), "-i", str(folder / "key")]
         more = (f"CertificateFile={folder / 'cert'}", f"UserKnownHostsFile={folder / 'known'}")
         for option in (*_OPTIONS, *more, *options):
             line += ["-o", option]

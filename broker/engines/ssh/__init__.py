@@ -182,11 +182,11 @@ class ListedSsh(Ssh):
             if handle.name not in ledger.entries:
                 ledger.revoke(handle.name, self._clock.now())
 
-        await self._keeper.change(work)
+        await self._keeper.change(work, ending=True)
 
     async def end_access(self, handle: Handle) -> AccessEnded:
         """Put it on every list, and read that back."""
-        await self._keeper.change(lambda ledger: ledger.revoke(handle.name, self._clock.now()))
+        await self._keeper.change(lambda ledger: ledger.revoke(handle.name, self._clock.now()), ending=True)
         if not (await self._keeper.look()).is_revoked(handle.name):
             raise NotYet("the revocation list does not say yet that nobody may log in")
         return AccessEnded(sessions_cut=0, endpoints=len(self._keeper.paths))

@@ -2,7 +2,8 @@
 
 Hosts read the very files. A change is made under a lock beside the first of them, for other brokers and other targets
 over the same list; each file is replaced by a rename. What this process has written is remembered, so a list that was
-taken away or put back to an older one is whole again with the next change.
+taken away or put back to an older one is whole again with the next change. Room is kept aside beside each file: on a
+full disk nothing is signed any more, and what is revoked is written still (traps 12).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from broker.engines.ssh.ledger import Ledger
 from broker.errors import NotYet, TargetDown
 from ca.errors import Malformed
 from ca.runtime.clock import Clock
+from ca.runtime.reserve import Reserve
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ _PATIENCE = 5.0
 """Seconds a lock that somebody else holds is waited for."""
 
 _LONGEST = 64 * 1024 * 1024
+_ASIDE = 1024 * 1024
+"""Bytes kept aside: a list of some ten thousand names."""
 
 
 class Keeper:
@@ -36,8 +40,10 @@ class Keeper:
         self._turn = asyncio.Lock()
         self._known = Ledger()
 
-    async def change(self, work: Callable[[Ledger], T]) -> T:
+    async def change(self, work: Callable[[Ledger], T], *, ending: bool = False) -> T:
         """Do `work` on what the lists say and write that; what `work` raises changes nothing.
+
+        An `ending` may use the room that is kept aside; anything else is refused once it is not there.
 
         Raises:
             TargetDown: a list can't be read or written, or is not ours.
@@ -51,7 +57,7 @@ class Keeper:
             now = self._clock.now()
             ledger.drop_old(now)
             ledger.version += 1
-            await asyncio.to_thread(self._write, ledger.encode(now))
+            await asyncio.to_thread(self._write, ledger.encode(now), ending=ending)
             self._known = ledger
             return answer
 
@@ -91,10 +97,13 @@ class Keeper:
                 raise TargetDown(f"`{path}`: {error}") from None
         return ledger
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: bytes, *, ending: bool) -> None:
         for path in self.paths:
+            reserve = Reserve(_beside(path, ".reserve"), _ASIDE)
             try:
-                _replace(path, content)
+                if not reserve.make() and not ending:
+                    raise TargetDown(f"the disk of the revocation list `{path}` is full, nothing is signed any more")
+                _replace(path, content, reserve if ending else None)
                 same = path.read_bytes() == content
             except OSError as error:
                 raise _trouble(path, error) from None
@@ -110,21 +119,35 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, reserve: Reserve | None) -> None:
     """A host reads the old list or the new one; the new one is on the disk when this returns. Anybody may read it."""
-    aside = _beside(path, ".new")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o644)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        aside = _written(_beside(path, ".new"), content)
+    except OSError:
+        if reserve is None:
+            raise
+        reserve.drop()
+        aside = _written(_beside(path, ".new"), content)
     aside.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _written(aside: Path, content: bytes) -> Path:
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        aside.unlink(missing_ok=True)  # half of it would hold the room that is missing
+        raise
+    return aside
 
 
 def _beside(path: Path, ending: str) -> Path:
