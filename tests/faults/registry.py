@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,18 +52,17 @@ class Registry:
         return found
 
     def _write(self, known: dict[str, str]) -> None:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit[0] == limit[1]:
+            self._replace(json.dumps(known))
+        elif (child := os.fork()) == 0:  # the broker's disk is full, and this is another machine's
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit[1], limit[1]))
+            self._replace(json.dumps(known))
+            os._exit(0)
+        else:
+            os.waitpid(child, 0)
+
+    def _replace(self, text: str) -> None:
         draft = self.file.with_suffix(".draft")
-        with _another_disk():
-            draft.write_text(json.dumps(known))
+        draft.write_text(text)
         draft.rename(self.file)
-
-
-@contextmanager
-def _another_disk() -> Iterator[None]:
-    """It is another machine's: the broker's may be full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (before[1], before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -120,7 +120,7 @@ class World:
                 Kill(self.seed, number, self._commit, self.store, self.engine, point),
             )
         elif status != 0:
-            self._judge([f"a life broke: {why(case)}"], number)
+            self._judge([f"a life broke: {status}, {why(case)}"], number)
 
     async def _close(self) -> None:
         case = replace(self._case, story="closing", points="", later="")
