@@ -29,7 +29,7 @@ from broker.api.identify import by_certificate, by_socket, still
 from broker.engines import svid
 from broker.engines.protocol import Lent
 from broker.events.feed import Feed
-from broker.lifecycle import end_task, told
+from broker.lifecycle import end_task
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.reload import Reloading
 from broker.lifecycle.world import World, open_world
@@ -227,7 +227,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             seal=vault.seal if isinstance(vault, Sealed) else None,
         )
     )
-    await database.write(lambda tx: told.started(tx, world.broker, now))
+    await incarnations.begun(world, now)
     bounds = settings.tasks
     limits = Limits(
         longest_task=bounds.longest,

@@ -10,7 +10,7 @@ that the store was restored, promoted or moved: what it remembers may be older t
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from broker.store.values import moment_of
@@ -53,13 +53,31 @@ async def settle(tx: Transaction, now: datetime, past: Past | None = None) -> In
     return await read(tx) if past is None else await _compared(tx, past, now)
 
 
+async def compared(tx: Transaction, past: Past, now: datetime) -> Installation:
+    """As `settle` of a store that was settled, and nothing is written: another life is one for this process only.
+
+    Raises:
+        RuntimeError: it was not.
+    """
+    found = await read(tx)
+    _, goes_on = await _goes_on(tx, past)
+    return found if goes_on else replace(found, incarnation=_drawn(12), quarantined_at=now)
+
+
 async def _compared(tx: Transaction, past: Past, now: datetime) -> Installation:
-    row = await tx.fetchrow("SELECT i.history, e.n FROM installation i JOIN epoch e ON e.one = i.one WHERE i.one = 1")
-    assert row is not None, "written just before"
-    known = row["history"] is None or row["history"] in past.names
-    if await _take(tx, row["history"], past.next) and not (known and row["n"] >= past.reached):
+    history, goes_on = await _goes_on(tx, past)
+    if await _take(tx, history, past.next) and not goes_on:
         return await begin_incarnation(tx, now)
     return await read(tx)
+
+
+async def _goes_on(tx: Transaction, past: Past) -> tuple[str | None, bool]:
+    """The name the store's past has in it, and whether it is the past that is known."""
+    row = await tx.fetchrow("SELECT i.history, e.n FROM installation i JOIN epoch e ON e.one = i.one WHERE i.one = 1")
+    if row is None:
+        raise RuntimeError("the store was not settled")
+    history: str | None = row["history"]
+    return history, (history is None or history in past.names) and row["n"] >= past.reached
 
 
 async def _take(tx: Transaction, before: str | None, following: str) -> bool:

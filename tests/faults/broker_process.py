@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -23,10 +24,10 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,11 @@ from broker.engines.protocol import Issued, Lent, Making
 from broker.engines.svid import TARGET, Svid
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.world import World, open_world
+from broker.loops import incarnations
+from broker.loops.claims import BEAT, Claims
 from broker.loops.deadlines import Deadlines
 from broker.loops.identities import Identities
+from broker.loops.incarnations import Incarnations
 from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
 from broker.loops.rotations import Rotations
@@ -47,13 +51,13 @@ from broker.policy.source import PolicyHolder
 from broker.service.gate import Gate, Limits
 from broker.service.proofs import Proofs
 from broker.settings import TargetSettings
-from broker.store import installation
 from broker.store.sealed import Sealed
 from broker.targets.target import open_target
 from ca.errors import Problem
 from ca.runtime import failpoint, log
 from ca.runtime.database import Database, migrate, open_database
 from ca.runtime.metrics import Metrics
+from ca.runtime.past import chronicle
 from ca.runtime.settings import loads
 from ca.seal import AesSeal
 from ca.spiffe.id import TrustDomain
@@ -73,6 +77,9 @@ ACCOUNT = "legacy"
 SEAL = AesSeal(bytes(range(32)))
 
 INSTANCE = InstanceId("5" * 32)
+STARTER = PolicyHolder(None)
+PATIENCE = 4.0
+"""Seconds after which a silent broker is dead."""
 
 
 @dataclass
@@ -84,6 +91,8 @@ class Broker:
     world: World
     clock: LeapingClock
     observer: Watching
+    claims: Claims
+    lives: Incarnations
     reaper: Reaper
     deadlines: Deadlines
     processes: Processes
@@ -100,12 +109,33 @@ class Broker:
 
         As in `background`: what can be tried again is, at the next tick; anything else ends the process.
         """
-        for loop in (self.rotations, self.reaper, self.deadlines, self.processes, self.identities, self.reaper):
+        for tick in (*self.loops().values(), self.reaper.tick):
             try:
-                await loop.tick(self.clock.now())
+                await tick(self.clock.now())
             except Problem as problem:
                 if not problem.retryable:
                     raise
+
+    def loops(self) -> dict[str, Callable[[datetime], Awaitable[object]]]:
+        """As `serve` has them, but the sweep."""
+        return {
+            "claims": lambda _: self.claims.tick(self.world),
+            "rotations": self.rotations.tick,
+            "reaper": self.reaper.tick,
+            "deadlines": self.deadlines.tick,
+            "processes": self.processes.tick,
+            "identities": self.identities.tick,
+            "past": self.lives.tick,
+        }
+
+    async def recover(self) -> None:
+        """The first ticks and one sweep; where others may hold the store, only once they are seen to be dead."""
+        await self.tick()
+        for _ in range(0 if self.claims.exclusive else int(PATIENCE)):
+            self.clock.leap(2 * BEAT)
+            await self.tick()
+        await self.sweep_once()
+        await self.tick()
 
     async def sweep_once(self) -> None:
         """What a broker does when it starts, and each minute."""
@@ -145,11 +175,12 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
     if case.ended.exists():
         observer.states |= {InstanceId(dead): Observation.ENDED for dead in case.ended.read_text().split()}
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(case.database or f"sqlite:{case.store}/broker.db"))
+        address = case.database or f"sqlite:{case.store}/broker.db"
+        database = await stack.enter_async_context(open_database(address))
         await migrate(database, "broker", files("broker.migrations"))
         configured, taps, registry = await _targets(case, clock, stack, database)
-        policies = PolicyHolder(None)
-        settled = await database.write(lambda tx: installation.settle(tx, clock.now()), ending=True)
+        policies = STARTER
+        lives = Incarnations(database, chronicle(address, database))
         world = await stack.enter_async_context(
             open_world(
                 database=database,
@@ -158,20 +189,24 @@ async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
                 roles=configured.roles,
                 policy_version=lambda: policies.current.version,
                 broker=f"b{secrets.token_hex(8)}",
-                installation=settled,
+                installation=await lives.begin(clock.now()),
                 observer=observer,
                 clock=clock,
                 parties=("attestor",),
                 seal=SEAL,
             )
         )
+        await incarnations.begun(world, clock.now())
+        claims = Claims(exclusive=not case.database, patience=PATIENCE)
         yield Broker(
             case=case,
             gate=_gate(world, policies),
             world=world,
             clock=clock,
             observer=observer,
-            reaper=Reaper(world),
+            claims=claims,
+            lives=lives,
+            reaper=Reaper(world, claims),
             deadlines=Deadlines(world),
             processes=Processes(world),
             sweep=Sweep(world),
@@ -315,6 +350,7 @@ def serve_cases() -> None:
 
     log.setup("broker", level="critical", stream=sys.stderr, json=True)
     kept: list[socket.socket] = []
+    gc.freeze()  # what is here stays: a child's collector needn't touch, and so copy, all of it
     for line in sys.stdin:
         if not line.strip():
             while kept:

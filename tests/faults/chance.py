@@ -27,9 +27,7 @@ STEPS = 12
 
 async def chance(broker: Broker) -> None:
     """One life; it ends by a signal, or was not long enough."""
-    await broker.tick()
-    await broker.sweep_once()
-    await broker.tick()
+    await broker.recover()
     failpoint.reach(SETTLED)
     luck = Random(broker.case.seed)
     agents = luck.choice((1, 2, 3))
@@ -38,7 +36,7 @@ async def chance(broker: Broker) -> None:
         failpoint.arm(broker.case.later, marker=broker.case.marker)
     load = Load(broker, luck, aim.rpartition(",")[2], alone=agents == 1)
     async with AsyncExitStack() as stack:
-        for name, tick in _loops(broker).items():
+        for name, tick in broker.loops().items():
             wake = broker.world.reaper if name == "reaper" else None
             await stack.enter_async_context(background(name, tick, every=0.03, clock=broker.clock, wake=wake))
         await _loose(load, agents)
@@ -53,18 +51,9 @@ async def _loose(load: Load, agents: int) -> None:
             group.create_task(load.agent(STEPS // agents))
 
 
-def _loops(broker: Broker) -> dict[str, Callable[..., Awaitable[object]]]:
-    return {
-        "reaper": broker.reaper.tick,
-        "deadlines": broker.deadlines.tick,
-        "processes": broker.processes.tick,
-        "identities": broker.identities.tick,
-    }
-
-
 async def closing(broker: Broker) -> None:
     """Nothing may be left."""
-    await broker.tick()
+    await broker.recover()
     await settle(broker)
     await finish(broker)
 

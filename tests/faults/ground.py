@@ -48,7 +48,7 @@ class PostgresGround:
     def _target(self, kind: str) -> dict[str, Any]:
         room = self.room
         engine = {"kind": "postgres", "host": room.host, "port": "@PORT@", "database": room.database}
-        engine |= {"user": room.admin, "password": "env:SOJOURN_TARGET_PASSWORD"}
+        engine |= {"user": room.admin, "password": "env:SOJOURN_TARGET_PASSWORD", "clock_limit": "24h"}
         read, write = ({"groups": [group], "secret_kind": kind} for group in room.groups)
         roles = {
             "readonly": {"sensitivity": "internal", "ttl": "60s", "engine": read},
@@ -66,10 +66,14 @@ class PostgresGround:
             await connection.close()
 
 
+_OPTIONS = ("log_min_messages=error", "fsync=off")
+"""No power is cut here, and what the broker's store does with its disk is another matter."""
+
+
 @asynccontextmanager
 async def postgres_ground() -> AsyncIterator[Ground]:
     """A server of its own: roles belong to a server, and two runs may go on side by side."""
-    async with postgres(options=("log_min_messages=error",), fresh=True) as server, server.room() as room:
+    async with postgres(options=_OPTIONS, fresh=True) as server, server.room() as room:
         owner = {"user": server.superuser, "password": server.password, "database": "postgres"}
         eyes = PostgresEyes({"host": server.host, "port": server.port, **owner}, room.database, server.folder / "log")
         try:

@@ -22,8 +22,9 @@ from faults.nursery import Nursery
 from faults.record import Kill
 from faults.worlds import World
 from house.draw_reliability import main as draw
+from servers.postgres import postgres
 
-STORES = ("sqlite",)
+STORES = ("sqlite", "postgres")
 
 
 async def run(wanted: int, seed: int, engines: list[str], stores: list[str], *, keep: bool) -> list[str]:
@@ -42,11 +43,16 @@ async def run(wanted: int, seed: int, engines: list[str], stores: list[str], *, 
     nursery = Nursery()
     async with AsyncExitStack() as stack:
         grounds = {kind: await stack.enter_async_context(GROUNDS[kind]()) for kind in engines}
+        shared = None
+        if "postgres" in stores:
+            shared = await stack.enter_async_context(postgres(options=("log_min_messages=error",), fresh=True))
         turns = itertools.cycle(itertools.product(stores, engines))
         for number, (store, engine) in enumerate(turns):
             if len(kills) >= wanted:
                 break
-            world = World(nursery, grounds[engine], store, engine, seed + number, tally)
+            world = World(
+                nursery, grounds[engine], shared if store == "postgres" else None, engine, seed + number, tally
+            )
             await world.run(wanted - len(kills), told)
             for fault in world.faults:
                 _say(f"seed {world.seed} {store} {engine}: {fault}")

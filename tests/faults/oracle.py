@@ -1,6 +1,6 @@
 """What is true outside, judged by somebody who shares no line with the product.
 
-It reads the store's tables by SQL of its own and the server through `eyes/`, and says what breaks the promise:
+It reads the store's tables by SQL of its own, store and server through `eyes/`, and says what breaks the promise:
 
     roles       no login with our prefix but of an active lease; none at all but of an open one, and in the end of none
     leases      none active whose task, or a task above it, has ended
@@ -48,35 +48,40 @@ class Eyes(Protocol):
     def clear(self, log: bytes) -> Iterator[str]: ...
 
 
+class Store(Protocol):
+    """The broker's tables, and everything that is written of them."""
+
+    async def tables(self) -> sqlite3.Connection: ...
+
+    async def contents(self) -> dict[str, bytes]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outside:
     """Where to look. `eyes` look at the server, and at its log from `log_from` on; `notes`: what agents know.
 
-    `knocks` chooses passwords to knock with, among those that could open; without it with all; `left_out`: files of the
-    store that are not read for secrets.
+    `knocks` chooses passwords to knock with, among those that could open; without it with all.
     """
 
-    store: Path
+    store: Store
     eyes: Eyes
     log_from: int
     notes: Path
     registry: Path
     knocks: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] | None = None
-    left_out: frozenset[str] = frozenset()
 
 
 async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
     """Every broken promise. After a minute nothing of an in-doubt create may be left either."""
-    with sqlite3.connect(where.store / "broker.db") as store:
-        store.row_factory = sqlite3.Row
-        told = [json.loads(line) for line in where.notes.read_text().splitlines()] if where.notes.exists() else []
-        found = [*_tasks(store), *_leases(store), *_events(store), *_chains(store)]
-        found += _identities(store, where, told, after_a_minute)
-        found += _told(store, told)
-        found += await _server(store, where, told, after_a_minute)
-        found += await _lent(store, where, told)
+    store = await where.store.tables()
+    told = [json.loads(line) for line in where.notes.read_text().splitlines()] if where.notes.exists() else []
+    found = [*_tasks(store), *_leases(store), *_events(store), *_chains(store)]
+    found += _identities(store, where, told, after_a_minute)
+    found += _told(store, told)
+    found += await _server(store, where, told, after_a_minute)
+    found += await _lent(store, where, told)
     store.close()
-    return found + list(_secrets(where, told))
+    return found + [fault async for fault in _secrets(where, told)]
 
 
 def rows(store: sqlite3.Connection, query: str, *arguments: Any) -> list[sqlite3.Row]:
@@ -270,13 +275,11 @@ def _told(store: sqlite3.Connection, told: list[Any]) -> Iterator[str]:
             yield f"the lease of {note['user']} was given back, and that is lost"
 
 
-def _secrets(where: Outside, told: list[Any]) -> Iterator[str]:
+async def _secrets(where: Outside, told: list[Any]) -> AsyncIterator[str]:
     with where.eyes.log.open("rb") as file:
         file.seek(where.log_from)
         log = file.read()
-    files = [file for file in where.store.iterdir() if file.is_file() and file.name not in where.left_out]
-    places = {str(file.name): file.read_bytes() for file in files}
-    for name, content in [*places.items(), ("the server's log", log)]:
+    for name, content in [*(await where.store.contents()).items(), ("the server's log", log)]:
         for note in told:
             if "password" in note and note["password"].encode() in content:
                 yield f"the password of {note['user']} stands in {name}"

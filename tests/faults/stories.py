@@ -330,9 +330,7 @@ async def alive(broker: Broker) -> None:
 async def restart(broker: Broker) -> None:
     """What any broker does first; the outside is well again."""
     await admit(broker)
-    await broker.tick()
-    await broker.sweep_once()
-    await broker.tick()
+    await broker.recover()
 
 
 async def settle(broker: Broker) -> None:

@@ -17,6 +17,7 @@ from faults.ground import GROUNDS, Ground
 from faults.nursery import Nursery
 from faults.record import LONGEST, OK, Kill
 from faults.worlds import World
+from servers.postgres import Room, Server
 
 WORLDS = int(os.environ.get("FAULTS_WORLDS", "21"))
 """Of two dozen lives each, of every engine."""
@@ -29,12 +30,12 @@ async def ground(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, Gro
         yield request.param, found
 
 
-async def test_killed_anywhere(nursery: Nursery, ground: tuple[str, Ground]) -> None:
+async def test_killed_anywhere(nursery: Nursery, ground: tuple[str, Ground], stage: tuple[Server, Room]) -> None:
     """Nothing leaked, nothing is lost; a world that fails says its seed."""
     kind, place = ground
     seed, tally, kills = secrets.randbits(31), Counter[str](), list[Kill]()
-    for number, store in zip(range(WORLDS), itertools.cycle(("sqlite",)), strict=False):
-        world = World(nursery, place, store, kind, seed + number, tally)
+    for number, shared in zip(range(WORLDS), itertools.cycle((None, stage[0])), strict=False):
+        world = World(nursery, place, shared, kind, seed + number, tally)
         await world.run(1000, kills.extend)
         assert (seed + number, world.faults) == (seed + number, [])
     assert {kill.verdict for kill in kills} == {OK}
@@ -51,7 +52,7 @@ async def test_a_broken_promise_is_seen(nursery: Nursery) -> None:
             return {**await seeing(prefix), "sj_nobody00_ghost": True}
 
         eyes.principals = ghost  # type: ignore[method-assign]
-        world, kills = World(nursery, place, "sqlite", "postgres", 1, Counter()), list[Kill]()
+        world, kills = World(nursery, place, None, "postgres", 1, Counter()), list[Kill]()
         await world.run(1000, kills.extend)
     assert "the role sj_nobody00_ghost is there" in world.faults[0]
     assert {kill.verdict == OK for kill in kills} == {False}

@@ -7,6 +7,7 @@ whoever died since the look before. After `LIVES` of them a minute passes, every
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import tempfile
@@ -15,17 +16,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded: the same seed is the same world
+from typing import Any
 
 from faults.case import Case
 from faults.chance import SETTLED
+from faults.eyes.store import FileStore, SharedStore
 from faults.ground import Ground
 from faults.nursery import Nursery, fired, why
 from faults.oracle import Outside, look
 from faults.record import OK, OUTSIDE, Kill, commit
 from house.failpoints import all_points
+from servers.postgres import Server
 
 LIVES = 24
 _COLD = 0.05
+_QUICK = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 2**28 else "/tmp"
+"""Where worlds stand: a killed process loses nothing that it wrote, on whatever kind of disk."""
 _RESERVE = frozenset({"broker.db.reserve"})
 
 
@@ -43,11 +49,11 @@ class Plan:
 
 @dataclass
 class World:
-    """One store, one target, and those who live there."""
+    """One store, one target, and those who live there; `shared` is a server for stores, where they are no files."""
 
     nursery: Nursery
     ground: Ground
-    store: str
+    shared: Server | None
     engine: str
     seed: int
     tally: Counter[str]
@@ -55,16 +61,19 @@ class World:
     kills: list[Kill] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     _waiting: list[Kill] = field(default_factory=list)
+    _address: dict[str, Any] = field(default_factory=dict)
     _log_from: int = 0
     _looked: int = 0
 
     async def run(self, most: int, told: Callable[[list[Kill]], None]) -> None:
         """Until `most` kills are judged, the world is old, or a promise is broken; `told` hears of each as it is."""
         self._luck, self._commit, self._told = Random(self.seed), commit(), told
-        folder = Path(tempfile.mkdtemp(prefix="sj-w-", dir="/tmp"))
+        folder = Path(tempfile.mkdtemp(prefix="sj-w-", dir=_QUICK))
         await self.ground.clear()
         self._log_from = self.ground.eyes.log.stat().st_size
         facts = self.ground.facts()
+        if self.shared is not None:
+            facts["database"] = await self._furnish(self.shared)
         self._case = Case(story="chance", folder=str(folder), **facts)
         self._case.registry.write_text("{}")
         life = 0
@@ -78,6 +87,17 @@ class World:
             self.faults.append(f"its folder is {folder}")
         else:
             shutil.rmtree(folder)
+
+    @property
+    def store(self) -> str:
+        """Its kind."""
+        return "sqlite" if self.shared is None else "postgres"
+
+    async def _furnish(self, server: Server) -> str:
+        name = secrets.token_hex(6)
+        self._address = {"host": server.host, "port": server.port, "user": server.superuser}
+        self._address |= {"password": server.password, "database": f"store_{name}"}
+        return await server.store(name)
 
     def _plan(self) -> Plan:
         luck, seed = self._luck, self._luck.getrandbits(32)
@@ -98,7 +118,7 @@ class World:
             nursery.renew()
         points = ",".join(filter(None, (f"{SETTLED}=stop", plan.at_once)))
         case = replace(self._case, seed=plan.seed, points=points, later=plan.later)
-        before = len(fired(case))
+        case.marker.unlink(missing_ok=True)  # it may have to be written on a full disk
         nursery.begin(case)
         if plan.outside is not None and plan.settling:
             status = nursery.stops_or_dies_within(plan.outside)
@@ -112,7 +132,7 @@ class World:
                 return
             nursery.signal(signal.SIGCONT)
             status = nursery.ended() if plan.outside is None else nursery.kill_within(plan.outside)
-        died_at = [point for point in fired(case)[before:] if point != SETTLED]
+        died_at = [point for point in fired(case) if point != SETTLED]
         if status == -signal.SIGKILL:
             point = died_at[0] if died_at else OUTSIDE
             self.tally[point] += 1
@@ -127,33 +147,23 @@ class World:
         if self.nursery.run(case) != 0:
             self._judge([f"the last life broke: {why(case)}"], LIVES)
             return
-        found = await look(self._outside(case, case.store), after_a_minute=True)
+        store = SharedStore(self._address) if self.shared else FileStore(case.store)
+        found = await look(self._outside(case, store), after_a_minute=True)
         left = await self.ground.eyes.principals("sj_")
         self._judge(found + [f"{name} is left" for name in left], LIVES)
 
     async def _look(self, case: Case) -> None:
-        """While it stands still: on a copy, since it holds the store."""
-        copy = Path(case.folder, "seen")
-        copy.mkdir(exist_ok=True)
-        for name in ("broker.db", "broker.db-wal"):
-            (copy / name).unlink(missing_ok=True)
-            if (case.store / name).exists():
-                shutil.copyfile(case.store / name, copy / name)
-        (copy / "broker.db-shm").unlink(missing_ok=True)
-        where = self._outside(case, copy)
+        """While it stands still; what is in a file on a copy, since it holds that."""
+        store = SharedStore(self._address) if self.shared else FileStore(_copied(case), _RESERVE)
+        where = self._outside(case, store)
         few = replace(where, knocks=lambda keys: self._luck.sample(keys, min(2, len(keys))), log_from=self._looked)
         self._judge(await look(few), len(self.kills))
         self._looked = self.ground.eyes.log.stat().st_size
 
-    def _outside(self, case: Case, store: Path) -> Outside:
+    def _outside(self, case: Case, store: FileStore | SharedStore) -> Outside:
         self._looked = max(self._looked, self._log_from)
         return Outside(
-            store=store,
-            eyes=self.ground.eyes,
-            log_from=self._log_from,
-            notes=case.notes,
-            registry=case.registry,
-            left_out=_RESERVE if store != case.store else frozenset(),
+            store=store, eyes=self.ground.eyes, log_from=self._log_from, notes=case.notes, registry=case.registry
         )
 
     def _judge(self, found: list[str], life: int) -> None:
@@ -165,3 +175,14 @@ class World:
         self.kills += judged
         self.faults += found
         self._told(judged)
+
+
+def _copied(case: Case) -> Path:
+    copy = Path(case.folder, "seen")
+    copy.mkdir(exist_ok=True)
+    (copy / "broker.db-shm").unlink(missing_ok=True)
+    for name in ("broker.db", "broker.db-wal"):
+        (copy / name).unlink(missing_ok=True)
+        if (case.store / name).exists():
+            shutil.copyfile(case.store / name, copy / name)
+    return copy

@@ -11,6 +11,7 @@ from typing import Any
 from faults.broker_process import ACCOUNT
 from faults.case import Case
 from faults.eyes.postgres import PostgresEyes
+from faults.eyes.store import FileStore
 from faults.nursery import Nursery, why
 from faults.oracle import Outside, look
 from faults.stories import AFTERWARDS
@@ -61,7 +62,9 @@ class Yard:
     async def ask(self, case: Case, *, after_a_minute: bool = False) -> list[str]:
         """What the oracle sees."""
         eyes = PostgresEyes(self.owner, self.room.database, self.server.folder / "log")
-        where = Outside(store=case.store, eyes=eyes, log_from=self._log_from, notes=case.notes, registry=case.registry)
+        where = Outside(
+            store=FileStore(case.store), eyes=eyes, log_from=self._log_from, notes=case.notes, registry=case.registry
+        )
         try:
             return await look(where, after_a_minute=after_a_minute)
         finally:
