@@ -64,6 +64,7 @@ class Mysql:
             granted=principal.grants(handle.name, said.role, said.privileges, mariadb=mariadb),
             sessions=said.sessions,
             tls=self._settings.encryption != "off",
+            mariadb=mariadb,
         )
         await self._primary.run(lambda connection: _make(connection, handle.name, text))
         return self._issued(handle, password)

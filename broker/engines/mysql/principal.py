@@ -83,11 +83,15 @@ def create(
     granted: Sequence[str],
     sessions: int,
     tls: bool,
+    mariadb: bool,
 ) -> str:
     """Make it locked, grant, unlock; unless the server's clock says that it is too late."""
     need = " REQUIRE SSL" if tls else ""
     made = f"CREATE USER {account(name)} {identified}{need} WITH MAX_USER_CONNECTIONS {sessions:d} ACCOUNT LOCK"
-    return ";\n".join([_in_time(deadline, made), *granted, f"ALTER USER {account(name)} ACCOUNT UNLOCK"])
+    in_time = _in_time(deadline, made)
+    if mariadb:
+        in_time = f"EXECUTE IMMEDIATE IF({_late(deadline)}, {literal(f'DO {TOO_LATE}')}, {literal(made)})"
+    return ";\n".join([in_time, *granted, f"ALTER USER {account(name)} ACCOUNT UNLOCK"])
 
 
 def shut(name: str, deadline: datetime) -> str:

@@ -51,10 +51,10 @@ class Redis:
         )
 
     async def create(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:  # noqa: ARG002
-        """One transaction on each node; what fails on one is removed from all.
+        """One message to each node; what fails on one is removed from all.
 
-        Nobody there judges the deadline: we do, when every node has just answered. What freezes after that and thaws
-        late is found by the sweep.
+        Nobody there judges the deadline: we do, right before we send. What freezes after that and thaws late is found
+        by the sweep.
         """
         password, rules = new_password(), role_settings(role).rules()
         proof = principal.verifier(password)
@@ -180,8 +180,10 @@ class Redis:
         ])  # fmt: skip
 
     async def _ready(self, deadline: datetime) -> None:
-        for node in self._nodes:
-            await node.ready()
+        """Look at the deadline last. Of several nodes each must answer first: what is made must be made on all."""
+        if len(self._nodes) > 1:
+            for node in self._nodes:
+                await node.ready()
         if self._clock.now() > deadline:
             raise Unavailable("the deadline of the call passed before it was sent, and nothing was done")
 

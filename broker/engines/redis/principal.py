@@ -1,4 +1,4 @@
-"""The principal itself: made, given another secret, ended, removed; on one node, each in one transaction of it.
+"""The principal itself: made, given another secret, ended, removed; on one node, each in one message to it.
 
 `ACL SETUSER` adds to what is there and makes what isn't, so each text begins where it can't be misread: a create with
 `reset`, a replacement with nothing but the password, so that a user that was ended meanwhile stays shut.
@@ -39,10 +39,12 @@ def verifier(password: str) -> str:
 
 
 async def make(connection: Connection, name: str, proof: str, rules: Sequence[str]) -> None:
-    """Make it, or make it anew: nothing of an earlier one is left, neither its secret nor what it opened."""
-    shut = ("ACL", "SETUSER", name, "reset", "off")
-    opened = ("ACL", "SETUSER", name, "reset", "on", proof, *rules)
-    await connection.together(shut, ("CLIENT", "KILL", "USER", name), opened)
+    """Make it, or make it anew: nothing of an earlier one is left, neither its secret nor what it opened.
+
+    In this order, in one message: whoever is cut can't come back, and nobody knows the new secret yet.
+    """
+    made = ("ACL", "SETUSER", name, "reset", "on", proof, *rules)
+    await connection.run(made, ("CLIENT", "KILL", "USER", name))
 
 
 async def replace(connection: Connection, name: str, proof: str) -> None:

@@ -61,14 +61,16 @@ async def test_a_grant_that_is_refused_leaves_nothing(place: MariadbPlace) -> No
     assert place.room.principals() == set()
 
 
-async def test_what_is_half_made_lets_nobody_in(place: MariadbPlace) -> None:
+@pytest.mark.parametrize("mariadb", [True, False], ids=["mariadb", "as for mysql"])
+async def test_what_is_half_made_lets_nobody_in(place: MariadbPlace, *, mariadb: bool) -> None:
     """A server that died after any of the statements but the last has a user that is locked."""
     handle = place.engine.plan(place.role, place.prefix + "a" * 20)
     granted = principal.grants(handle.name, None, {place.room.schema: ("SELECT",)}, mariadb=True)
     clause = identified("native", "known")
-    whole = principal.create(handle.name, clause, deadline=soon(place), granted=granted, sessions=3, tls=False)
+    said: dict[str, Any] = {"deadline": soon(place), "granted": granted, "sessions": 3, "tls": False}
+    whole = principal.create(handle.name, clause, mariadb=mariadb, **said)
     statements = whole.split(";\n")
-    for count in range(4, len(statements)):
+    for count in range(1 if mariadb else 3, len(statements)):
         place.server.ask(";\n".join(statements[:count]))
         assert not place.room.admits(handle.name, "known")
         place.server.ask(f"DROP USER '{handle.name}'")
@@ -96,6 +98,14 @@ async def test_a_create_whose_answer_is_lost_is_not_known_and_can_be_settled(
             await engine.clean_up(handle)
     assert place.room.principals() == set()
     assert (f"CREATE USER '{handle.name}'@'%' IDENTIFIED" in place.server.log) or not heard
+
+
+async def test_what_mysql_is_sent_is_judged_by_the_server_too(place: MariadbPlace) -> None:
+    """The form without EXECUTE IMMEDIATE, which MariaDB reads as well."""
+    said: dict[str, Any] = {"granted": [], "sessions": 3, "tls": False, "mariadb": False}
+    late = principal.create("sj_late", identified("native", "x"), deadline=soon(place) - timedelta(days=1), **said)
+    assert "sojourn_too_late" in place.server.client("root", place.server.password, late).stderr
+    assert "sj_late" not in place.room.principals()
 
 
 async def test_a_lease_may_open_as_many_sessions_as_its_role_says(place: MariadbPlace) -> None:

@@ -82,7 +82,7 @@ def test_the_name_of_a_schema_is_no_pattern() -> None:
 def test_it_is_unlocked_last() -> None:
     """Whatever dies in between leaves a user that can't log in."""
     granted = principal.grants("sj_a", "readers", {"shop": ("SELECT",)}, mariadb=True)
-    text = principal.create("sj_a", native_clause(), deadline=NOON, granted=granted, sessions=3, tls=True)
+    text = principal.create("sj_a", native_clause(), deadline=NOON, granted=granted, sessions=3, tls=True, mariadb=True)
     lines = text.split(";\n")
     assert "ACCOUNT LOCK" in lines[0]
     assert "REQUIRE SSL WITH MAX_USER_CONNECTIONS 3" in lines[0]
