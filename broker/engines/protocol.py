@@ -24,7 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from functools import cache
+from typing import Protocol, cast, runtime_checkable
 
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, Role
@@ -195,6 +196,20 @@ class FixedEnd(Protocol):
 
     def end_is_fixed(self, handle: Handle) -> bool:
         """Whether that is so for this principal; pure."""
+
+
+@cache
+def has(kind: type, power: type) -> bool:
+    """Whether engines of the class `kind` have a power; to ask a protocol anew each time costs as much as a statement.
+
+    Not for `OwnAccount`: only an object tells whether it has what is no method.
+    """
+    return issubclass(kind, power)
+
+
+def end_is_fixed(engine: Engine, handle: Handle) -> bool:
+    """Whether the end of what `handle` names is written into its secret."""
+    return has(type(engine), FixedEnd) and cast("FixedEnd", engine).end_is_fixed(handle)
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from broker.engines.protocol import FixedEnd, Issued
+from broker.engines.protocol import Issued, end_is_fixed
 from broker.errors import AlreadyAcknowledged, ClockUntrusted, OutcomeUnknown, TargetDown, UnderWay
 from broker.lifecycle import doubt, exclusive, quotas, reconcile, told
 from broker.lifecycle.reissue import begin_reissue, reissue
@@ -164,7 +164,7 @@ def _planned(world: World, ask: _Ask, fresh: LeaseId, line: Sequence[Task]) -> L
     create_by = now + calls.deadline
     handle = engine.plan(role, world.name_of(fresh))
     last = min([now + ask.life, *(link.deadline for link in line if link.deadline is not None)])
-    if isinstance(engine, FixedEnd) and engine.end_is_fixed(handle):
+    if end_is_fixed(engine, handle):
         last = min(last, now + role.ttl)
     return Lease(
         id=fresh,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from broker.engines.protocol import FixedEnd
+from broker.engines.protocol import end_is_fixed
 from broker.errors import ClockUntrusted, Fenced, NotPossible
 from broker.lifecycle import told, withdraw
 from broker.lifecycle.schedule import Course, backoff, longest_until, next_due
@@ -46,7 +46,7 @@ async def renew(world: World, lease: Lease, now: datetime, *, permit: Permit | N
 
 async def _renew(world: World, lease: Lease, course: Course, permit: Permit | None) -> Lease:
     engine, calls = world.at(lease.handle.target)
-    if isinstance(engine, FixedEnd) and engine.end_is_fixed(lease.handle):
+    if end_is_fixed(engine, lease.handle):
         raise NotPossible("the end of this lease is written into its secret, ask for another one")
     failpoint.reach("renew.commit.before")
     renewed = await world.database.write(_renewing(world, lease, course.now, permit))

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from broker.engines.naming import name, prefix
-from broker.engines.protocol import Engine, Listing
+from broker.engines.protocol import Engine, Listing, has
 from broker.errors import Fenced, TargetDown
 from broker.lifecycle.flight import InFlight
 from broker.model.ids import LeaseId, TaskId
@@ -126,7 +126,7 @@ async def _kept(work: Coroutine[Any, Any, T]) -> tuple[T | None, Exception | Non
 
 def promised(engine: Engine, role: Role) -> Guarantee:
     """What taking back a secret of `role` means, and whether a sweep finds what came too late."""
-    return replace(engine.guarantee(role), swept=isinstance(engine, Listing))
+    return replace(engine.guarantee(role), swept=has(type(engine), Listing))
 
 
 @asynccontextmanager

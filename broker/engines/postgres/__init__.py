@@ -65,11 +65,12 @@ class Postgres:
         self._settings, self._clock, self._own = settings, lent.clock, own
         self._primary, self._standbys = reaches[0], reaches[1:]
         authority = None if lent.keys is None else ClientAuthority(lent.keys, lent.target)
-        self._issuing = Issuing(settings, authority)
+        self._issuing = Issuing(settings, authority, settings.encryption)
+        self._read: dict[str, tuple[Role, RoleSettings]] = {}
 
     def plan(self, role: Role, name: str) -> Handle:
         """Name, groups, database and kind of secret; the same whoever computes it."""
-        chosen = role_settings(role)
+        chosen = self._chosen(role)
         for identifier in (principal.own_name(name), *chosen.groups):
             principal.identifier(identifier)
         database, known = chosen.database or self._settings.database, self._settings.all_databases
@@ -89,8 +90,15 @@ class Postgres:
             raise Malformed(
                 f"the role `{role.full_name}` gives certificates, which needs `keys` in the broker's settings"
             )
-        if self._settings.encryption == "off":
+        if self._issuing.encryption == "off":
             raise Malformed(f"the role `{role.full_name}` gives certificates, which needs `tls` other than `off`")
+
+    def _chosen(self, role: Role) -> RoleSettings:
+        """The engine's part of a role, read once."""
+        found = self._read.get(role.full_name)
+        if found is None or found[0] is not role:
+            self._read[role.full_name] = found = (role, role_settings(role))
+        return found[1]
 
     def end_is_fixed(self, handle: Handle) -> bool:
         """A certificate ends when it says."""
@@ -109,7 +117,7 @@ class Postgres:
 
     async def create(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:
         """One message, one transaction, one round trip."""
-        offset, chosen = await self._offset(), role_settings(role)
+        offset, chosen = await self._offset(), self._chosen(role)
         fresh = await self._issuing.fresh(handle, self._clock.now() + offset, until + offset)
         text = principal.create(
             handle.name,

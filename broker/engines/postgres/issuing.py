@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote
 
+from broker.engines.encryption import Encryption
 from broker.engines.passwords import new_password
 from broker.engines.postgres.certificate import ClientAuthority
 from broker.engines.postgres.scram import ROUNDS, verifier
@@ -16,6 +17,7 @@ from broker.errors import NotPossible
 from broker.model.lease import Handle
 from ca.runtime.secret import Secret
 
+_MODES = {"off": "", "require": "?sslmode=require", "verify": "?sslmode=verify-full"}
 _WORTH_A_THREAD = 256
 """Rounds from which hashing would hold up everybody else on the event loop."""
 
@@ -34,6 +36,7 @@ class Issuing:
 
     settings: Settings
     authority: ClientAuthority | None
+    encryption: Encryption
 
     async def fresh(self, handle: Handle, now: datetime, until: datetime) -> Fresh:
         """A secret of the kind `handle` names; times are the target's. Raises KeyUnusable, Unavailable."""
@@ -69,7 +72,7 @@ class Issuing:
 
     def _url(self, handle: Handle, password: str | None) -> str:
         said, where = self.settings, quote(self._database(handle), safe="")
-        mode = {"off": "", "require": "?sslmode=require", "verify": "?sslmode=verify-full"}[said.encryption]
+        mode = _MODES[self.encryption]
         host = f"[{said.host}]" if ":" in said.host else said.host
         who = handle.name if password is None else f"{handle.name}:{password}"
         return f"postgresql://{who}@{host}:{said.port}/{where}{mode}"
