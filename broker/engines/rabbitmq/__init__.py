@@ -129,12 +129,21 @@ class RabbitMQ:
         """See `check.py`."""
         return await Examination(self, self._reach, self._settings, self._clock).run(roles, prefix)
 
+    @property
+    def account(self) -> str:
+        """Whom we log in as."""
+        return self._settings.user
+
+    def log_in_with(self, password: Secret | None) -> None:
+        """From the next request on; nothing of an earlier login is kept."""
+        self._reach.log_in_with(password)
+
     async def change_password(self, account: str, password: Secret) -> None:
         """Give an account another password; its tags stay."""
         answer = await self._reach.get("users", account, expected=frozenset({200, 404}))
         if answer.status == 404:
             raise NotFound("the target has no such account")
-        tags = ",".join(str(tag) for tag in answer.json()["tags"])
+        tags = ",".join(answer.row().texts("tags"))
         await principal.put_user(self._reach, account, password.reveal(), tags=tags)
 
     async def opens(self, account: str, password: Secret) -> bool:

@@ -42,9 +42,9 @@ class Examination:
         self._found.append(Finding(name=name, well=well, detail=detail, fix=None if well else fix))
 
     async def _server(self) -> None:
-        version = str((await self._reach.get("overview", query="columns=rabbitmq_version")).json()["rabbitmq_version"])
+        version = (await self._reach.get("overview", query="columns=rabbitmq_version")).row().text("rabbitmq_version")
         self._say("reachable", well=True, detail=f"RabbitMQ {version[:40]}")
-        tags = [str(tag) for tag in (await self._reach.get("whoami")).json()["tags"]]
+        tags = (await self._reach.get("whoami")).row().texts("tags")
         user = self._settings.user
         fix = f"rabbitmqctl set_user_tags {user} administrator"
         self._say("may make users", well="administrator" in tags, detail=f"{user}: {', '.join(tags)}", fix=fix)
@@ -61,7 +61,7 @@ class Examination:
             self._say("whole cluster", well=False, detail=str(problem), fix="an ending waits for every node")
 
     async def _vhosts(self, wanted: set[str]) -> None:
-        there = {str(row["name"]) for row in (await self._reach.get("vhosts", query="columns=name")).json()}
+        there = {row.text("name") for row in (await self._reach.get("vhosts", query="columns=name")).rows()}
         for vhost in sorted(wanted):
             well = vhost in there
             detail = "is there" if well else "is not there"

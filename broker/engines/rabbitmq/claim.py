@@ -45,8 +45,8 @@ async def adopt(reach: Reach, installation: str, incarnation: str) -> None:
 
 async def _incarnation(reach: Reach, name: str) -> str:
     """What the claim's tag says; empty when it says nothing we can read, which is no incarnation of anybody."""
-    tags = (await reach.get("users", name)).json()["tags"]
-    found = [match[1] for tag in tags if (match := _TAG.fullmatch(str(tag)))]
+    tags = (await reach.get("users", name)).row().texts("tags")
+    found = [match[1] for tag in tags if (match := _TAG.fullmatch(tag))]
     return found[0] if len(found) == 1 else ""
 
 

@@ -71,13 +71,16 @@ async def cut(reach: Reach, clock: Clock, name: str) -> int:
 async def connections(reach: Reach, name: str) -> set[str]:
     """Those a user has open, wherever in the cluster. Raises TargetDown, Unavailable."""
     answer = await reach.get("connections", "username", name, query="columns=name,node")
-    return {f"{row['name']} at {row.get('node', '')}" for row in answer.json()}
+    return {f"{row.text('name')} at {row.text('node')}" for row in answer.rows()}
 
 
 async def nodes(reach: Reach) -> int:
-    """How many nodes were asked. Raises NotYet: one is cut off, and may serve whoever is connected there."""
-    rows = (await reach.get("nodes", query="columns=name,running,partitions")).json()
-    away = sorted(str(row["name"]) for row in rows if not row["running"] or row.get("partitions"))
+    """How many nodes were asked. Raises NotYet: one is cut off, and may serve whoever is connected there.
+
+    Whether a node runs is known at once; `partitions` is told by its statistics, some seconds after its start.
+    """
+    rows = (await reach.get("nodes", query="columns=name,running,partitions")).rows()
+    away = sorted(row.text("name") for row in rows if not row.yes("running") or row.texts("partitions"))
     if away:
         raise NotYet(f"the node `{away[0]}` of the cluster is not to be seen: start it, or have it forgotten")
     return len(rows)

@@ -74,7 +74,7 @@ async def permitted(reach: Reach, name: str) -> list[str]:
     answer = await reach.get("users", name, "permissions", expected=_FOUND)
     if answer.status == 404:
         raise NotFound("the target has no principal of that name")
-    return [str(row["vhost"]) for row in answer.json()]
+    return [row.text("vhost") for row in answer.rows()]
 
 
 async def has_password(reach: Reach, name: str) -> bool:
@@ -82,10 +82,10 @@ async def has_password(reach: Reach, name: str) -> bool:
     answer = await reach.get("users", name, expected=_FOUND)
     if answer.status == 404:
         raise NotFound("the target has no principal of that name")
-    return bool(answer.json()["password_hash"])
+    return answer.row().text("password_hash") != ""
 
 
 async def names(reach: Reach, prefix: str) -> list[str]:
     """Every user whose name begins with `prefix`, sorted. Raises TargetDown."""
     answer = await reach.get("users", query="columns=name")
-    return sorted(str(row["name"]) for row in answer.json() if str(row["name"]).startswith(prefix))
+    return sorted(name for row in answer.rows() if (name := row.text("name")).startswith(prefix))

@@ -8,10 +8,10 @@ is looked at. Nothing of the server's own words is kept: a body we sent could st
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -21,6 +21,9 @@ from broker.engines.rabbitmq.settings import Settings
 from broker.errors import OutcomeUnknown, TargetDown
 from ca.errors import Problem, Unavailable
 from ca.runtime.fetch import parse_json
+from ca.runtime.secret import Secret
+
+T = TypeVar("T")
 
 WITHIN = 8.0
 """Seconds for one request, connecting included."""
@@ -32,14 +35,58 @@ _READS = frozenset({"GET"})
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One thing the server told of."""
+
+    members: Mapping[str, Any] = field(repr=False)
+
+    def text(self, key: str) -> str:
+        """A member. Raises TargetDown: it is not there, or no text."""
+        return self._of(key, str)
+
+    def yes(self, key: str) -> bool:
+        """The same of a truth."""
+        return self._of(key, bool)
+
+    def texts(self, key: str) -> Sequence[str]:
+        """The same of a list of texts; an empty one where it is left out."""
+        value = self._of(key, list) if key in self.members else []
+        if not all(isinstance(item, str) for item in value):
+            raise TargetDown(f"the management API answers `{key}` in a form we don't know")
+        return value
+
+    def _of(self, key: str, kind: type[T]) -> T:
+        value = self.members.get(key)
+        if not isinstance(value, kind):
+            raise TargetDown(f"the management API answers `{key}` in a form we don't know")
+        return value
+
+
+def _row(value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise TargetDown("the management API answers in a form we don't know")
+    return Row(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One whose status was expected."""
 
     status: int
     body: bytes = field(repr=False)
 
-    def json(self) -> Any:
-        """What it says. Raises TargetDown: an answer that can't be read is none."""
+    def rows(self) -> Sequence[Row]:
+        """A list of things. Raises TargetDown: an answer that can't be read is none."""
+        value = self._json()
+        if not isinstance(value, list):
+            raise TargetDown("the management API answers no list where one was expected")
+        return [_row(item) for item in value]
+
+    def row(self) -> Row:
+        """One thing. Raises TargetDown."""
+        return _row(self._json())
+
+    def _json(self) -> Any:
         try:
             return parse_json(self.body)
         except Problem as error:
@@ -51,6 +98,11 @@ class Reach:
 
     def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._settings, self._session = settings, session
+        self._password: Secret | None = None
+
+    def log_in_with(self, password: Secret | None) -> None:
+        """Ask with this one from now on instead of the settings' own; None: with the settings' own."""
+        self._password = password
 
     async def get(self, *path: str, expected: frozenset[int] = frozenset({200}), query: str = "") -> Answer:
         """Look. Raises TargetDown, Unavailable."""
@@ -85,7 +137,8 @@ class Reach:
         raise Unavailable(f"the management API refused with {answer.status}", status=answer.status)
 
     async def _send(self, method: str, url: URL, body: Mapping[str, Any] | None) -> Answer:
-        login = f"{self._settings.user}:{self._settings.password.read().reveal()}".encode()
+        password = self._password or self._settings.password.read()
+        login = f"{self._settings.user}:{password.reveal()}".encode()
         headers = {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
         async with self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as response:
             content = bytearray()

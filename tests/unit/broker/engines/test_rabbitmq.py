@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -201,40 +202,66 @@ async def test_nobody_there_is_down_and_a_broken_answer_is_unknown(place: Rabbit
     assert "SOJOURN" not in f"{refused.value!r}{refused.value.__cause__!r}"
 
 
-@pytest.mark.parametrize("answer", [b"500 No", b"503 No", b"302 Found\r\nLocation: http://127.0.0.1:1/", b"200 OK"])
-async def test_every_status_is_looked_at(place: RabbitPlace, answer: bytes) -> None:
-    """A DELETE that was not said to be done is not done."""
+@asynccontextmanager
+async def saying(status: str, body: str = "") -> AsyncIterator[str]:
+    """A management API that has one answer to everything; its address."""
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
-        writer.write(b"HTTP/1.1 " + answer + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.write(head.encode() + body.encode())
         await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(say, "127.0.0.1", 0)
     async with server:
-        port = server.sockets[0].getsockname()[1]
-        settings = settings_for(place.room, management=f"http://127.0.0.1:{port}")
-        async with open_engine(settings, Lent(clock=place.clock)) as engine:
-            handle = engine.plan(place.role, place.prefix + "x")
-            for verb in (engine.end_access, engine.clean_up):
-                with pytest.raises(Problem):
-                    await verb(handle)
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "status", ["500 No", "503 No", "302 Found\r\nLocation: http://127.0.0.1:1/", "200 OK", "401 No"]
+)
+async def test_every_status_is_looked_at(place: RabbitPlace, status: str) -> None:
+    """A DELETE that was not said to be done is not done."""
+    async with (
+        saying(status) as address,
+        open_engine(settings_for(place.room, management=address), Lent(clock=place.clock)) as engine,
+    ):
+        handle = engine.plan(place.role, place.prefix + "x")
+        for verb in (engine.end_access, engine.clean_up):
+            with pytest.raises(Problem):
+                await verb(handle)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{}", "[]", "[1]", "[{}]", '{"name": 1}', '[{"name": null}]', '{"tags": [1], "password_hash": 7}', "[[[", "\x00"],
+)
+async def test_an_answer_of_another_form_is_none(place: RabbitPlace, body: str) -> None:
+    """Whoever sits there may say what it likes: it is never taken for an ending, and breaks nothing."""
+    async with (
+        saying("200 OK", body) as address,
+        open_engine(settings_for(place.room, management=address), Lent(clock=place.clock)) as engine,
+    ):
+        handle = engine.plan(place.role, place.prefix + "x")
+        with pytest.raises(Problem):
+            await engine.end_access(handle)
+        assert [found.well for found in await engine.check([place.role], place.prefix)].count(False) == 1
 
 
 async def test_a_node_that_is_not_to_be_seen_keeps_the_ending_open(place: RabbitPlace) -> None:
     """It may serve whoever is connected there."""
+    body = '[{"name":"a","running":true,"partitions":[]},{"name":"b","running":false,"partitions":[]}]'
+    async with saying("200 OK", body) as address, open_reach(settings_for(place.room, management=address)) as reach:
+        with pytest.raises(NotYet, match="`b`"):
+            await nodes(reach)
 
-    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        body = b'[{"name":"a","running":true,"partitions":[]},{"name":"b","running":false,"partitions":[]}]'
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(say, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        async with open_reach(settings_for(place.room, management=f"http://127.0.0.1:{port}")) as reach:
-            with pytest.raises(NotYet, match="`b`"):
-                await nodes(reach)
+async def test_we_go_on_when_our_own_password_was_changed(place: RabbitPlace) -> None:
+    """From the next request on."""
+    assert place.engine.account == place.room.admin
+    await place.engine.change_password(place.engine.account, Secret("another"))
+    with pytest.raises(TargetDown, match="refused our own login"):
+        await place.engine.names(place.prefix)
+    place.engine.log_in_with(Secret("another"))
+    assert await place.engine.names(place.prefix) == []
