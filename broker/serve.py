@@ -220,6 +220,7 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
             broker=f"b{secrets.token_hex(8)}",
             installation=await lives.begin(now),
             observer=observer,
+            points=settings.points,
             quotas=settings.quotas.to_quotas(),
             clock=clock,
             feed=SharedWake(),

@@ -39,6 +39,14 @@ def check_name(name: str) -> str:
 Name = Annotated[str, parsed_by(check_name)]
 
 
+def check_point(text: str) -> str:
+    """An enforcement point: a SPIFFE ID, or `operator:<name>`. Raises Malformed."""
+    kind, colon, name = text.partition(":")
+    if kind == "operator" and colon and name:
+        return text
+    return str(SpiffeId.parse(text))
+
+
 class ListenSettings(Settings):
     """A TCP address; port 0 takes a free one."""
 
@@ -214,6 +222,7 @@ class BrokerSettings(Settings):
     keys: Keys = Keys()
     policies: tuple[Path, ...] = ()
     tasks: TaskSettings = TaskSettings()
+    points: tuple[Annotated[str, parsed_by(check_point)], ...] = ()
     quotas: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
     limits: ConnectionLimits = ConnectionLimits()

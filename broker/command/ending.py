@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 NOTABLE = timedelta(seconds=1)
 """An ending that takes longer than this is told."""
 
+_POINTS = 5.0
+"""Seconds `--wait` waits for enforcement points that have not confirmed."""
+
 _KNOWN = "stays known until it is replaced where it is used"
 
 
@@ -36,6 +39,7 @@ async def finish(
         return told
     console.say(f"{told.id} is {told.state}")
     if report is not None:
+        console.say(report.summary)
         tables.report(console, report, broker.clock.now())
     return told
 
@@ -48,6 +52,7 @@ async def see_gone(console: Console, broker: Broker, task: str) -> ReportTold:
     begun = broker.clock.boot()
     with console.progress("waiting until its access is verified to be gone"):
         report = await until_gone(broker, task)
+        report = await _heard_from_points(broker, report)
     took = timedelta(seconds=broker.clock.boot() - begun)
     if not console.json:
         if took > NOTABLE:
@@ -56,4 +61,14 @@ async def see_gone(console: Console, broker: Broker, task: str) -> ReportTold:
             if line.fate is Fate.LIVES_ON:
                 until = f"ends by itself {when(line.lives_until, broker.clock.now())}" if line.lives_until else _KNOWN
                 click.echo(f"{printable(line.role)} can't be taken back and {until}", err=True)
+    return report
+
+
+async def _heard_from_points(broker: Broker, report: ReportTold) -> ReportTold:
+    """Give the enforcement points that are registered a moment to say that they applied the end."""
+    until, pause = broker.clock.boot() + _POINTS, 0.02
+    while report.unconfirmed and broker.clock.boot() < until:
+        await broker.clock.sleep(pause)
+        pause = min(0.5, pause * 2)
+        report = await broker.report(report.task)
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from broker.model.ids import TaskId
@@ -10,8 +11,10 @@ from broker.store import confirmations, events, leases, tasks
 from ca.runtime.database import Transaction
 
 
-async def report(tx: Transaction, task: TaskId, now: datetime) -> Report:
-    """What is known of everything `task` was given, and which enforcement points say they applied its end.
+async def report(tx: Transaction, task: TaskId, now: datetime, points: Iterable[str] = ()) -> Report:
+    """What is known of everything `task` and those below it were given, and which points say they applied its end.
+
+    `points` are the enforcement points that are expected to.
 
     Raises:
         NotFound: there is no such task.
@@ -24,4 +27,6 @@ async def report(tx: Transaction, task: TaskId, now: datetime) -> Report:
         for one in said
         if ended is not None and one.epoch.incarnation == ended.incarnation and one.epoch.n >= ended.n
     ]
-    return Report.of(found, await leases.by_task(tx, task), now, confirmed)
+    given = await leases.at_and_below(tx, task)
+    epoch = None if ended is None else str(ended)
+    return Report.of(found, given, now, confirmed, expected=points, epoch=epoch)

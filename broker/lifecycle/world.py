@@ -62,6 +62,8 @@ class World:
     group: asyncio.TaskGroup = field(repr=False)
     leaving: AbstractSet[str] = frozenset()
     """Roles that are given to nobody anew."""
+    points: Sequence[str] = ()
+    """Enforcement points that are expected to confirm each end, by how they are called when they ask."""
     quotas: Quotas = field(default_factory=Quotas)
     parties: Sequence[str] = ()
     """Whom the outbox tells of every ended task."""

@@ -7,9 +7,9 @@ The report is made from the leases whenever it is asked for; it is final when ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -42,6 +42,7 @@ class Line:
     """
 
     lease: LeaseId
+    task: TaskId
     role: str
     fate: Fate
     issued_at: datetime | None
@@ -62,6 +63,7 @@ class Line:
         over = fate in {Fate.GONE, Fate.EXPIRED, Fate.NEVER_MADE}
         return cls(
             lease=lease.id,
+            task=lease.task,
             role=lease.role,
             fate=fate,
             issued_at=lease.activated_at,
@@ -80,6 +82,7 @@ class Line:
         """The form of the REST surface."""
         return {
             "lease": self.lease,
+            "task": self.task,
             "role": self.role,
             "fate": str(self.fate),
             "issued_at": _moment(self.issued_at),
@@ -106,7 +109,11 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What is known, at `made_at`, of everything a task was given."""
+    """What is known, at `made_at`, of everything a task and those below it were given.
+
+    `epoch` is the event that told of its end, while it is kept. `expected` are the enforcement points that are
+    registered here; `confirmed` is each one's own word.
+    """
 
     task: TaskId
     owner: SpiffeId
@@ -119,17 +126,22 @@ class Report:
     made_at: datetime
     lines: tuple[Line, ...]
     confirmed: tuple[Confirmation, ...] = ()
+    expected: tuple[str, ...] = ()
+    epoch: str | None = None
 
     @classmethod
-    def of(cls, task: Task, leases: Iterable[Lease], now: datetime, confirmed: Iterable[Confirmation] = ()) -> Self:
-        """The report on `task` as it stands at `now`; lines in the order in which they were intended.
-
-        Raises:
-            RuntimeError: a lease belongs to another task.
-        """
+    def of(
+        cls,
+        task: Task,
+        leases: Iterable[Lease],
+        now: datetime,
+        confirmed: Iterable[Confirmation] = (),
+        *,
+        expected: Iterable[str] = (),
+        epoch: str | None = None,
+    ) -> Self:
+        """The report on `task` as it stands at `now`; lines in the order in which they were intended."""
         ordered = sorted(leases, key=lambda lease: (lease.intended_at, lease.id))
-        if any(lease.task != task.id for lease in ordered):
-            raise RuntimeError("a report is about one task's leases")
         return cls(
             task=task.id,
             owner=task.owner,
@@ -142,12 +154,29 @@ class Report:
             made_at=now,
             lines=tuple(Line.of(lease) for lease in ordered),
             confirmed=tuple(confirmed),
+            expected=tuple(sorted(expected)),
+            epoch=epoch,
         )
 
     @property
     def is_final(self) -> bool:
         """Whether the task ended and nothing is left outside: the report won't change any more."""
         return self.ended_at is not None and all(line.closed_at is not None for line in self.lines)
+
+    @property
+    def unconfirmed(self) -> Sequence[str]:
+        """Registered points that have not said they applied the end."""
+        said = {one.point for one in self.confirmed}
+        return [point for point in self.expected if point not in said]
+
+    @property
+    def access_gone_after(self) -> timedelta | None:
+        """How long after the end the last of what can be taken back was seen to be gone; None before, or with none."""
+        if self.ended_at is None or any(line.fate in {Fate.IN_USE, Fate.ENDING} for line in self.lines):
+            return None
+        seen = [line.access_ended_at for line in self.lines if line.fate is Fate.GONE]
+        moments = [moment for moment in seen if moment is not None]
+        return max(timedelta(0), max(moments) - self.ended_at) if moments else None
 
     @property
     def lives_until(self) -> datetime | None:
@@ -167,9 +196,13 @@ class Report:
             "end_words": self.end_words,
             "made_at": written(self.made_at),
             "final": self.is_final,
+            "access_gone_after_ms": _milliseconds(self.access_gone_after),
+            "epoch": self.epoch,
             "lives_until": _moment(self.lives_until),
             "leases": [line.to_json() for line in self.lines],
             "confirmed": [{"point": one.point, "epoch": one.epoch, "at": written(one.at)} for one in self.confirmed],
+            "expected": list(self.expected),
+            "unconfirmed": list(self.unconfirmed),
         }
 
 
@@ -190,6 +223,10 @@ def _fate(lease: Lease) -> Fate:
 def _is_endless(lease: Lease) -> bool:
     guarantee = lease.guarantee
     return guarantee.if_down is IfDown.NOTHING_ENDS_IT and guarantee.new_access is NewAccess.AT_ROTATION
+
+
+def _milliseconds(length: timedelta | None) -> int | None:
+    return None if length is None else length // timedelta(milliseconds=1)
 
 
 def _moment(value: datetime | None) -> str | None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from broker.audit.chain import Head
 from broker.events.confirmations import confirm as confirm_epoch
-from broker.model.caller import Operator, Verb
+from broker.model.caller import Operator, Verb, Workload
 from broker.model.event import Epoch
 from broker.model.ids import TaskId
 from broker.model.receipt import Entry
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
 from broker.store import checkpoints, confirmations, events, receipts
+from ca.errors import Denied
 from ca.runtime.database import Transaction
 
 
@@ -65,11 +66,14 @@ async def confirm(gate: Gate, asked: Asked, said: Epoch) -> str:
     """Keep an enforcement point's own claim of what it has applied; answers who it is.
 
     Raises:
+        Denied: points are registered, and the caller is none of them.
         Stale: there is no such event, or it is of another incarnation: begin anew with `GET /v1/events`.
     """
     if isinstance(asked.caller, Operator):
         asked.demand(Verb.CONFIRM_EPOCHS)
     point = str(asked.caller)
+    if gate.world.points and point not in gate.world.points and isinstance(asked.caller, Workload):
+        raise Denied("only the enforcement points that are registered here confirm epochs")
     await confirm_epoch(gate.world.database, point, said, asked.now)
     return point
 

@@ -44,4 +44,4 @@ async def report(gate: Gate, asked: Asked, task: TaskId) -> Report:
     """The closing report. Raises NotFound, Denied."""
     await gate.readable(asked, task)
     now: datetime = asked.now
-    return await gate.world.database.read(lambda tx: make_report(tx, task, now))
+    return await gate.world.database.read(lambda tx: make_report(tx, task, now, gate.world.points))

@@ -109,6 +109,18 @@ async def by_task(tx: Transaction, task: TaskId) -> Sequence[Lease]:
     return _all(await tx.fetch("SELECT * FROM leases WHERE task = $1 ORDER BY id", task))
 
 
+async def at_and_below(tx: Transaction, task: TaskId) -> Sequence[Lease]:
+    """Every lease a task and all below it were given, oldest first."""
+    return _all(
+        await tx.fetch(
+            "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
+            " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
+            " SELECT l.* FROM leases l JOIN line ON line.id = l.task ORDER BY l.id",
+            task,
+        )
+    )
+
+
 async def open_of(tx: Transaction, task: TaskId) -> Sequence[Lease]:
     """Those of a task of which something may be left outside."""
     return _all(await tx.fetch("SELECT * FROM leases WHERE task = $1 AND closed_at IS NULL ORDER BY id", task))

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from broker.model.closing import summary
 from broker.model.lease import CloseReason
 from broker.model.report import Fate, Line, Report
 from broker.model.task import EndReason, TaskState
@@ -17,6 +18,7 @@ class ReportLine(Told):
     """What became of one lease."""
 
     lease: LeaseName
+    task: TaskName
     role: str
     fate: Annotated[Fate, Field(strict=False)]
     issued_at: Moment | None = None
@@ -45,7 +47,13 @@ class ConfirmationTold(Told):
 
 
 class ReportTold(Told):
-    """The closing report; `final` when it won't change any more."""
+    """The closing report of a task and those below it; `final` when it won't change any more.
+
+    `expected` are the enforcement points registered at the broker, `unconfirmed` those of them that have not said they
+    applied the end.
+    """
+
+    summary: str
 
     task: TaskName
     owner: Identity
@@ -60,8 +68,12 @@ class ReportTold(Told):
     lives_until: Moment | None = None
     leases: list[ReportLine]
     confirmed: list[ConfirmationTold]
+    expected: list[str]
+    unconfirmed: list[str]
+    access_gone_after_ms: int | None = None
+    epoch: str | None = None
 
     @classmethod
     def of(cls, report: Report) -> Self:
         """The body of `report`."""
-        return cls.model_validate(report.to_json())
+        return cls.model_validate({**report.to_json(), "summary": summary(report)})

@@ -86,7 +86,8 @@ def test_lines_stand_in_order_and_the_last_end_is_told() -> None:
     assert told["leases"][0]["fate"] == "in-use"
 
 
-def test_a_report_is_about_one_task() -> None:
-    """A lease of another task never slips in."""
-    with pytest.raises(RuntimeError):
-        Report.of(ENDED, [lease(task())], LATER)
+def test_each_line_says_whose_it_is() -> None:
+    """A report is about a task and those below it."""
+    below = task(parent=ENDED.id)
+    lines = Report.of(ENDED, [_lease(), lease(below)], LATER).lines
+    assert {line.task for line in lines} == {ENDED.id, below.id}
