@@ -168,10 +168,13 @@ _RUNNING: dict[bool, Server] = {}
 
 
 @contextlib.asynccontextmanager
-async def redis(*, aclfile: bool = False, fresh: bool = False) -> AsyncIterator[Server]:
-    """The server of this run, with users in a file or not; `fresh` gives one of the test's own, to be killed."""
-    if fresh:
-        server = _open(aclfile=aclfile)
+async def redis(*, aclfile: bool = False, fresh: bool = False, options: Sequence[str] = ()) -> AsyncIterator[Server]:
+    """The server of this run, with users in a file or not; `fresh` gives one of the test's own, to be killed.
+
+    `options` are further lines of its configuration, for a fresh one.
+    """
+    if fresh or options:
+        server = _open(aclfile=aclfile, options=options)
         try:
             yield server
         finally:
@@ -183,11 +186,11 @@ async def redis(*, aclfile: bool = False, fresh: bool = False) -> AsyncIterator[
     yield _RUNNING[aclfile]
 
 
-def _open(*, aclfile: bool) -> Server:
+def _open(*, aclfile: bool, options: Sequence[str] = ()) -> Server:
     folder = Path(tempfile.mkdtemp(prefix="sj-re-", dir="/tmp"))
-    server = Server(folder=folder, port=_free_port(), aclfile=aclfile, password=secrets.token_hex(16))
+    server = Server(folder=folder, port=free_port(), aclfile=aclfile, password=secrets.token_hex(16))
     users = f"user default off\nuser root on >{server.password} ~* &* +@all\n"
-    said = f"port {server.port}\nbind {server.host}\nsave ''\ndir {folder}\nenable-debug-command local\n"
+    said = f"port {server.port}\nbind {server.host}\nsave ''\ndir {folder}\n" + "".join(f"{line}\n" for line in options)
     (folder / "users.acl").write_text(users)
     (folder / "conf").write_text(said + (f"aclfile {folder / 'users.acl'}\n" if aclfile else users))
     account = _account()
@@ -203,7 +206,8 @@ def _end(server: Server) -> None:
     shutil.rmtree(server.folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
