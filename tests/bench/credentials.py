@@ -20,6 +20,7 @@ from typing import Any
 from bench.rooms import creates, house, room, sessions
 from bench.table import Row, rate_rows, time_rows
 from bench.timing import Load, Spread, cpu_seconds, now
+from broker.engines.postgres.settings import CERTIFICATE
 from broker.model.task import Task
 from fakes.world import House
 from servers.postgres import Room
@@ -28,12 +29,12 @@ PLACES = 8
 """Calls of `grants` a target takes at once."""
 MANY = 16
 _TURNS = 3
-_EACH_TURN = {"scram-4096": 150, "scram-few": 800}
+_EACH_TURN = {"scram-4096": 150, "scram-few": 800, CERTIFICATE: 800}
 _WARM = 40
 
 
 async def measure(folder: Path) -> list[Row]:
-    """Both kinds, both ways."""
+    """Every kind, both ways."""
     rows: list[Row] = []
     for apart in (True, False):
         if apart and len(os.sched_getaffinity(0)) < 2:
@@ -46,7 +47,7 @@ async def measure(folder: Path) -> list[Row]:
 async def _measured(folder: Path, kind: str, count: int, *, apart: bool) -> list[Row]:
     folder.mkdir()
     async with (
-        room(apart=apart) as place,
+        room(apart=apart, tls=kind == CERTIFICATE) as place,
         house(folder, place, kind) as world,
         sessions(place, PLACES) as opened,
     ):

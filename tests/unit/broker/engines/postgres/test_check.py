@@ -12,6 +12,7 @@ from broker.engines.postgres import open_engine
 from broker.engines.postgres.principal import own_name
 from broker.engines.protocol import Finding, Lent
 from ca.errors import Malformed
+from fakes.wire_tap import tapped
 from fakes.world import role
 from servers.postgres import installations
 from servers.postgres_place import PostgresPlace, postgres_place, settings_for
@@ -147,3 +148,14 @@ async def test_a_group_postgres_could_not_keep_is_refused_when_planned(place: Po
     """It would be cut to another name."""
     with pytest.raises(Malformed):
         place.engine.plan(role(engine="postgres", settings={"groups": [group]}), place.prefix + "a" * 20)
+
+
+async def test_a_pooler_in_between_is_found(place: PostgresPlace) -> None:
+    """Cutting a session there would prove nothing, and no probe is tried through it."""
+    async with tapped(place.room.host, place.room.port) as tap:
+        tap.pooling = True
+        async with open_engine(settings_for(place.room, port=tap.address[1]), Lent(clock=place.clock)) as engine:
+            found = await engine.check([place.role], place.prefix)
+    assert [one.name for one in found if not one.well] == ["direct"]
+    assert not any(one.name.startswith("role ") for one in found)
+    assert not await place.engine.names(place.prefix)
