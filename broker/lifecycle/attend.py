@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from broker.errors import ClockUntrusted, Fenced, OutcomeUnknown, TargetDown
 from broker.lifecycle import doubt, withdraw
@@ -14,6 +14,9 @@ from broker.model.lease import CloseReason, Lease, LeaseState
 from broker.model.task import Task
 from broker.store import leases, tasks
 from ca.runtime import failpoint
+
+_WHILE_DOWN = timedelta(seconds=15)
+"""How long a lease that only wants to be renewed is let be while its target does not answer."""
 
 
 async def attend(world: World, lease: Lease, now: datetime) -> None:
@@ -28,6 +31,23 @@ async def attend(world: World, lease: Lease, now: datetime) -> None:
         await withdraw.drain(world, lease, now)
     elif lease.state is LeaseState.ACTIVE:
         await _attend_active(world, lease, now)
+
+
+async def note(world: World, lease: Lease, now: datetime) -> None:
+    """What can be done for a lease whose target does not answer: its end is decided and told; the rest waits."""
+    if lease.id in world.in_flight:
+        return
+    if lease.state is LeaseState.INTENDED:
+        await doubt.lost(world, lease, now)
+    if lease.state is not LeaseState.ACTIVE:
+        return
+    line = await world.database.read(lambda tx: tasks.chain(tx, lease.task))
+    reason = _over(world, lease, list(line), now)
+    if reason is not None:
+        await withdraw.begin(world, lease.id, reason, now)
+        return
+    bounds = [lease.until] if lease.acknowledged_at is not None else [lease.until, lease.ack_by]
+    await _again_at(world, lease, min(now + _WHILE_DOWN, *(bound for bound in bounds if bound > now)))
 
 
 async def _attend_active(world: World, lease: Lease, now: datetime) -> None:

@@ -48,7 +48,12 @@ async def never_made(world: World, lease: Lease, now: datetime) -> Lease:
 
 async def lost(world: World, lease: Lease, now: datetime) -> Lease:
     """Note that nobody knows whether an intent was carried out; the reaper settles it."""
-    unit = withdraw.step(world, lease, LeaseEvent.LOST, now, due_at=now, trouble="the create was not answered")
+    engine = world.engines.get(lease.handle.target)
+    held = None if engine is None else may_still_appear_until(lease, engine.making)
+    trouble = "the create was not answered"
+    unit = withdraw.step(
+        world, lease, LeaseEvent.LOST, now, due_at=now, end_due_at=max(now, held or now), trouble=trouble
+    )
     failpoint.reach("doubt.lost.before")
     doubted = await world.database.write(unit, ending=True)
     failpoint.reach("doubt.lost.after")
@@ -114,6 +119,7 @@ async def abandon(world: World, lease: Lease, now: datetime, trouble: str) -> Le
         close_reason=CloseReason.NEVER_MADE,
         revoking_at=now,
         due_at=now,
+        end_due_at=now,
         trouble=trouble,
     )
     failpoint.reach("doubt.abandon.before")

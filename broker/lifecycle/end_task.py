@@ -6,6 +6,7 @@ nothing that was decided before can be used (law 1). No lease is touched here: t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +15,7 @@ from broker.lifecycle import told, withdraw
 from broker.lifecycle.world import UnrecordedEnd, World
 from broker.model.event import Event, EventKind
 from broker.model.ids import TaskId
+from broker.model.lease import Lease
 from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.task import ENDING_EVENT, EndReason, Task, TaskEvent, after
 from broker.store import events, leases, outbox, receipts, tasks
@@ -142,13 +144,20 @@ async def _end_unrecorded(world: World, said: UnrecordedEnd) -> Sequence[Task]:
 
 
 async def cut_unrecorded(world: World, ended: Sequence[Task]) -> None:
-    """End access to everything these tasks hold, without the store."""
+    """End access to everything these tasks hold, without the store; a target that does not answer delays no other."""
+    held: dict[str, list[Lease]] = {}
     for task in ended:
         for lease in await world.database.read(lambda tx, task=task: leases.open_of(tx, task.id)):  # type: ignore[misc]
-            try:
-                await withdraw.cut_unrecorded(world, lease)
-            except Problem as problem:
-                _log.warning("access could not be ended yet", lease=lease.id, error=problem)
+            held.setdefault(lease.handle.target, []).append(lease)
+    await asyncio.gather(*(_cut_at_one(world, there) for there in held.values()))
+
+
+async def _cut_at_one(world: World, held: Sequence[Lease]) -> None:
+    for lease in held:
+        try:
+            await withdraw.cut_unrecorded(world, lease)
+        except Problem as problem:
+            _log.warning("access could not be ended yet", lease=lease.id, error=problem)
 
 
 async def _tree(tx: Transaction, task: TaskId) -> Sequence[Task]:

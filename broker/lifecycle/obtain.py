@@ -153,7 +153,7 @@ async def _spend(tx: Transaction, line: Sequence[Task]) -> None:
     """Every budget of the chain is one for all that is below it: ten children don't have it ten times (traps 22)."""
     for link in line:
         most = link.scope.budget.secrets
-        if most is not None and await leases.count(tx, link.id) >= most:
+        if most is not None and await leases.count(tx, link.id, most) >= most:
             whose = "the task" if link is line[-1] else f"the task `{link.id}` with all below it"
             raise Exhausted(f"{whose} may be given {most} secrets, and was", limit=most)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.engines.protocol import Making
 from broker.errors import OutcomeUnknown
 from broker.lifecycle.world import World
+from broker.model.ids import LeaseId
 from broker.model.lease import Lease
+from broker.store import endings
 from ca.runtime.clock import Clock, instant, micros
 
 CREATE_BY = "create_by"
@@ -18,6 +21,7 @@ _MARGIN = timedelta(seconds=1)
 _KEPT = timedelta(seconds=60)
 """What the network and the target may keep of a call that was sent before its deadline, where the target does not judge
 it by that deadline itself."""
+_PAGE = 500
 _FIRST, _LONGEST = timedelta(milliseconds=250), timedelta(seconds=60)
 
 
@@ -88,3 +92,11 @@ def with_deadline(deadline: datetime) -> dict[str, int]:
 def backoff(attempts: int) -> timedelta:
     """How long after the n-th failure the next try comes; it never gives up."""
     return min(_LONGEST, _FIRST * (1 << min(attempts, 10)))
+
+
+async def pages(world: World, target: str) -> AsyncIterator[Sequence[Lease]]:
+    """The active leases of one target, a page at a time, so that no number of them needs memory."""
+    after: tuple[datetime, LeaseId] | None = None
+    while page := await world.database.read(lambda tx, at=after: endings.active_at(tx, target, at, _PAGE)):  # type: ignore[misc]
+        after = page[-1].due_at, page[-1].id
+        yield page

@@ -16,6 +16,7 @@ from broker.model.lease import Lease
 from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.task import Task
 from broker.store import receipts
+from broker.store.tasks import Drained
 from ca.runtime.database import Transaction
 
 _NAMED = 16
@@ -65,6 +66,12 @@ def task_event(kind: EventKind, task: Task, now: datetime, **more: Any) -> Event
     """A step of a task."""
     body = {"state": str(task.state), "version": task.version, **more}
     return Event(kind=kind, at=now, task=task.id, root=task.root, body=body)
+
+
+def task_closed(drained: Drained, now: datetime) -> Event:
+    """Nothing of an ended task is left outside."""
+    body = {"state": drained.state, "version": drained.version}
+    return Event(kind=EventKind.TASK_CLOSED, at=now, task=drained.task, root=drained.root, body=body)
 
 
 async def started(tx: Transaction, writer: str, now: datetime) -> None:

@@ -49,7 +49,9 @@ async def begin(
         found = await leases.get(tx, lease)
         if found.state is not LeaseState.ACTIVE:
             return found
+        due = now if found.guarantee.revocable else max(now, found.until)
         changes: dict[str, Any] = {"close_reason": reason, "revoking_at": now, "due_at": now, "trouble": trouble}
+        changes["end_due_at"] = found.end_due_at or due
         following = step(world, found, LeaseEvent.REVOKE, now, actor=actor, reason=str(reason), **changes)
         return await following(tx)
 
@@ -107,7 +109,7 @@ async def _end_access(world: World, lease: Lease, course: Course) -> Lease:
         facts = {"sessions_cut": ended.sessions_cut, "endpoints": ended.endpoints}
         said = told.receipt(ReceiptKind.LEASE_ACCESS_ENDED, changed, told.us(world), now, **facts)
         await receipts.append(tx, world.broker, said)
-        root = (await tasks.get(tx, lease.task)).root
+        root = await tasks.root_of(tx, lease.task)
         await events.append(tx, told.event(EventKind.LEASE_ACCESS_ENDED, changed, root, now, **facts))
         return changed
 
@@ -202,8 +204,12 @@ def step(
         why = {"reason": reason or (None if moved.close_reason is None else str(moved.close_reason))}
         said = told.receipt(recorded, moved, actor or told.us(world), now, state=str(moved.state), **why)
         await receipts.append(tx, world.broker, said)
-        root = (await tasks.get(tx, moved.task)).root
+        root = await tasks.root_of(tx, moved.task)
         await events.append(tx, told.event(announced, moved, root, now, state=str(moved.state), **why))
+        if moved.is_closed:  # after the counter of events: of two that close at once the second sees the first
+            drained = await tasks.say_drained(tx, moved.task, now)
+            if drained is not None:
+                await events.append(tx, told.task_closed(drained, now))
         return moved
 
     return unit

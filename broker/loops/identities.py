@@ -13,9 +13,10 @@ from datetime import datetime
 from broker.engines.svid import TARGET, Svid
 from broker.errors import ClockUntrusted, Fenced
 from broker.lifecycle import identity
+from broker.lifecycle.schedule import pages
 from broker.lifecycle.world import World
 from broker.model.ids import TaskId
-from broker.store import leases, tasks
+from broker.store import tasks
 from ca.errors import NotFound, Problem
 from ca.runtime import log
 
@@ -64,16 +65,15 @@ class Identities:
         return sum(given)
 
     async def _confirm(self, engine: Svid) -> None:
-        """Of one that ended while the store was full nothing is said."""
-        active = await self.world.database.read(lambda tx: leases.active_at(tx, TARGET))
-        names = [lease.handle.name for lease in active if lease.task not in self.world.unrecorded]
-        if not names:
-            return
+        """Page by page. Of one that ended while the store was full nothing is said."""
         _, calls = self.world.at(TARGET)
-        try:
-            await calls.call(engine.confirm(names))
-        except Problem as problem:
-            _log.warning("the attestor server was not told which tasks live", tasks=len(names), error=problem)
+        async for active in pages(self.world, TARGET):
+            names = [lease.handle.name for lease in active if lease.task not in self.world.unrecorded]
+            try:
+                await calls.call(engine.confirm(names))
+            except Problem as problem:
+                _log.warning("the attestor server was not told which tasks live", tasks=len(names), error=problem)
+                return
 
     async def _give(self, task: TaskId, now: datetime, places: asyncio.Semaphore) -> bool:
         async with places:

@@ -1,39 +1,50 @@
 """Whatever is due for a lease: renewed, given up, settled, ended, verified gone. The first tick is the recovery.
 
 A tick takes no input and may be repeated, interrupted or run by several at once: every step it takes is a
-compare-and-swap or safe to repeat. Each target is attended by itself, so one that is slow or dead holds up no other: a
-tick stops waiting for it, and the next one leaves it alone until it has finished.
+compare-and-swap or safe to repeat. Each target is attended by itself, and a tick waits a moment for those that are
+quick: one that is slow or dead holds up no other, and is left alone until its batch is over.
+
+While a target does not answer nothing is asked of it but by one canary, and nothing of its backlog is touched: what is
+due stays due and costs nothing. Ends are still decided and told. When the canary is answered the backlog is drained,
+the longest overdue first, at a rate the target can bear.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from broker.lifecycle import doubt, end_task
-from broker.lifecycle.attend import attend
-from broker.lifecycle.told import task_event
+from broker.lifecycle.attend import attend, note
+from broker.lifecycle.call_in import call_in
 from broker.lifecycle.world import World
 from broker.loops.claims import Claims
-from broker.model.event import EventKind
 from broker.model.lease import Lease
-from broker.store import events, leases, tasks
+from broker.store import endings, tasks
+from broker.store.endings import Turn
+from broker.targets.target import Target
 from ca.errors import Problem
 from ca.runtime import log
-from ca.runtime.database import Transaction
 
 _log = log.get(__name__)
 
 _BATCH = 200
 """Leases of one target in one tick."""
 
-_AT_ONCE = 16
-"""Of those, attended at the same time."""
+_FEW = 50
+"""Of those, at a target that is not configured any more: each costs a record and nothing can be done."""
 
-_PATIENCE = 2.0
-"""Seconds a tick waits for its targets."""
+_AT_ONCE = 16
+"""Attended at the same time."""
+
+_PATIENCE = 0.25
+"""Seconds a tick waits for targets, and for one that took longer not again before it was quick."""
+
+_ENDS = ""
+"""The place of endings that the store does not know yet, among targets."""
 
 
 @dataclass(slots=True)
@@ -43,35 +54,35 @@ class Reaper:
     world: World
     claims: Claims = field(default_factory=Claims)
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _hastened: bool = False
+    _slow: set[str] = field(default_factory=set)
+    _looked_at: set[str] = field(default_factory=set)
 
     async def tick(self, now: datetime) -> None:
-        """Do what is due at `now`, a batch of it; wake itself when more is left.
-
-        The first tick waits for no pause that an earlier process took: what kept it from ending something may be over.
-        """
-        if not self._hastened:
-            await self._hasten(now)
-        await self._record_ends()
+        """Do what is due at `now`, a batch of it; wake itself when more is left."""
+        if self.world.unrecorded:
+            self._start(_ENDS, self._record_ends())
         await self._take_over(now)
-        targets = set(await self.world.database.read(leases.targets)) | set(self.world.targets)
-        for target in sorted(targets):
-            running = self._under_way.get(target)
-            if running is None or running.done():
-                self._under_way[target] = self.world.group.create_task(self._target(target, now))
+        uncalled = await call_in(self.world, now)
+        urgent = await self.world.database.read(lambda tx: endings.of_called(tx, uncalled, _BATCH)) if uncalled else ()
+        for target in sorted({*await self.world.database.read(endings.targets), *self.world.targets}):
+            self._start(target, self._target(target, [one for one in urgent if one.handle.target == target], now))
         await self._wait()
-        await self._close_tasks(now)
 
-    async def _hasten(self, now: datetime) -> None:
-        try:
-            await self.world.database.write(lambda tx: leases.hasten(tx, now), ending=True)
-        except Problem as problem:  # the store is full: what is due by itself is ended all the same
-            _log.warning("pauses of an earlier process could not be cut short", error=problem)
+    def _start(self, place: str, work: Coroutine[Any, Any, None]) -> None:
+        running = self._under_way.get(place)
+        if running is not None and not running.done():
+            work.close()
             return
-        self._hastened = True
+        self._under_way[place] = self.world.group.create_task(self._timed(place, work))
+
+    async def _timed(self, place: str, work: Coroutine[Any, Any, None]) -> None:
+        begun = self.world.clock.boot()
+        await _safely(work, target=place)
+        if self.world.clock.boot() - begun < _PATIENCE:
+            self._slow.discard(place)
 
     async def _wait(self) -> None:
-        waiting = {task for task in self._under_way.values() if not task.done()}
+        waiting = {task for place, task in self._under_way.items() if place not in self._slow and not task.done()}
         if not waiting:
             return
         timer = self.world.group.create_task(self.world.clock.sleep(_PATIENCE))
@@ -81,6 +92,7 @@ class Reaper:
                 waiting = {task for task in waiting if not task.done()}
         finally:
             timer.cancel()
+        self._slow |= {place for place, task in self._under_way.items() if task in waiting}
 
     async def _record_ends(self) -> None:
         """What ended while the store was full is written now, or ended outside once more (traps 12)."""
@@ -94,55 +106,70 @@ class Reaper:
 
     async def _take_over(self, now: datetime) -> None:
         """Intents of brokers that are no more: nobody will ever say how their calls ended."""
-        half_made = await self.world.database.read(lambda tx: leases.half_made(tx, self.world.broker, _BATCH))
+        half_made = await self.world.database.read(lambda tx: endings.half_made(tx, self.world.broker, _BATCH))
         dead = await self.claims.dead(self.world, {lease.broker for lease in half_made})
         for lease in half_made:
             if lease.broker in dead:
-                await _safely(doubt.lost(self.world, lease, now), lease)
+                await _safely(doubt.lost(self.world, lease, now), target=lease.handle.target, lease=lease.id)
 
-    async def _target(self, target: str, now: datetime) -> None:
-        due = await self._due(target, now)
+    async def _target(self, target: str, urgent: Sequence[Lease], now: datetime) -> None:
+        calls = self.world.targets.get(target)
+        if calls is None or calls.breaker.is_open:
+            await self._without(target, calls, now)
+            return
+        room = calls.pace.room(self.world.clock.boot(), _BATCH)
+        due = await self._due(target, now, room)
+        await self._attend([*urgent, *due], calls, now)
+        calls.pace.spend(len(due), room)
+        if len(due) >= _BATCH:
+            self.world.reaper.set()
+
+    async def _due(self, target: str, now: datetime, limit: int) -> Sequence[Lease]:
+        """What is due; at the first look of this process also what an earlier one had put off."""
+        due = await self.world.database.read(lambda tx: endings.due(tx, target, now, self._turn(now), limit))
+        if target in self._looked_at:
+            return due
+        self._looked_at.add(target)
+        stalled = await self.world.database.read(lambda tx: endings.stalled(tx, target, now, self._turn(now), limit))
+        return list({lease.id: lease for lease in (*due, *stalled)}.values())[:limit]
+
+    def _turn(self, now: datetime) -> Turn:
+        return Turn(broker=self.world.broker, others_until=self.claims.others_until(now))
+
+    async def _without(self, target: str, calls: Target | None, now: datetime) -> None:
+        """The target is not there: decide what needs no word of it, and send the canary when it is time."""
+        self._looked_at.discard(target)
+        turn = self._turn(now)
+        if calls is None:
+            gone = await self.world.database.read(lambda tx: endings.due(tx, target, now, turn, _FEW))
+            await self._attend(gone, None, now)
+        elif calls.breaker.may_look(self.world.clock.boot()) and await self._look(target, calls, turn, now):
+            self.world.reaper.set()
+            return
+        for lease in await self.world.database.read(lambda tx: endings.active_due(tx, target, now, turn, _BATCH)):
+            await _safely(note(self.world, lease, now), target=target, lease=lease.id)
+
+    async def _look(self, target: str, calls: Target, turn: Turn, now: datetime) -> bool:
+        """Attend to one lease, to see whether the target is back."""
+        canary = await self.world.database.read(lambda tx: endings.due(tx, target, now, turn, 1))
+        canary = canary or await self.world.database.read(lambda tx: endings.stalled(tx, target, now, turn, 1))
+        await self._attend(canary, None, now)
+        return not calls.breaker.is_open
+
+    async def _attend(self, leases: Sequence[Lease], calls: Target | None, now: datetime) -> None:
+        """One lease's trouble is no other's; what was not begun when the target went away is left as it is."""
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def one(lease: Lease) -> None:
             async with places:
-                await _safely(attend(self.world, lease, now), lease)
+                if calls is None or not calls.breaker.is_open:
+                    await _safely(attend(self.world, lease, now), target=lease.handle.target, lease=lease.id)
 
-        await asyncio.gather(*(one(lease) for lease in due))
-        if len(due) >= _BATCH:
-            self.world.reaper.set()
-
-    async def _due(self, target: str, now: datetime) -> Sequence[Lease]:
-        turn = leases.Turn(broker=self.world.broker, others_until=self.claims.others_until(now))
-
-        async def unit(tx: Transaction) -> Sequence[Lease]:
-            ended = await leases.of_ended_tasks(tx, target, turn, _BATCH)
-            rest = await leases.due(tx, target, now, turn, _BATCH)
-            return list({lease.id: lease for lease in (*ended, *rest)}.values())[:_BATCH]
-
-        return await self.world.database.read(unit)
-
-    async def _close_tasks(self, now: datetime) -> None:
-        """Tell of every ended task of which nothing is left."""
-        drained = await self.world.database.read(lambda tx: tasks.drained_unsaid(tx, _BATCH))
-        if not drained:
-            return
-
-        async def unit(tx: Transaction) -> int:
-            closed = [task for task in drained if await tasks.say_drained(tx, task.id, now)]
-            if closed:
-                await events.append(tx, *(task_event(EventKind.TASK_CLOSED, task, now) for task in closed))
-            return len(closed)
-
-        if await self.world.database.write(unit, ending=True):
-            self.world.feed.set()
-        if len(drained) >= _BATCH:
-            self.world.reaper.set()
+        await asyncio.gather(*(one(lease) for lease in leases))
 
 
-async def _safely(work: object, lease: Lease) -> None:
-    """One lease's trouble is no other's."""
+async def _safely(work: Coroutine[Any, Any, object], **facts: str) -> None:
     try:
-        await work  # type: ignore[misc]
+        await work
     except Problem as problem:
-        _log.warning("a lease is looked at again later", lease=lease.id, target=lease.handle.target, error=problem)
+        _log.warning("what is due is looked at again later", error=problem, **facts)

@@ -9,17 +9,19 @@ from datetime import datetime
 
 from broker.engines.protocol import Claim
 from broker.lifecycle import reconcile
+from broker.lifecycle.schedule import pages
 from broker.lifecycle.world import World
-from broker.model.lease import Lease
 from broker.store import leases, strangers
 from ca.errors import Problem
 from ca.runtime import log
-from ca.runtime.database import Transaction
 
 _log = log.get(__name__)
 
 EVERY = 60.0
 """Seconds between two sweeps, at most."""
+
+_PATIENCE = 5.0
+"""Seconds a tick waits for its targets."""
 
 _SURE = 2
 """Sightings after which a stranger at a target that is surely ours is destroyed."""
@@ -42,10 +44,26 @@ class Sweep:
     """The reconciler of names."""
 
     world: World
+    _under_way: dict[str, asyncio.Task[Swept]] = field(default_factory=dict)
 
     async def tick(self, now: datetime) -> Sequence[Swept]:
-        """Sweep every target; one that can't be swept is said so, and holds up no other."""
-        return await asyncio.gather(*(self._one(target, now) for target in sorted(self.world.targets)))
+        """Sweep every target; one that can't be swept is said so, and one that is slow holds up no other.
+
+        Answers what was found where it is over; the rest goes on, and is not begun again before.
+        """
+        for target in sorted(self.world.targets):
+            running = self._under_way.get(target)
+            if running is None or running.done():
+                self._under_way[target] = self.world.group.create_task(self._one(target, now))
+        timer = self.world.group.create_task(self.world.clock.sleep(_PATIENCE))
+        try:
+            waiting = set(self._under_way.values())
+            while waiting and not timer.done():
+                _, _ = await asyncio.wait({*waiting, timer}, return_when=asyncio.FIRST_COMPLETED)
+                waiting = {task for task in waiting if not task.done()}
+        finally:
+            timer.cancel()
+        return [task.result() for task in self._under_way.values() if task.done()]
 
     async def _one(self, target: str, now: datetime) -> Swept:
         swept = Swept(target=target)
@@ -59,22 +77,43 @@ class Sweep:
 
     async def _compare(self, swept: Swept, claim: Claim | None, now: datetime) -> None:
         target = swept.target
-        active = await self.world.database.read(lambda tx: leases.active_at(tx, target))  # before the names: see below
         found = await reconcile.names(self.world, target)
         if found is None:
             return
         swept.principals = len(found)
-        for lease in active:  # it had a principal before we looked, and has none
-            if lease.handle.name not in set(found) and lease.id not in self.world.in_flight:
+        await self._missing(swept, frozenset(found), now)
+        strangers_there: list[str] = []
+        for begin in range(0, len(found), leases.NAMES):
+            part = found[begin : begin + leases.NAMES]
+            known = await self.world.database.read(lambda tx, part=part: leases.by_names(tx, part))  # type: ignore[misc]
+            strangers_there += [name for name in part if name not in known]
+            for lease in known.values():
+                if lease.is_closed:
+                    swept.destroyed.append(lease.handle.name)
+                    await reconcile.destroy(self.world, target, lease.handle.name, now, lease)
+        await self._strangers(swept, claim, strangers_there, now)
+
+    async def _missing(self, swept: Swept, found: frozenset[str], now: datetime) -> None:
+        """Active leases without a principal: in use before a second look, and not there at it."""
+        suspects = [
+            lease
+            async for page in pages(self.world, swept.target)
+            for lease in page
+            if lease.handle.name not in found and lease.id not in self.world.in_flight
+        ]
+        if not suspects:
+            return
+        again = frozenset(await reconcile.names(self.world, swept.target) or ())
+        for lease in suspects:
+            if lease.handle.name not in again and lease.id not in self.world.in_flight:
                 swept.missing.append(lease.handle.name)
                 await reconcile.missing(self.world, lease, now)
-        known, unknown = await self.world.database.read(lambda tx: _split(tx, found))
-        for lease in known:
-            swept.destroyed.append(lease.handle.name)
-            await reconcile.destroy(self.world, target, lease.handle.name, now, lease)
-        await self._strangers(swept, claim, unknown, now)
 
     async def _strangers(self, swept: Swept, claim: Claim | None, names: Sequence[str], now: datetime) -> None:
+        """Names no lease stands for: looked up after they were seen, and a name is intended before it is made.
+
+        The target of a lease is not asked for: two targets may be two databases of one server, with one list.
+        """
         ours = claim is not None and claim.incarnation == self.world.installation.incarnation
         for name in names:
             if await reconcile.notice(self.world, swept.target, name, now) >= _SURE and ours:
@@ -85,24 +124,3 @@ class Sweep:
         earlier = await self.world.database.read(lambda tx: strangers.all_of(tx, swept.target))
         for name in earlier.keys() - set(names):
             await reconcile.vanished(self.world, swept.target, name)
-
-
-async def _split(tx: Transaction, names: Sequence[str]) -> tuple[list[Lease], list[str]]:
-    """Of names seen at a target: those of closed leases, and those of no lease.
-
-    A name was intended before it was made, and this is read after it was seen: what is unknown here was never ours to
-    make in this life of the store. The target of a lease is not asked for: two targets may be two databases of one
-    server, which has one list of principals.
-    """
-    standing = await leases.open_names(tx)
-    closed: list[Lease] = []
-    unknown: list[str] = []
-    for name in names:
-        if name in standing:
-            continue
-        lease = await leases.by_name(tx, name)
-        if lease is None:
-            unknown.append(name)
-        elif lease.is_closed:
-            closed.append(lease)
-    return closed, unknown

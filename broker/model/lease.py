@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -74,6 +74,10 @@ CLOSED = frozenset(state for state, moves in TRANSITIONS.items() if not moves)
 """Nothing is left outside."""
 
 
+LATE = timedelta(seconds=30)
+"""An ending that is not verified after this is told as overdue."""
+
+
 class CloseReason(StrEnum):
     """Why a lease is being ended."""
 
@@ -118,7 +122,8 @@ class Lease:
 
     `until` is the expiry at the target, moved by renewal; `last` the moment no renewal may pass. `generation` counts
     hand-overs: a re-issue replaces the secret of the same principal. `access_ended_at` is when nobody could use it any
-    more, verified; `closed_at` when nothing was left at all.
+    more, verified; `closed_at` when nothing was left at all. `end_due_at` is when access should have ended: from
+    `LATE` after it until it is verified the lease is *overdue*.
     """
 
     id: LeaseId
@@ -144,11 +149,17 @@ class Lease:
     access_ended_at: datetime | None = None
     closed_at: datetime | None = None
     trouble: str | None = None
+    end_due_at: datetime | None = None
 
     @property
     def is_identity(self) -> bool:
         """Whether it is the task's own identity, and no secret: no budget counts it, no scope bounds it."""
         return self.handle.engine == IDENTITY
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether access may still exist though its end was due."""
+        unended = not self.is_closed and self.access_ended_at is None
+        return unended and self.end_due_at is not None and self.end_due_at + LATE <= now
 
     @property
     def exclusive(self) -> str | None:

@@ -1,11 +1,10 @@
-"""Leases: moved only along their table, compare-and-swap; found by due time, by task, by target."""
+"""Leases: moved only along their table, compare-and-swap; found by id, by task, by name. By what is due: `endings`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, LiteralString
 
 from broker.model.ids import LeaseId, TaskId
 from broker.model.lease import IDENTITY, CloseReason, Handle, Lease, LeaseEvent, LeaseState, after
@@ -79,7 +78,8 @@ async def put(tx: Transaction, lease: Lease, changed: Lease) -> Lease:
     count = await tx.execute(
         "UPDATE leases SET task_version = $3, state = $4, version = $5, generation = $6, until = $7, ack_by = $8,"
         " due_at = $9, broker = $10, attempts = $11, acknowledged_at = $12, activated_at = $13, revoking_at = $14,"
-        " close_reason = $15, access_ended_at = $16, closed_at = $17, trouble = $18 WHERE id = $1 AND version = $2",
+        " close_reason = $15, access_ended_at = $16, closed_at = $17, trouble = $18, end_due_at = $19"
+        " WHERE id = $1 AND version = $2",
         lease.id,
         lease.version,
         changed.task_version,
@@ -98,6 +98,7 @@ async def put(tx: Transaction, lease: Lease, changed: Lease) -> Lease:
         time_of(changed.access_ended_at),
         time_of(changed.closed_at),
         changed.trouble,
+        time_of(changed.end_due_at),
     )
     if count != 1:
         raise Stale("the lease changed meanwhile")
@@ -106,7 +107,7 @@ async def put(tx: Transaction, lease: Lease, changed: Lease) -> Lease:
 
 async def by_task(tx: Transaction, task: TaskId) -> Sequence[Lease]:
     """Every lease a task was given, oldest first."""
-    return _all(await tx.fetch("SELECT * FROM leases WHERE task = $1 ORDER BY id", task))
+    return all_of(await tx.fetch("SELECT * FROM leases WHERE task = $1 ORDER BY id", task))
 
 
 async def at_and_below(tx: Transaction, task: TaskId) -> Sequence[Lease]:
@@ -123,74 +124,24 @@ async def at_and_below(tx: Transaction, task: TaskId) -> Sequence[Lease]:
 
 async def open_of(tx: Transaction, task: TaskId) -> Sequence[Lease]:
     """Those of a task of which something may be left outside."""
-    return _all(await tx.fetch("SELECT * FROM leases WHERE task = $1 AND closed_at IS NULL ORDER BY id", task))
+    return all_of(await tx.fetch("SELECT * FROM leases WHERE task = $1 AND closed_at IS NULL ORDER BY id", task))
 
 
-async def count(tx: Transaction, task: TaskId) -> int:
-    """How many secrets a task and all below it were ever given: a budget counts those, a child spends its parents'.
+async def count(tx: Transaction, task: TaskId, most: int) -> int:
+    """How many secrets a task and all below it were ever given, counted up to `most`: a child spends its parents'.
 
     The identity of a task is none.
     """
     row = await tx.fetchrow(
         "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
         " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
-        " SELECT COUNT(*) AS n FROM leases WHERE task IN (SELECT id FROM line) AND engine <> $2",
+        " SELECT COUNT(*) AS n FROM (SELECT 1 FROM leases WHERE task IN (SELECT id FROM line) AND engine <> $2"
+        " LIMIT $3) AS given",
         task,
         IDENTITY,
+        most,
     )
     return 0 if row is None else int(row["n"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """Whose leases one broker attends to: its own at once, those another touched last when they are as old as that."""
-
-    broker: str
-    others_until: datetime
-
-
-async def due(tx: Transaction, target: str, now: datetime, turn: Turn, limit: int) -> Sequence[Lease]:
-    """The leases of one target that something is due for, the most overdue first."""
-    rows = await tx.fetch(
-        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL AND due_at <= $2"
-        " AND (due_at <= $3 OR broker = $4) ORDER BY due_at, id LIMIT $5",
-        target,
-        micros(now),
-        micros(turn.others_until),
-        turn.broker,
-        limit,
-    )
-    return _all(rows)
-
-
-async def hasten(tx: Transaction, now: datetime) -> int:
-    """Let every ending that was put off fall due now; how many there were."""
-    return await tx.execute(
-        "UPDATE leases SET due_at = $1 WHERE closed_at IS NULL AND due_at > $1 AND state IN ('revoking', 'in_doubt')",
-        micros(now),
-    )
-
-
-async def of_ended_tasks(tx: Transaction, target: str, turn: Turn, limit: int) -> Sequence[Lease]:
-    """Active leases at one target whose task has ended: they have no authority any more, and still a principal."""
-    rows = await tx.fetch(
-        "SELECT l.* FROM tasks t JOIN leases l ON l.task = t.id WHERE t.ended_at IS NOT NULL AND t.drained_at IS NULL"
-        " AND l.closed_at IS NULL AND l.state = 'active' AND l.target = $1 AND (t.ended_at <= $2 OR l.broker = $3)"
-        " ORDER BY t.ended_at, l.id LIMIT $4",
-        target,
-        micros(turn.others_until),
-        turn.broker,
-        limit,
-    )
-    return _all(rows)
-
-
-async def half_made(tx: Transaction, broker: str, limit: int) -> Sequence[Lease]:
-    """Intents of every broker process but `broker`."""
-    rows = await tx.fetch(
-        "SELECT * FROM leases WHERE state = 'intended' AND broker <> $1 ORDER BY broker, id LIMIT $2", broker, limit
-    )
-    return _all(rows)
 
 
 async def active_of_live(tx: Transaction, root: TaskId | None) -> Sequence[LeaseId]:
@@ -227,43 +178,32 @@ async def active_of_role(tx: Transaction, target: str, role: str, after: LeaseId
     return [LeaseId(row["id"]) for row in rows]
 
 
-async def targets(tx: Transaction) -> Sequence[str]:
-    """The targets at which something may be left, also those no longer configured."""
-    rows = await tx.fetch("SELECT DISTINCT target FROM leases WHERE closed_at IS NULL ORDER BY target")
-    return [row["target"] for row in rows]
-
-
 async def by_name(tx: Transaction, name: str) -> Lease | None:
     """The lease a principal belongs to, closed or not, at whichever target: no two leases share a name."""
     row = await tx.fetchrow("SELECT * FROM leases WHERE name = $1", name)
     return None if row is None else lease_of(row)
 
 
-async def open_names(tx: Transaction) -> frozenset[str]:
-    """The names an open lease stands for, at whichever target: two targets may be one server (two databases of it)."""
-    rows = await tx.fetch("SELECT name FROM leases WHERE closed_at IS NULL ORDER BY name")
-    return frozenset(row["name"] for row in rows)
+async def by_names(tx: Transaction, names: Sequence[str]) -> Mapping[str, Lease]:
+    """The leases principals belong to, closed or not; at most `NAMES` at a time."""
+    wanted = [*names, *[""] * (NAMES - len(names))]
+    rows = await tx.fetch(f"SELECT * FROM leases WHERE name IN ({_NAMES}) ORDER BY id", *wanted)
+    return {row["name"]: lease_of(row) for row in rows}
 
 
-async def active_at(tx: Transaction, target: str) -> Sequence[Lease]:
-    """The active leases of one target: each has a principal there, or something is wrong."""
-    return _all(await tx.fetch("SELECT * FROM leases WHERE target = $1 AND state = 'active' ORDER BY id", target))
+NAMES = 100
+_NAMES: LiteralString = ", ".join(f"${number}" for number in range(1, 101))
 
 
 async def page(
     tx: Transaction, *, after: LeaseId | None, limit: int, task: TaskId | None = None, open_only: bool = False
 ) -> Sequence[Lease]:
     """Leases in the order of their birth, those after `after`; of one task, or only open ones, when asked for."""
-    rows = await tx.fetch(
-        "SELECT * FROM leases WHERE id > $1 AND (task = $2 OR $3 = 1) AND (closed_at IS NULL OR $4 = 0)"
-        " ORDER BY id LIMIT $5",
-        after or "",
-        task or "",
-        int(task is None),
-        int(open_only),
-        limit,
-    )
-    return _all(rows)
+    which: LiteralString = "id > $1 AND closed_at IS NULL" if open_only else "id > $1"
+    if task is None:
+        return all_of(await tx.fetch(f"SELECT * FROM leases WHERE {which} ORDER BY id LIMIT $2", after or "", limit))
+    sql: LiteralString = f"SELECT * FROM leases WHERE {which} AND task = $3 ORDER BY id LIMIT $2"
+    return all_of(await tx.fetch(sql, after or "", limit, task))
 
 
 def lease_of(row: Row) -> Lease:
@@ -294,8 +234,10 @@ def lease_of(row: Row) -> Lease:
         access_ended_at=moment_of(row["access_ended_at"]),
         closed_at=moment_of(row["closed_at"]),
         trouble=row["trouble"],
+        end_due_at=moment_of(row["end_due_at"]),
     )
 
 
-def _all(rows: Sequence[Row]) -> list[Lease]:
+def all_of(rows: Sequence[Row]) -> list[Lease]:
+    """Rows as values."""
     return [lease_of(row) for row in rows]

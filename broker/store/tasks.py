@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import LiteralString
 
 from broker.errors import Fenced
 from broker.model.ids import InstanceId, TaskId
@@ -179,7 +181,7 @@ async def pardon(tx: Transaction, now: datetime) -> int:
     return await tx.execute(
         "UPDATE tasks SET heard_at = $1, due_at = CASE WHEN deadline < $1 + $2 * heartbeat THEN deadline"
         " ELSE $1 + $2 * heartbeat END"
-        " WHERE ended_at IS NULL AND heartbeat IS NOT NULL AND heard_at + $2 * heartbeat <= $1",
+        " WHERE ended_at IS NULL AND due_at <= $1 AND heartbeat IS NOT NULL AND heard_at + $2 * heartbeat <= $1",
         micros(now),
         _BEATS_MISSED,
     )
@@ -206,7 +208,11 @@ async def update(tx: Transaction, task: Task, version: int) -> None:
     )
     if changed != 1:
         raise Stale("the task changed meanwhile")
-    await tx.execute("UPDATE leases SET due_at = 0 WHERE task = $1 AND closed_at IS NULL AND state = 'active'", task.id)
+    await tx.execute(
+        "UPDATE leases SET due_at = 0, version = version + 1"
+        " WHERE task = $1 AND closed_at IS NULL AND state = 'active'",
+        task.id,
+    )
 
 
 async def outdate_below(tx: Transaction, task: TaskId) -> Sequence[Task]:
@@ -219,7 +225,8 @@ async def outdate_below(tx: Transaction, task: TaskId) -> Sequence[Task]:
         task,
     )
     await tx.execute(
-        f"UPDATE leases SET due_at = 0 WHERE closed_at IS NULL AND state = 'active' AND task IN ({_BELOW})",
+        "UPDATE leases SET due_at = 0, version = version + 1"
+        f" WHERE closed_at IS NULL AND state = 'active' AND task IN ({_BELOW})",
         task,
     )
     return _sorted(rows)
@@ -302,40 +309,45 @@ async def page(
     tx: Transaction, *, after: TaskId | None, limit: int, root: TaskId | None = None, live: bool = False
 ) -> Sequence[Task]:
     """Tasks in the order of their birth, those after `after`; of one tree, or only live ones, when asked for."""
-    rows = await tx.fetch(
-        "SELECT * FROM tasks WHERE id > $1 AND (root = $2 OR $3 = 1) AND (ended_at IS NULL OR $4 = 0)"
-        " ORDER BY id LIMIT $5",
-        after or "",
-        root or "",
-        int(root is None),
-        int(live),
-        limit,
-    )
+    which: LiteralString = "id > $1 AND ended_at IS NULL" if live else "id > $1"
+    if root is None:
+        rows = await tx.fetch(f"SELECT * FROM tasks WHERE {which} ORDER BY id LIMIT $2", after or "", limit)
+    else:
+        sql: LiteralString = f"SELECT * FROM tasks WHERE {which} AND root = $3 ORDER BY id LIMIT $2"
+        rows = await tx.fetch(sql, after or "", limit, root)
     return [task_of(row) for row in rows]
 
 
-async def drained_unsaid(tx: Transaction, limit: int) -> Sequence[Task]:
-    """Ended tasks of which nothing is left outside, though nobody has said so, the longest ended first."""
-    rows = await tx.fetch(
-        "SELECT * FROM tasks WHERE ended_at IS NOT NULL AND drained_at IS NULL AND NOT EXISTS"
-        " (SELECT 1 FROM leases WHERE leases.task = tasks.id AND leases.closed_at IS NULL)"
-        " ORDER BY ended_at, id LIMIT $1",
-        limit,
-    )
-    return [task_of(row) for row in rows]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """An ended task of which nothing is left outside."""
+
+    task: TaskId
+    root: TaskId
+    state: str
+    version: int
 
 
-async def say_drained(tx: Transaction, task: TaskId, now: datetime) -> bool:
-    """Say that nothing of an ended task is left outside, if that is so; whether this call said it."""
-    return (
-        await tx.execute(
-            "UPDATE tasks SET drained_at = $2 WHERE id = $1 AND ended_at IS NOT NULL AND drained_at IS NULL"
-            " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.task = tasks.id AND leases.closed_at IS NULL)",
-            task,
-            micros(now),
-        )
-        == 1
+async def say_drained(tx: Transaction, task: TaskId, now: datetime) -> Drained | None:
+    """Say that nothing of an ended task is left outside, if that is so; None when it is not, or was said before."""
+    row = await tx.fetchrow(
+        "UPDATE tasks SET drained_at = $2 WHERE id = $1 AND ended_at IS NOT NULL AND drained_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.task = tasks.id AND leases.closed_at IS NULL)"
+        " RETURNING id, root, state, version",
+        task,
+        micros(now),
     )
+    if row is None:
+        return None
+    return Drained(task=TaskId(row["id"]), root=TaskId(row["root"]), state=row["state"], version=row["version"])
+
+
+async def root_of(tx: Transaction, task: TaskId) -> TaskId:
+    """The tree a task belongs to. Raises NotFound."""
+    row = await tx.fetchrow("SELECT root FROM tasks WHERE id = $1", task)
+    if row is None:
+        raise NotFound("there is no such task")
+    return TaskId(row["root"])
 
 
 def task_of(row: Row) -> Task:

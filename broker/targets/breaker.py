@@ -30,6 +30,10 @@ class Breaker:
         self._looking = True
         return True
 
+    def may_look(self, boot: float) -> bool:
+        """Whether the next call would be the canary."""
+        return self.is_open and not self._looking and boot >= self._again_at
+
     def answered(self) -> None:
         """A call was answered, with whatever: the target is up."""
         self._pause, self._again_at, self._looking = 0.0, 0.0, False

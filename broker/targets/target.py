@@ -17,9 +17,16 @@ from typing import Any, NoReturn, TypeVar
 
 from broker.errors import OutcomeUnknown, TargetDown
 from broker.targets.breaker import Breaker
+from broker.targets.pace import Pace
 from ca.runtime.clock import Clock
 
 T = TypeVar("T")
+
+RATE = 100.0
+"""Endings a second while the backlog of an outage is drained, unless an operator says otherwise."""
+
+_LOST_AFTER = 6
+"""After so many deadlines a call that never came back gives its place free: what hangs must not stop what ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +38,29 @@ class _Answer:
 
 
 @dataclass(slots=True)
+class _Place:
+    """One of the places for calls: taken once, and left once whoever leaves it."""
+
+    places: asyncio.Semaphore
+    taken: bool = False
+    left: bool = False
+
+    async def take(self) -> None:
+        await self.places.acquire()
+        self.taken = True
+
+    def leave(self) -> None:
+        if self.taken and not self.left:
+            self.left = True
+            self.places.release()
+
+
+@dataclass(slots=True)
 class Target:
     """One target's calls.
 
     `deadline` is how long a call is waited for. Grants and endings have places of their own: a flood of one can't hold
-    back the other.
+    back the other. `pace` is kept by who ends many.
     """
 
     name: str
@@ -45,6 +70,7 @@ class Target:
     grants: asyncio.Semaphore = field(repr=False)
     endings: asyncio.Semaphore = field(repr=False)
     breaker: Breaker = field(default_factory=Breaker)
+    pace: Pace = field(default_factory=lambda: Pace(RATE))
 
     async def call(self, work: Coroutine[Any, Any, T], *, ending: bool = False) -> T:
         """Run `work` and wait for it up to the deadline.
@@ -58,8 +84,8 @@ class Target:
         if not self.breaker.admit(self.clock.boot()):
             work.close()
             raise TargetDown(f"the target `{self.name}` does not answer, it is looked at again soon")
-        begun = asyncio.Event()
-        call = self.group.create_task(self._run(work, places, begun), name=f"call {self.name}")
+        begun = _Place(places)
+        call = self.group.create_task(self._run(work, begun), name=f"call {self.name}")
         timer = self.group.create_task(self.clock.sleep(self.deadline.total_seconds()), name=f"timer {self.name}")
         try:
             await asyncio.wait({call, timer}, return_when=asyncio.FIRST_COMPLETED)
@@ -73,39 +99,57 @@ class Target:
         value: T = answer.value
         return value
 
-    def _give_up(self, call: asyncio.Task[_Answer], begun: asyncio.Event) -> NoReturn:
-        if begun.is_set() or self.breaker.is_open:
+    def _give_up(self, call: asyncio.Task[_Answer], place: _Place) -> NoReturn:
+        if place.taken or self.breaker.is_open:
             self.breaker.failed(self.clock.boot())
-        if begun.is_set():
+        if place.taken:
+            self.group.create_task(self._reclaim(call, place), name=f"lost {self.name}")
             raise OutcomeUnknown(f"the target `{self.name}` did not answer within {self.deadline}")
         call.cancel()
         raise TargetDown(f"the target `{self.name}` has too many calls under way")
 
-    async def _run(self, work: Coroutine[Any, Any, Any], places: asyncio.Semaphore, begun: asyncio.Event) -> _Answer:
+    async def _run(self, work: Coroutine[Any, Any, Any], place: _Place) -> _Answer:
         try:
-            await places.acquire()
+            await place.take()
         except asyncio.CancelledError:
             work.close()
             raise
-        begun.set()
         try:
             answer = _Answer(value=await work)
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             answer = _Answer(error=error)
         finally:
-            places.release()
+            place.leave()
         if isinstance(answer.error, TargetDown | OutcomeUnknown):
             self.breaker.failed(self.clock.boot())
         else:
+            if self.breaker.is_open:
+                self.pace.hold(self.clock.boot())
             self.breaker.answered()
         return answer
+
+    async def _reclaim(self, call: asyncio.Task[_Answer], place: _Place) -> None:
+        """Wait on for a call that nobody waits for, and then no longer keep its place for it."""
+        lost = self.group.create_task(self.clock.sleep(self.deadline.total_seconds() * (_LOST_AFTER - 1)))
+        await asyncio.wait({call, lost}, return_when=asyncio.FIRST_COMPLETED)
+        lost.cancel()
+        place.leave()
 
 
 @asynccontextmanager
 async def open_target(
-    name: str, clock: Clock, *, deadline: timedelta = timedelta(seconds=10), grants: int = 8, endings: int = 4
+    name: str,
+    clock: Clock,
+    *,
+    deadline: timedelta = timedelta(seconds=10),
+    grants: int = 8,
+    endings: int = 4,
+    rate: float = RATE,
 ) -> AsyncIterator[Target]:
-    """A target's calls; left only when those under way have ended."""
+    """A target's calls; left only when those under way have ended.
+
+    `grants` and `endings` are how many of each go at once, `rate` how many endings a second after an outage.
+    """
     async with asyncio.TaskGroup() as group:
         yield Target(
             name=name,
@@ -114,4 +158,5 @@ async def open_target(
             group=group,
             grants=asyncio.Semaphore(grants),
             endings=asyncio.Semaphore(endings),
+            pace=Pace(rate),
         )
