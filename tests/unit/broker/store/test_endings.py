@@ -41,22 +41,22 @@ class Explained:
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
         await self._note(sql, args)
-        return await self.tx.fetch(sql, *args)  # type: ignore[arg-type]
+        return await self.tx.fetch(sql, *args)
 
     async def fetchrow(self, sql: str, *args: Any) -> Any:
         await self._note(sql, args)
-        return await self.tx.fetchrow(sql, *args)  # type: ignore[arg-type]
+        return await self.tx.fetchrow(sql, *args)
 
     async def execute(self, sql: str, *args: Any) -> int:
         await self._note(sql, args)
-        return await self.tx.execute(sql, *args)  # type: ignore[arg-type]
+        return await self.tx.execute(sql, *args)
 
     async def _note(self, sql: str, args: Any) -> None:
         if CHOSEN[-1] == "sqlite":
-            rows = await self.tx.fetch(f"EXPLAIN QUERY PLAN {sql}", *args)  # type: ignore[arg-type]
+            rows = await self.tx.fetch(f"EXPLAIN QUERY PLAN {sql}", *args)
             plan = "\n".join(row["detail"] for row in rows)
         else:
-            rows = await self.tx.fetch(f"EXPLAIN {sql}", *args)  # type: ignore[arg-type]
+            rows = await self.tx.fetch(f"EXPLAIN {sql}", *args)
             plan = "\n".join(row["QUERY PLAN"] for row in rows)
         self.plans.append((sql, plan))
 
@@ -112,9 +112,7 @@ async def test_an_index_is_used(house: House, query: str) -> None:
 
 SMALL = "leases_half_made|tasks_to_call|tasks_live|leases_open_by_id"
 """Indexes of a few rows, or read in their order up to a limit."""
-FORBIDDEN = re.compile(
-    rf"SCAN (leases|tasks|receipts|l|t|r)\b(?! USING (COVERING )?INDEX ({SMALL})\b)|Seq Scan on"
-)
+FORBIDDEN = re.compile(rf"SCAN (leases|tasks|receipts|l|t|r)\b(?! USING (COVERING )?INDEX ({SMALL})\b)|Seq Scan on")
 
 
 async def test_a_task_with_many_leases_waits_for_its_second_until_all_had_their_first(house: House) -> None:
