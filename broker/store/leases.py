@@ -112,7 +112,7 @@ async def by_task(tx: Transaction, task: TaskId) -> Sequence[Lease]:
 
 async def at_and_below(tx: Transaction, task: TaskId) -> Sequence[Lease]:
     """Every lease a task and all below it were given, oldest first."""
-    return _all(
+    return all_of(
         await tx.fetch(
             "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
             " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
