@@ -1,7 +1,7 @@
 """An agent in a process of its own, led line by line through its stdin; prints a line of JSON for each thing it did.
 
     open           opens a task bound to this process        {"task": …}
-    obtain ROLE    asks for a secret of ROLE and acknowledges it     {"lease": …, "username": …, "password": …}
+    obtain ROLE    asks for a secret of ROLE and acknowledges it     {"lease": …}, with its fields and secrets
     state          what the broker says of the task          {"state": …}
     end            ends it                                   {"state": …}
 
@@ -55,8 +55,8 @@ class Agent:
             case "obtain":
                 told = await self._broker.ask(self._task, AskCredential(role=what))
                 await self._broker.ack(told.lease.id)
-                secret = told.secret["password"].reveal()
-                say(lease=told.lease.id, username=told.fields["username"], password=secret)
+                secret = {name: value.reveal() for name, value in told.secret.items()}
+                say(lease=told.lease.id, **told.fields, **secret)
             case "state":
                 say(state=(await self._broker.task(self._task)).state)
             case "end":
