@@ -71,6 +71,14 @@ class Held:
         assert answer[:1] == b"\xfe"
         return answer[1:].partition(b"\0")[2][:20]
 
+    async def become(self, user: str) -> bytes:
+        """From an open session of somebody else, ask to be `user`; the salt of the server's question."""
+        self.number = -1
+        await self.send(b"\x11" + user.encode() + b"\0\x14" + b"x" * 20 + b"\0\x2d\0caching_sha2_password\0")
+        answer = await self.read()
+        assert answer[:1] == b"\xfe"
+        return answer[1:].partition(b"\0")[2][:20]
+
     async def prove(self, salt: bytes, password: str) -> bytes:
         """Answer it; what the server says then."""
         once = hashlib.sha1(password.encode()).digest()
@@ -102,6 +110,21 @@ async def test_a_login_in_flight_at_the_end_is_never_let_in(place: MariadbPlace)
     assert ended.sessions_cut == 1
     assert (await held.prove(salt, issued.secret["password"].reveal()))[:1] != b"\x00"
     held.writer.close()
+
+
+async def test_a_session_of_somebody_else_that_is_becoming_it_is_cut_too(place: MariadbPlace) -> None:
+    """A change of user reads the account like a login, and can be held open as long."""
+    handle, issued = await issue(place)
+    place.server.ask(f"CREATE USER 'friend_{place.room.schema}'@'%' IDENTIFIED BY 'friend'")
+    held = await Held.greeted(place)
+    salt = await held.name(f"friend_{place.room.schema}")
+    assert (await held.prove(salt, "friend"))[:1] == b"\x00"
+    salt = await held.become(handle.name)
+    async with asyncio.timeout(60):
+        await place.engine.end_access(handle)
+    assert (await held.prove(salt, issued.secret["password"].reveal()))[:1] != b"\x00"
+    held.writer.close()
+    place.server.ask(f"DROP USER 'friend_{place.room.schema}'@'%'")
 
 
 async def test_who_has_not_said_a_name_holds_nothing_up_for_long(place: MariadbPlace) -> None:
