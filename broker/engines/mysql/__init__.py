@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from broker.engines.mysql.settings import RoleSettings, Settings
 from broker.engines.protocol import Lent
+from ca.errors import Malformed
 
 if TYPE_CHECKING:
     from broker.engines.mysql.engine import Mysql
@@ -31,9 +32,16 @@ __all__ = ["RoleSettings", "Settings", "open_engine"]
 
 @asynccontextmanager
 async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Mysql]:
-    """The engine of one target. Nothing is connected yet: a target that is down at start comes later."""
-    from broker.engines.mysql.engine import Mysql
-    from broker.engines.mysql.reach import Reach
+    """The engine of one target. Nothing is connected yet: a target that is down at start comes later.
+
+    Raises:
+        Malformed: the driver is not installed.
+    """
+    try:
+        from broker.engines.mysql.engine import Mysql
+        from broker.engines.mysql.reach import Reach
+    except ModuleNotFoundError as error:
+        raise Malformed(f"the engine `mysql` needs `{error.name}`: install `sojourn[mysql]`") from error
 
     clock = lent.clock
     reaches = [Reach(endpoint, clock, settings.connections) for endpoint in settings.endpoints()]

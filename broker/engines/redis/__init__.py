@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from broker.engines.protocol import Lent
 from broker.engines.redis.settings import RoleSettings, Settings
+from ca.errors import Malformed
 
 if TYPE_CHECKING:
     from broker.engines.redis.engine import Redis
@@ -30,9 +31,16 @@ __all__ = ["RoleSettings", "Settings", "open_engine"]
 
 @asynccontextmanager
 async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Redis]:
-    """The engine of one target. Nothing is connected yet: a target that is down at start comes later."""
-    from broker.engines.redis.engine import Redis
-    from broker.engines.redis.reach import Reach
+    """The engine of one target. Nothing is connected yet: a target that is down at start comes later.
+
+    Raises:
+        Malformed: the driver is not installed.
+    """
+    try:
+        from broker.engines.redis.engine import Redis
+        from broker.engines.redis.reach import Reach
+    except ModuleNotFoundError as error:
+        raise Malformed(f"the engine `redis` needs `{error.name}`: install `sojourn[redis]`") from error
 
     nodes = [Reach(settings, address) for address in settings.addresses()]
     try:
