@@ -41,6 +41,7 @@ mutants: .venv/mutants               ## what decides and what ends with one thin
 servers: .venv/ready                 ## what tests drive: Debian packages (no service is ever started by apt), wheels
 	@tests/servers/install.sh
 	@$(MAKE) --no-print-directory .venv/foreign
+	@PYTHONPATH=tests $(V)/python -m servers.oauth
 
 .venv/foreign: tests/servers/requirements.lock .venv/ready
 	$(V)/pip install --quiet --require-hashes -r tests/servers/requirements.lock

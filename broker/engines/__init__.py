@@ -10,6 +10,7 @@ from ca.errors import Malformed
 
 ENGINES: Mapping[str, str] = {
     "mysql": "broker.engines.mysql",
+    "oauth": "broker.engines.oauth",
     "postgres": "broker.engines.postgres",
     "rabbitmq": "broker.engines.rabbitmq",
     "redis": "broker.engines.redis",

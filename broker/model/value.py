@@ -6,8 +6,8 @@ import re
 
 from ca.errors import Malformed
 
-KIND = "static"
-"""The kind of target that holds values."""
+HOLDERS = frozenset({"static", "oauth"})
+"""The kinds of target values are put at."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
@@ -21,4 +21,4 @@ def check_value_name(name: str) -> str:
 
 def resting(target: str, name: str) -> str:
     """What the value `name` of a target is called where it rests."""
-    return f"{KIND}/{target}/{name}"
+    return f"value/{target}/{name}"

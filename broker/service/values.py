@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.model.caller import Verb
 from broker.model.receipt import Receipt, ReceiptKind
-from broker.model.value import KIND, check_value_name, resting
+from broker.model.value import HOLDERS, check_value_name, resting
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
 from broker.store import receipts, sealed
@@ -76,8 +76,8 @@ async def destroy(gate: Gate, asked: Asked, target: str, name: str, number: int)
 def _shelf(gate: Gate, asked: Asked, target: str, name: str) -> Shelf:
     asked.demand(Verb.MANAGE_VALUES)
     engine = gate.world.engines.get(target)
-    if engine is None or engine.kind != KIND:
-        raise NotFound(f"there is no target `{target[:60]}` of the kind `{KIND}`, and no other holds values")
+    if engine is None or engine.kind not in HOLDERS:
+        raise NotFound(f"there is no target `{target[:60]}` that holds values")
     return Shelf(target=target, name=check_value_name(name))
 
 

@@ -9,6 +9,7 @@ one reader can be shown to another. The purposes are these and no others:
     spiffe-wit              signs WIT-SVIDs
     ssh-ca                  signs SSH user certificates of one target
     postgres-client-ca      signs PostgreSQL client certificates of one target
+    oauth-client            proves the broker to one OAuth server
     tokens                  signs the broker's own tokens
     receipts                signs the broker's audit receipts
 
@@ -41,6 +42,7 @@ class Purpose(StrEnum):
     SPIFFE_WIT = "spiffe-wit"
     SSH_CA = "ssh-ca"
     POSTGRES_CLIENT_CA = "postgres-client-ca"
+    OAUTH_CLIENT = "oauth-client"
     TOKENS = "tokens"
     RECEIPTS = "receipts"
 

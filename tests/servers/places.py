@@ -17,6 +17,7 @@ from ca.runtime.clock import Clock, SystemClock
 from fakes.target import FakeEngine, FakeTarget, Session
 from fakes.world import role
 from servers.mariadb_place import mariadb_place
+from servers.oauth_place import oauth_place
 from servers.place import Kind, Trait, new_prefix
 from servers.postgres import installations
 from servers.postgres_place import postgres_place
@@ -76,6 +77,15 @@ for _name, _more in _MARIADB.items():
     PLACES[_name] = Kind(
         engine="mysql", open=partial(mariadb_place, **_more), traits=frozenset(Trait) - {_T.EXPIRES, _T.EXCLUSIVE}
     )
+_TOKEN = frozenset({_T.PROVES, _T.HANDS_OVER, _T.JUDGES, _T.EXPIRES})
+_OAUTH: dict[str, dict[str, Any]] = {
+    "oauth": {},
+    "oauth-secret": {"authentication": "client_secret_basic"},
+    "oauth-refresh": {"grant": "refresh_token"},
+}
+for _name, _more in _OAUTH.items():
+    PLACES[_name] = Kind(engine="oauth", open=partial(oauth_place, **_more), traits=_TOKEN | {_T.AT_ONCE})
+PLACES["oauth-at-expiry"] = Kind(engine="oauth", open=partial(oauth_place, ends="at-expiry"), traits=_TOKEN)
 PLACES["static"] = Kind(
     engine="static", open=shelf_place, traits=frozenset({_T.PROVES, _T.HANDS_OVER, _T.RENEWS, _T.JUDGES})
 )

@@ -69,7 +69,7 @@ async def shelf_place() -> AsyncIterator[ShelfPlace]:
         async with open_sqlite(Path(folder) / "store.db") as database:
             await settle(database)
             vault = Sealed(database, AesSeal(bytes(32)), clock)
-            await vault.write("static/shelf/key", Secret(VALUE))
+            await vault.write("value/shelf/key", Secret(VALUE))
             async with open_engine(Settings(kind="static"), Lent(clock=clock, vault=vault)) as engine:
                 yield ShelfPlace(engine, the_role, clock, new_prefix())
 

@@ -20,7 +20,7 @@ from broker.engines.static.settings import RoleSettings, Settings, role_settings
 from broker.errors import NotPossible
 from broker.model.lease import EXCLUSIVE, Handle
 from broker.model.role import Guarantee, Role
-from broker.model.value import KIND, resting
+from broker.model.value import resting
 from ca.errors import Malformed, Unavailable
 
 __all__ = ["RoleSettings", "Settings", "Static", "open_engine"]
@@ -38,7 +38,7 @@ async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Static]: 
 class Static:
     """Values and accounts of one target."""
 
-    kind = KIND
+    kind = "static"
     making = Making.UPSERT
     """A late check-out changes the password once more, to one that nobody was given."""
 

@@ -41,7 +41,7 @@ async def test_a_value_goes_its_way(place: Any, tmp_path: Path) -> None:
     for text in ("one\n", MARK + "\n"):
         (tmp_path / "value").write_text(text)
         await run(place, "put", "shelf/key", "--file", tmp_path / "value")
-    assert await vault.read("static/shelf/key") == Secret(MARK)
+    assert await vault.read("value/shelf/key") == Secret(MARK)
     assert "version 1" in (await run(place, "destroy", "shelf/key", "--version", 1)).stdout
     told = json.loads((await run(place, "versions", "shelf/key", "--json")).stdout)
     assert [(one["version"], one["destroyed_at"] is None) for one in told["versions"]] == [(2, True), (1, False)]
@@ -49,7 +49,7 @@ async def test_a_value_goes_its_way(place: Any, tmp_path: Path) -> None:
     assert "destroyed" in shown
     assert SEAL.key_name in shown
     await run(place, "put", "shelf/key", "--file", tmp_path / "value", "--keep-newline")
-    assert await vault.read("static/shelf/key") == Secret(MARK + "\n")
+    assert await vault.read("value/shelf/key") == Secret(MARK + "\n")
 
 
 async def test_a_pipe_is_read_and_leaves_no_trace_in_the_arguments(place: Any) -> None:
@@ -63,7 +63,7 @@ async def test_a_pipe_is_read_and_leaves_no_trace_in_the_arguments(place: Any) -
         subprocess.run, command, input=MARK.encode(), capture_output=True, env={**os.environ, **place.environment}
     )
     assert done.returncode == 0, done.stderr
-    assert await vault.read("static/shelf/key") == Secret(MARK)
+    assert await vault.read("value/shelf/key") == Secret(MARK)
     assert MARK not in " ".join(command)
 
 

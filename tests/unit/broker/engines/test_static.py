@@ -36,8 +36,8 @@ async def test_a_value_leaves_through_a_lease_and_rests_nowhere(tmp_path: Path) 
     """The newest version with its number and the facts beside it; the store shows nothing of it."""
     wanted = value_role(handed_as="api_key", fields={"host": "api.example.org"})
     async with shelf(tmp_path, the_role=wanted) as there:
-        await there.vault.write("static/shelf/key", Secret("an old one"))
-        await there.vault.write("static/shelf/key", Secret(MARK))
+        await there.vault.write("value/shelf/key", Secret("an old one"))
+        await there.vault.write("value/shelf/key", Secret(MARK))
         handed = await there.house.held(await there.house.open())
         assert handed.issued.fields == {"host": "api.example.org", "version": 2}
         assert handed.issued.secret["api_key"].reveal() == MARK
@@ -49,7 +49,7 @@ async def test_its_end_is_told_as_it_is(tmp_path: Path) -> None:
     """Nothing ends it but a rotation: the lease closes at once, as expired, and the report says that it lives on."""
     async with shelf(tmp_path, the_role=value_role()) as there:
         house = there.house
-        await there.vault.write("static/shelf/key", Secret(MARK))
+        await there.vault.write("value/shelf/key", Secret(MARK))
         task = await house.open()
         held = await house.held(task)
         assert held.lease.guarantee.new_access is NewAccess.AT_ROTATION
@@ -84,7 +84,7 @@ async def _open(tx: Any) -> list[Any]:
 async def test_a_role_may_name_another_value(tmp_path: Path) -> None:
     """Two roles, one value."""
     async with shelf(tmp_path, the_role=value_role("reader", value="key")) as there:
-        await there.vault.write("static/shelf/key", Secret(MARK))
+        await there.vault.write("value/shelf/key", Secret(MARK))
         handed = await there.house.obtain(await there.house.open())
         assert handed.issued.secret["value"].reveal() == MARK
 
@@ -96,7 +96,7 @@ async def test_without_a_seal_or_with_another_nothing_is_handed_over(tmp_path: P
     with pytest.raises(Unavailable, match=r"keys\.seal"):
         await engine.create(engine.plan(wanted, "n"), wanted, now, now)
     async with shelf(tmp_path, the_role=wanted, clock=clock) as there:
-        await there.vault.write("static/shelf/key", Secret(MARK))
+        await there.vault.write("value/shelf/key", Secret(MARK))
         lent = there.house.engine._lent
         there.house.engine._lent = Lent(
             clock=clock, vault=type(lent.vault)(lent.vault.database, AesSeal(b"x" * 32), clock)
@@ -136,6 +136,6 @@ def test_a_target_of_this_kind_is_read_from_settings() -> None:
     target = loads(json.dumps(said), "shelf.yaml", TargetSettings)
     (wanted,) = target.to_roles("shelf").values()
     handle = Static(Lent(clock=ManualClock())).plan(wanted, "n")
-    assert handle.facts == {"value": "static/shelf/key"}
+    assert handle.facts == {"value": "value/shelf/key"}
     with pytest.raises(BadSettings):
         loads(json.dumps({**said, "engine": {"kind": "static", "value": MARK}}), "shelf.yaml", TargetSettings)

@@ -38,12 +38,12 @@ async def test_a_value_is_put_told_of_and_destroyed(tmp_path: Path) -> None:
     async with doors(tmp_path, seal=SEAL) as house, house.as_operator() as broker:
         vault = with_shelf(house)
         assert [(await broker.put_value("shelf/key", value(text))).version for text in ("one", MARK)] == [1, 2]
-        assert await vault.read("static/shelf/key") == Secret(MARK)
+        assert await vault.read("value/shelf/key") == Secret(MARK)
         told = await broker.value_versions("shelf/key")
         assert MARK not in told.model_dump_json()
         assert [(one.version, one.key) for one in told.versions] == [(2, SEAL.key_name), (1, SEAL.key_name)]
         await broker.destroy_value("shelf/key", 2)
-        assert await vault.read("static/shelf/key") == Secret("one")
+        assert await vault.read("value/shelf/key") == Secret("one")
         entries = [entry.receipt for entry in await house.house.receipts()]
         bodies = [one.body for one in entries if one.kind is ReceiptKind.VALUE_CHANGED]
         assert [min(body.items()) for body in bodies] == [("put", 1), ("put", 2), ("destroyed", 2)]
@@ -82,11 +82,11 @@ async def test_an_agent_may_not(tmp_path: Path) -> None:
     """Whatever its policies say: values are the operators'."""
     async with doors(tmp_path, seal=SEAL) as house, house.as_agent() as broker:
         vault = with_shelf(house)
-        await vault.write("static/shelf/key", Secret(MARK))
+        await vault.write("value/shelf/key", Secret(MARK))
         for call in (_put, _told, _destroyed):
             with pytest.raises(Denied):
                 await call(broker)
-        assert await vault.read("static/shelf/key") == Secret(MARK)
+        assert await vault.read("value/shelf/key") == Secret(MARK)
 
 
 async def _put(broker: Broker) -> None:
