@@ -11,13 +11,14 @@ A leaf signs nothing but client logins, ends with its lease, and its key is made
 from __future__ import annotations
 
 import secrets
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ca.errors import Unavailable
@@ -33,7 +34,10 @@ BACKDATE = timedelta(seconds=60)
 _BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280, 4.1.2.5: no end is known
 _ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
-_SEQUENCE, _BIT_STRING = b"\x30", b"\x03"
+_VERSION_3 = bytes.fromhex("a003020102")
+_COMMON_NAME = bytes.fromhex("0603550403")
+_SEQUENCE, _SET, _INTEGER, _BIT_STRING = b"\x30", b"\x31", b"\x02", b"\x03"
+_UTF8, _UTC_TIME, _GENERALIZED_TIME = b"\x0c", b"\x17", b"\x18"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class ClientAuthority:
         self._keys, self._target = keys, target
         self._key: SigningKey | None = None
         self._draft = ec.generate_private_key(ec.SECP256R1())
+        self._mould: Mould | None = None
 
     @property
     def durable(self) -> bool:
@@ -61,7 +66,7 @@ class ClientAuthority:
         """Its own certificate, for the server's `ssl_ca_file`. Raises KeyUnusable, Unavailable."""
         key = await self._loaded()
         number = int.from_bytes(key.key_id[:16], "big") >> 1 | 1
-        builder = _builder(_name(self._target, key), key, number, _BEGIN, _END)
+        builder = _builder(_name(self._target, key), key.key_id, number, _BEGIN, _END)
         builder = (
             builder.subject_name(_name(self._target, key))
             .public_key(key.public_key)
@@ -69,22 +74,20 @@ class ClientAuthority:
             .add_extension(_usage(ca=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier(key.key_id), critical=False)
         )
-        return (await self._signed(key, builder)).public_bytes(Encoding.PEM).decode()
+        tbs = builder.sign(self._draft, hashes.SHA256()).tbs_certificate_bytes  # a signature nobody sees
+        return ssl.DER_cert_to_PEM_cert(_certificate(tbs, await key.sign(tbs)))
 
     async def issue(self, role: str, now: datetime, until: datetime) -> Made:
         """A certificate for `role` that ends at `until`, and its key. Raises KeyUnusable, Unavailable."""
         key, private = await self._loaded(), ec.generate_private_key(ec.SECP256R1())
+        if self._mould is None:
+            self._mould = Mould(_name(self._target, key), key.key_id, self._draft)
         begin, end = (now - BACKDATE).replace(microsecond=0), until.replace(microsecond=0)
-        builder = _builder(_name(self._target, key), key, secrets.randbits(126) | 1, min(begin, end), end)
-        builder = (
-            builder.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, role)]))
-            .public_key(private.public_key())
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(ca=False), critical=True)
-        )
-        leaf = await self._signed(key, builder)
+        public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        tbs = self._mould.fill(role, public, secrets.randbits(126) | 1, min(begin, end), end)
+        leaf = _certificate(tbs, await key.sign(tbs))
         secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-        return Made(certificate=leaf.public_bytes(Encoding.PEM).decode(), private_key=Secret(secret))
+        return Made(certificate=ssl.DER_cert_to_PEM_cert(leaf), private_key=Secret(secret))
 
     async def _loaded(self) -> SigningKey:
         if self._key is None:
@@ -101,19 +104,54 @@ class ClientAuthority:
         except KeyExists:  # another call, or another broker over the same keys, was first
             return await self._keys.load(name, Purpose.POSTGRES_CLIENT_CA)
 
-    async def _signed(self, key: SigningKey, builder: x509.CertificateBuilder) -> x509.Certificate:
-        """The builder shows its bytes only in a signed certificate: a draft key signs, then the CA's own."""
-        tbs = builder.sign(self._draft, hashes.SHA256()).tbs_certificate_bytes
-        signature = _value(_BIT_STRING, b"\x00" + await key.sign(tbs))
-        made = x509.load_der_x509_certificate(_value(_SEQUENCE, tbs + _ECDSA_SHA256 + signature))
-        if made.tbs_certificate_bytes != tbs:
-            raise Unavailable("a certificate could not be put together")
-        return made
+
+class Mould:
+    """A leaf of one CA with holes: what differs is filled in, which is four times as fast as building each.
+
+    The builder of `cryptography` makes one; what stands behind its public key is the same in all of them.
+    """
+
+    __slots__ = ("_behind", "_issuer")
+
+    def __init__(self, issuer: x509.Name, key_id: bytes, draft: ec.EllipticCurvePrivateKey) -> None:
+        public = draft.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        builder = leaf_builder(issuer, key_id, "mould", 1, _BEGIN, _END).public_key(draft.public_key())
+        sample = builder.sign(draft, hashes.SHA256()).tbs_certificate_bytes
+        self._issuer = issuer.public_bytes()
+        self._behind = sample[sample.rindex(public) + len(public) :]
+        if self.fill("mould", public, 1, _BEGIN, _END) != sample:
+            raise Unavailable("a certificate can't be put together with this version of `cryptography`")
+
+    def fill(self, role: str, public: bytes, serial: int, begin: datetime, end: datetime) -> bytes:
+        """The bytes to be signed; `public` is a SubjectPublicKeyInfo, `serial` positive."""
+        number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+        who = _value(_SEQUENCE, _COMMON_NAME + _value(_UTF8, role.encode()))
+        parts = (
+            _VERSION_3,
+            _value(_INTEGER, number),
+            _ECDSA_SHA256,
+            self._issuer,
+            _value(_SEQUENCE, _moment(begin) + _moment(end)),
+            _value(_SEQUENCE, _value(_SET, who)),
+            public,
+            self._behind,
+        )
+        return _value(_SEQUENCE, b"".join(parts))
 
 
-def _builder(
-    issuer: x509.Name, key: SigningKey, serial: int, begin: datetime, end: datetime
+def leaf_builder(  # noqa: PLR0917 - what a leaf says, in its order
+    issuer: x509.Name, key_id: bytes, role: str, serial: int, begin: datetime, end: datetime
 ) -> x509.CertificateBuilder:
+    """A leaf as the library writes it, without its public key."""
+    return (
+        _builder(issuer, key_id, serial, begin, end)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, role)]))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+    )
+
+
+def _builder(issuer: x509.Name, key_id: bytes, serial: int, begin: datetime, end: datetime) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .issuer_name(issuer)
@@ -121,7 +159,7 @@ def _builder(
         .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
-        .add_extension(x509.AuthorityKeyIdentifier(key.key_id, None, None), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier(key_id, None, None), critical=False)
     )
 
 
@@ -146,6 +184,17 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _certificate(tbs: bytes, signature: bytes) -> bytes:
+    return _value(_SEQUENCE, tbs + _ECDSA_SHA256 + _value(_BIT_STRING, b"\x00" + signature))
+
+
+def _moment(time: datetime) -> bytes:
+    """In the form RFC 5280, 4.1.2.5 wants for its year."""
+    if time.year < 2050:
+        return _value(_UTC_TIME, time.strftime("%y%m%d%H%M%SZ").encode())
+    return _value(_GENERALIZED_TIME, time.strftime("%Y%m%d%H%M%SZ").encode())
 
 
 def _value(tag: bytes, content: bytes) -> bytes:
