@@ -1,31 +1,19 @@
-"""A broker that is a process of its own, to be killed, frozen and started again; forked from a warm parent.
+"""A broker that is a process of its own, to be killed, frozen and started again; forked by a warm parent (`parent.py`).
 
-    serve_cases()           one line of JSON per case on stdin; its pid, then how it ended, on stdout (`nursery.py`)
-
-The parent has imported everything and does nothing but fork, so a case costs milliseconds and not an interpreter's
-start. The child composes the world as `broker/serve.py` does (store, targets, policies, gate, loops; no doors), over a
-real SQLite file and a real PostgreSQL, and plays a story of `stories.py` in it. Its clock is the machine's, which a
-story may let leap ahead: nothing here sleeps.
-
-Sessions that an agent opened must outlive a killed broker, and the agent is played here too: so the child passes a copy
-of their sockets to the parent, which keeps them open until the case is forgotten.
+It composes the world as `broker/serve.py` does (store, targets, policies, gate, loops; no doors), over a real store and
+a real server, and plays a story in it (`stories.py`, `chance.py`). Its clock is the machine's, which a story may let
+leap ahead: nothing here sleeps.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import gc
 import json
 import os
 import resource
 import secrets
-import signal
 import socket
-import sys
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -54,8 +42,7 @@ from broker.settings import TargetSettings
 from broker.store.sealed import Sealed
 from broker.targets.target import open_target
 from ca.errors import Problem
-from ca.runtime import failpoint, log
-from ca.runtime.database import Database, migrate, open_database
+from ca.runtime.database import Database, Transaction, migrate, open_database
 from ca.runtime.metrics import Metrics
 from ca.runtime.past import chronicle
 from ca.runtime.settings import loads
@@ -65,6 +52,7 @@ from fakes.target import FakeEngine, FakeTarget
 from fakes.wire_tap import WireTap, tapped
 from fakes.world import Watching, role
 from faults.case import Case, LeapingClock
+from faults.hands import HANDS, Hands
 from faults.registry import Registry
 from servers.postgres import Room
 
@@ -136,6 +124,11 @@ class Broker:
             await self.tick()
         await self.sweep_once()
         await self.tick()
+        for _ in range(0 if self.claims.exclusive else 3):
+            if not await self.world.database.read(_still_active):
+                break  # of a task that ended while this went on: for a moment it is left to whoever held it
+            self.clock.leap(2 * BEAT)
+            await self.tick()
 
     async def sweep_once(self) -> None:
         """What a broker does when it starts, and each minute."""
@@ -152,13 +145,24 @@ class Broker:
         self.note("secret", user=user, password=password)
         return user, password
 
+    @property
+    def hands(self) -> Hands:
+        """Of agents, and of strangers."""
+        return HANDS[self.case.room.get("kind", "postgres")](self.case.room, self.case.superuser)
+
     async def log_in(self, user: str, password: str) -> None:
         """Open a session as the agent; it outlives this process."""
-        session = await room_of(self.case).connect(user, password)
+        session, descriptor = await self.hands.enter(user, password)
         self.sessions.append(session)
-        transport: Any = session._transport  # type: ignore[attr-defined]
-        descriptor = transport.get_extra_info("socket").fileno()
         socket.send_fds(self.agents, [b"."], [descriptor])
+
+
+async def _still_active(tx: Transaction) -> bool:
+    row = await tx.fetchrow(
+        "SELECT count(*) AS n FROM leases l JOIN tasks t ON t.id = l.task"
+        " WHERE l.state = 'active' AND t.ended_at IS NOT NULL"
+    )
+    return row is not None and row["n"] > 0
 
 
 def room_of(case: Case) -> Room:
@@ -310,68 +314,3 @@ def nothing_grows() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def live(case: Case, agents: socket.socket) -> None:
-    """The child: one life, from start to whatever ends it. Never returns."""
-    status = 1
-    try:
-        from faults.chance import CHANCE
-        from faults.stories import STORIES
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        os.environ[failpoint.POINTS], os.environ[failpoint.MARKER] = case.points, str(case.marker)
-        failpoint.arm_from_environment()
-        with nothing_grows() if case.starved else nullcontext():
-            asyncio.run(_play({**STORIES, **CHANCE}[case.story], case, agents))
-        status = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, the test shall read it
-        case.failure.write_text("".join(traceback.format_exception(_first(sys.exception()))))
-    os._exit(status)
-
-
-def _first(error: BaseException | None) -> BaseException | None:
-    """The one that made the groups it is in."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-async def _play(story: Any, case: Case, agents: socket.socket) -> None:
-    async with broker(case, agents) as alive:
-        await story(alive)
-        for session in alive.sessions:
-            session.terminate()
-
-
-def serve_cases() -> None:
-    """The parent: fork, wait, tell. An empty line forgets the sessions of the cases so far."""
-    from faults import chance  # noqa: F401 - imported once, here
-
-    log.setup("broker", level="critical", stream=sys.stderr, json=True)
-    kept: list[socket.socket] = []
-    gc.freeze()  # what is here stays: a child's collector needn't touch, and so copy, all of it
-    for line in sys.stdin:
-        if not line.strip():
-            while kept:
-                kept.pop().close()
-            _say(forgotten=True)
-            continue
-        keep, give = socket.socketpair()
-        pid = os.fork()
-        if pid == 0:
-            keep.close()
-            live(Case(**json.loads(line)), give)
-        give.close()
-        kept.append(keep)
-        _say(pid=pid)
-        _, status = os.waitpid(pid, os.WUNTRACED)
-        while os.WIFSTOPPED(status):
-            _say(stopped=True)
-            _, status = os.waitpid(pid, os.WUNTRACED)
-        _say(status=os.waitstatus_to_exitcode(status))
-
-
-def _say(**facts: Any) -> None:
-    sys.stdout.write(json.dumps(facts) + "\n")
-    sys.stdout.flush()

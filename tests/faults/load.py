@@ -8,13 +8,10 @@ full; the clock leaps. What an agent is told it notes, for the oracle.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random  # noqa: TID251 - seeded: the same seed is the same load
 from typing import Any
-
-from asyncpg import DuplicateObjectError
 
 from broker.lifecycle import configured, reconcile
 from broker.model.caller import Operator, Verb
@@ -30,7 +27,7 @@ from broker.store import tasks as task_rows
 from broker.wire.credentials import AskCredential
 from ca.errors import Problem
 from fakes.wire_tap import WireTap
-from faults.agent import asked, outside, plant
+from faults.agent import asked
 from faults.broker_process import KEYS, Broker, nothing_grows
 
 
@@ -220,12 +217,11 @@ class Load:
         over = [lease.handle.name for lease in known if lease.is_closed and lease.handle.target in self.broker.taps]
         fresh = f"{self.broker.world.prefix}stranger{self.luck.getrandbits(32):08x}"
         name = self.luck.choice([fresh, *over[-1:]])
-        async with outside(self.broker) as owner:
-            with suppress(DuplicateObjectError):
-                await plant(self.broker, owner, name)
-            await self.broker.sweep_once()
-            if self.luck.random() < 0.3:
-                await owner.execute(f'DROP ROLE IF EXISTS "{name}"')
+        self.broker.note("planted", user=name)
+        await self.broker.hands.plant(name)
+        await self.broker.sweep_once()
+        if self.luck.random() < 0.3:
+            await self.broker.hands.remove(name)
         await self.broker.sweep_once()
 
     async def full(self) -> None:
@@ -233,9 +229,8 @@ class Load:
         if not self.alone:
             return
         task = await self.task()
-        held = await self.broker.world.database.read(lambda tx: lease_rows.by_task(tx, task.id))
-        for lease in held:
-            self.broker.note("released", user=lease.handle.name)
+        for below in [one for one in await self.tasks() if one.root == task.root]:
+            self.broker.note("released", task=below.id)  # whatever it holds, and is being given
         with nothing_grows():
             await tasks.end(self.broker.gate, self.by(task), task.id, TaskEvent.FINISH, "done")
         await self.broker.tick()

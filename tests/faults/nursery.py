@@ -1,4 +1,4 @@
-"""The test's side of `broker_process.py`: start lives, wait for what becomes of them; never for time to pass.
+"""The test's side of `parent.py`: start lives, wait for what becomes of them; never for time to pass.
 
 A guard of a minute ends a life that hangs.
 """
@@ -38,7 +38,7 @@ class Nursery:
     def _start(self) -> None:
         self._lives = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from faults.broker_process import serve_cases; serve_cases()"],
+            [sys.executable, "-c", "from faults.parent import serve_cases; serve_cases()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -187,7 +187,8 @@ def _identities(store: sqlite3.Connection, where: Outside, told: list[Any], late
     active = {name for name, lease in leases.items() if lease["state"] == "active"}
     yield from (f"the identity {name} is in force without a lease" for name in standing - (active if late else open_))
     yield from (
-        f"the lease of {name} is active, and there is no such identity" for name in active - standing - _released(told)
+        f"the lease of {name} is active, and there is no such identity"
+        for name in active - standing - _released(store, told)
     )
 
 
@@ -215,7 +216,7 @@ async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], la
     for number, name in await where.eyes.sessions(PREFIX):
         if name not in active:
             found.append(f"the session {number} of {name or 'a role that is gone'} is open")
-    return found + [fault async for fault in _doors(where, told, active, set(there))]
+    return found + [fault async for fault in _doors(where, told, active, set(there), _released(store, told))]
 
 
 async def _lent(store: sqlite3.Connection, where: Outside, told: list[Any]) -> list[str]:
@@ -236,9 +237,10 @@ async def _lent(store: sqlite3.Connection, where: Outside, told: list[Any]) -> l
     return found
 
 
-async def _doors(where: Outside, told: list[Any], active: set[str], there: set[str]) -> AsyncIterator[str]:
+async def _doors(
+    where: Outside, told: list[Any], active: set[str], there: set[str], released: set[str]
+) -> AsyncIterator[str]:
     """Knock with every password that was ever handed over, or with a choice of those that could open."""
-    released = _released(told)
     held = {(note["user"], note["password"]) for note in told if note["what"] == "held"}
     newest = {note["user"]: note["password"] for note in told if note["what"] == "secret"}
     secrets = {(note["user"], note["password"]) for note in told if note["what"] == "secret"}
@@ -255,9 +257,11 @@ async def _doors(where: Outside, told: list[Any], active: set[str], there: set[s
             yield f"the lease of {user} is active and acknowledged, and its password does not open"
 
 
-def _released(told: list[Any]) -> set[str]:
-    """Principals that may be disabled outside while the store could not be told (law 3)."""
-    return {note["user"] for note in told if note["what"] == "released"}
+def _released(store: sqlite3.Connection, told: list[Any]) -> set[str]:
+    """Principals that may be disabled outside while the store could not be told (law 3): of leases, and of tasks."""
+    tasks = {note.get("task") for note in told if note["what"] == "released"}
+    held = {row["name"] for row in rows(store, "SELECT name, task FROM leases") if row["task"] in tasks}
+    return held | {note.get("user", "") for note in told if note["what"] == "released"}
 
 
 def _told(store: sqlite3.Connection, told: list[Any]) -> Iterator[str]:

@@ -1,0 +1,50 @@
+"""Two targets that are one Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from faults.broker_process import ANNEX, DATABASE
+from faults.eyes.redis import RedisEyes
+from faults.grounds.targets import two_roles
+from servers.redis import Room, Server, redis
+
+
+@dataclass
+class RedisGround:
+    """See the module."""
+
+    server: Server
+    room: Room
+    eyes: RedisEyes
+
+    def facts(self) -> dict[str, Any]:
+        """Of a case."""
+        room = self.room
+        engine = {"kind": "redis", "host": room.host, "port": "@PORT@", "user": room.admin}
+        engine |= {"password": "env:SOJOURN_TARGET_PASSWORD"}
+        read, write = ({"keys": [room.key], "commands": commands} for commands in (["+@read"], ["+@read", "+set"]))
+        target = {"at": [room.host, room.port], "said": {"engine": engine, "roles": two_roles(read, write)}}
+        return {
+            "targets": {DATABASE: target, ANNEX: target},
+            "environment": {"SOJOURN_TARGET_PASSWORD": room.admin_password},
+            "room": {"kind": "redis", "host": room.host, "port": room.port},
+            "superuser": {"password": self.server.password},
+        }
+
+    async def clear(self) -> None:
+        """Every principal and the claim."""
+        ours = ("sj_", "sojourn_claim_")
+        if users := [user for user in self.server.ask("ACL", "USERS") if user.startswith(ours)]:
+            self.server.ask("ACL", "DELUSER", *users)
+
+
+@asynccontextmanager
+async def redis_ground() -> AsyncIterator[RedisGround]:
+    """A server of its own."""
+    async with redis(fresh=True) as server, server.room() as room:
+        eyes = RedisEyes(server.host, server.port, server.password, room.key, server.folder / "log")
+        yield RedisGround(server, room, eyes)
