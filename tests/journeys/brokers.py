@@ -29,11 +29,11 @@ CLOCK = SystemClock()
 
 @dataclass
 class Brokers:
-    """What runs, and how to start and judge it."""
+    """What runs, and how to start and judge it; the store is `under` everything, the secrets are of `room`."""
 
     folder: Path
     store: str
-    server: Server
+    under: Server
     room: Room
     stack: AsyncExitStack
     attestor: int
@@ -69,7 +69,7 @@ class Brokers:
     async def faults(self) -> list[str]:
         """What breaks the promise at this moment: see `_judge`."""
         database = self.store.rpartition("?")[0].rpartition("/")[2]
-        store = await self.server.connect(database)
+        store = await self.under.connect(database)
         try:
             async with store.transaction(isolation="repeatable_read"):
                 facts = {name: await store.fetch(query) for name, query in _STORE.items()}
@@ -146,13 +146,16 @@ def _judge(facts: Mapping[str, Sequence[asyncpg.Record]], roles: set[str], sessi
 
 
 @asynccontextmanager
-async def brokers() -> AsyncIterator[Brokers]:
-    """The identity side, the store and the target; no broker runs yet."""
+async def brokers(under: Server | None = None, store: str | None = None) -> AsyncIterator[Brokers]:
+    """The identity side, the store and the target; no broker runs yet.
+
+    The store is on the server of the target, or on another one, `under` it, that a test stops and starts.
+    """
     async with postgres() as server, server.room() as room, AsyncExitStack() as stack:
         folder = stack.enter_context(short_folder())
         _, _, port = await stack.enter_async_context(identity_side(folder))
-        store = await server.store(secrets.token_hex(8))
-        yield Brokers(folder, store, server, room, stack, port)
+        under = under or server
+        yield Brokers(folder, store or await under.store(secrets.token_hex(8)), under, room, stack, port)
 
 
 async def told(running: Running, **wanted: Any) -> dict[str, Any]:

@@ -64,10 +64,10 @@ async def test_one_is_frozen_in_the_middle_of_a_create_and_thawed_when_its_work_
             await agent.say("enough")
             await told(agent, over=1)
         await found.clean()
-        before = len(found.server.log)
+        before = len(found.under.log)
         frozen.process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(PATIENCE):
-            while "RAISE EXCEPTION 'too late'" not in found.server.log[before:]:  # the very create, sent now
+            while "RAISE EXCEPTION 'too late'" not in found.under.log[before:]:  # the very create, sent now
                 await CLOCK.sleep(0.1)
         async with found.agent("load.py", "1", ROLE) as agent:  # and it is one of three again
             await told(agent, done=1)
