@@ -14,7 +14,10 @@ from broker.model.event import Epoch, Event, EventKind
 from broker.store import events, installation
 from ca.errors import Stale
 from ca.runtime.database import Transaction
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import House, living
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def follow(house: House, feed: Feed, cursor: Epoch | None, count: int, root: Any = None) -> list[Any]:

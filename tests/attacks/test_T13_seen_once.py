@@ -23,8 +23,11 @@ from ca.runtime import log
 from ca.runtime.secret import Secret
 from fakes.clock import ManualClock
 from fakes.front import OTHER, ROLE, Front, call, front, obtained, opened
+from fakes.stores import on_disk, on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget
 from fakes.world import living
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 class Keeping(FakeEngine):
@@ -134,7 +137,7 @@ async def test_it_stands_nowhere_but_in_its_answer(
         ended = await call(session, "POST", f"/v1/tasks/{task}/end", {})
         await house.tick()
     assert {one["secret"]["password"] for one in (first, second, third)} <= set(engine.made)
-    places = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    places = await on_disk(tmp_path)
     places |= {
         "log": written.getvalue().encode(),
         "metrics": house.gate.metrics.render(),

@@ -14,9 +14,12 @@ from broker.model.receipt import ReceiptKind
 from broker.store import installation
 from ca.errors import Conflict
 from fakes.clock import ManualClock
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget, Principal
 from fakes.world import living
 from servers.postgres_place import postgres_place
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def test_another_installation_is_refused_and_harms_nobody(tmp_path: Path) -> None:

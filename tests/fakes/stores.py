@@ -48,6 +48,23 @@ def on_every_store(request: pytest.FixtureRequest) -> Iterator[None]:
     CHOSEN.pop()
 
 
+async def on_disk(folder: Path) -> dict[str, bytes]:
+    """Every file of the store that belongs to `folder`, with what is still in its log only."""
+    if CHOSEN[-1] == "sqlite":
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    address = await postgres_address(folder / "broker.db")
+    await as_superuser(address, "CHECKPOINT")
+    async with postgres() as server:
+        connection = await server.connect(database_of(address))
+        try:
+            oid = await connection.fetchval("SELECT oid::text FROM pg_database WHERE datname = current_database()")
+        finally:
+            await connection.close()
+        data = server.folder / "data"
+        files = [*(data / "base" / oid).iterdir(), *(path for path in (data / "pg_wal").iterdir() if path.is_file())]
+        return {f"broker.db/{path.name}": path.read_bytes() for path in files}
+
+
 Opener = Callable[[], AbstractAsyncContextManager[Database]]
 
 

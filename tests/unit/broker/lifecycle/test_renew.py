@@ -15,10 +15,12 @@ from broker.model.lease import CloseReason, LeaseState
 from broker.model.observed import Observation
 from broker.model.task import TaskState
 from broker.store import tasks
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living, role
 
-pytestmark = pytest.mark.usefixtures("in_both_ways")
+
+pytestmark = pytest.mark.usefixtures("in_both_ways", "on_every_store")
 
 WHO = InstanceId("0" * 32)
 

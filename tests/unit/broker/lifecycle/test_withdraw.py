@@ -12,10 +12,12 @@ from broker.model.event import EventKind
 from broker.model.lease import CloseReason, LeaseState
 from broker.model.receipt import ReceiptKind
 from fakes.clock import ManualClock
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget, in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living
 
-pytestmark = pytest.mark.usefixtures("in_both_ways")
+
+pytestmark = pytest.mark.usefixtures("in_both_ways", "on_every_store")
 
 
 async def test_an_ended_task_leaves_nothing(tmp_path: Path) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from broker.model.ids import InstanceId
 from broker.model.observed import Observation
 from broker.model.task import EndReason
 from broker.store import tasks
 from fakes.clock import ManualClock
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget
 from fakes.world import living
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 WHO = InstanceId("0" * 32)
 

@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from attestor.wire.task_identity import Grant, Granted
 from broker.engines.svid import TARGET, Svid
 from broker.lifecycle import withdraw
@@ -22,7 +24,10 @@ from broker.model.task import EndReason, Task
 from broker.targets.target import open_target
 from ca.errors import Conflict, Problem, Unavailable
 from ca.spiffe.id import SpiffeId
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import House, living
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 INSTANCE = InstanceId("1" * 32)
 

@@ -17,6 +17,9 @@ from broker.model.receipt import ReceiptKind
 from broker.model.task import EndReason
 from broker.store import tasks
 from fakes.front import INSTANCE, OPENING, OTHER, ROLE, Front, call, front, obtained, opened
+from fakes.stores import on_every_store  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 SCOPE = OPENING["scope"]
 
