@@ -19,7 +19,6 @@ from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living, role
 
-
 pytestmark = pytest.mark.usefixtures("in_both_ways", "on_every_store")
 
 WHO = InstanceId("0" * 32)

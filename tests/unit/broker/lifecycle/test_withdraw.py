@@ -16,7 +16,6 @@ from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget, in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living
 
-
 pytestmark = pytest.mark.usefixtures("in_both_ways", "on_every_store")
 
 
