@@ -1,10 +1,13 @@
-"""Passwords that are made here: 256 random bits that every target, reader and rule takes."""
+"""Passwords made here, of 256 random bits that every target, reader and rule takes; and the one we use ourselves."""
 
 from __future__ import annotations
 
 import math
 import secrets
 import string
+from collections.abc import Callable
+
+from ca.runtime.secret import Secret
 
 _ALPHABET = string.ascii_letters + string.digits
 _RANDOM = 43
@@ -34,3 +37,21 @@ def new_password() -> str:
         number, place = divmod(number, len(characters))
         around.append(characters[place])
     return f"{around[0]}{drawn[:_RANDOM].decode()}{''.join(around[1:])}"
+
+
+class OwnPassword:
+    """The password we log in to a target with ourselves: what the settings name, until a rotation put in another."""
+
+    __slots__ = ("_named", "_newer")
+
+    def __init__(self, named: Callable[[], Secret]) -> None:
+        self._named = named
+        self._newer: Secret | None = None
+
+    def read(self) -> Secret:
+        """The one in force. Raises BadSettings: what the settings name can't be read."""
+        return self._newer or self._named()
+
+    def become(self, password: Secret | None) -> None:
+        """Another one from now on; None: what the settings name."""
+        self._newer = password

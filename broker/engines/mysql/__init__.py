@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from broker.engines.mysql.settings import RoleSettings, Settings
+from broker.engines.passwords import OwnPassword
 from broker.engines.protocol import Lent
 from ca.errors import Malformed
 
@@ -43,10 +44,10 @@ async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Mysql]:
     except ModuleNotFoundError as error:
         raise Malformed(f"the engine `mysql` needs `{error.name}`: install `sojourn[mysql]`") from error
 
-    clock = lent.clock
-    reaches = [Reach(endpoint, clock, settings.connections) for endpoint in settings.endpoints()]
+    clock, own = lent.clock, OwnPassword(settings.password.read)
+    reaches = [Reach(endpoint, clock, settings.connections) for endpoint in settings.endpoints(own.read)]
     try:
-        yield Mysql(settings, clock, reaches[0], reaches[1:])
+        yield Mysql(settings, clock, own, reaches[0], reaches[1:])
     finally:
         for reach in reaches:
             reach.close()

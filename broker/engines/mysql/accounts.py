@@ -7,7 +7,7 @@ from asyncmy.errors import MySQLError
 from broker.engines.mysql import principal
 from broker.engines.mysql.ending import hosts_of
 from broker.engines.mysql.endpoint import Endpoint
-from broker.engines.mysql.reach import NO_SUCH_USER, Connection, code_of, log_in
+from broker.engines.mysql.reach import NO_SUCH_USER, Connection, Reach, code_of, log_in
 from broker.engines.mysql.sessions import Cut
 from broker.engines.mysql.verifiers import identified
 from ca.errors import Malformed, NotFound
@@ -22,7 +22,7 @@ async def change_password(connection: Connection, account: str, password: Secret
     """Let `password` be the only one of `account`, for every host it exists for.
 
     Raises:
-        Malformed: it is no name, or the password is not of the length its kind needs.
+        Malformed: it is no name, or no password.
         NotFound: there is no such account.
     """
     clause = _identified(kind, password)
@@ -47,9 +47,10 @@ async def opens(endpoint: Endpoint, account: str, password: Secret) -> bool:
     return True
 
 
-async def cut_sessions(connection: Connection, clock: Clock, account: str) -> int:
-    """End every session of `account` but the one that asks. Raises NotYet."""
-    return await Cut(connection, _checked(account), clock).run()
+async def cut_sessions(reach: Reach, clock: Clock, account: str) -> int:
+    """End every session of `account` on one endpoint, but our own connections. Raises NotYet, TargetDown."""
+    name = _checked(account)
+    return await reach.run(lambda connection: Cut(connection, name, clock, spared=reach.numbers).run())
 
 
 def _checked(account: str) -> str:
@@ -59,7 +60,8 @@ def _checked(account: str) -> str:
 
 
 def _identified(kind: str, password: Secret) -> str:
-    try:
-        return identified(kind, password.reveal())
-    except ValueError:
-        raise Malformed(f"a password of the kind `{kind}` has 32 bytes") from None
+    """Whoever chose this password may not know of kinds: one that is no seed of 32 bytes is made `native`."""
+    clear = password.reveal()
+    if not clear:
+        raise Malformed("an account needs a password")
+    return identified("native" if kind == "ed25519" and len(clear.encode()) != 32 else kind, clear)

@@ -16,6 +16,7 @@ from broker.engines.mysql.ending import clean_up, end_access, shut
 from broker.engines.mysql.reach import FAILURES, NO_SUCH_USER, Connection, Reach, code_of
 from broker.engines.mysql.settings import Settings, role_settings
 from broker.engines.mysql.verifiers import identified, password_for
+from broker.engines.passwords import OwnPassword
 from broker.engines.protocol import AccessEnded, Claim, Finding, Issued, Making
 from broker.errors import ClockUntrusted
 from broker.model.lease import Handle
@@ -31,8 +32,11 @@ class Mysql:
     kind = "mysql"
     making = Making.CREATE_ONLY
 
-    def __init__(self, settings: Settings, clock: Clock, primary: Reach, replicas: Sequence[Reach]) -> None:
-        self._settings, self._clock, self._primary, self._replicas = settings, clock, primary, replicas
+    def __init__(
+        self, settings: Settings, clock: Clock, own: OwnPassword, primary: Reach, replicas: Sequence[Reach]
+    ) -> None:
+        self._settings, self._clock, self._own = settings, clock, own
+        self._primary, self._replicas = primary, replicas
 
     def plan(self, role: Role, name: str) -> Handle:
         """Name and rights; the same whoever computes it."""
@@ -124,12 +128,20 @@ class Mysql:
         return await accounts.opens(self._primary.endpoint, account, password)
 
     async def cut_sessions(self, account: str) -> int:
-        """See `accounts.py`."""
+        """On every endpoint; when the account is our own, all but our connections."""
         reaches = (self._primary, *self._replicas)
-        return sum([
-            await reach.run(lambda connection: accounts.cut_sessions(connection, self._clock, account))
-            for reach in reaches
-        ])  # fmt: skip
+        return sum([await accounts.cut_sessions(reach, self._clock, account) for reach in reaches])
+
+    @property
+    def account(self) -> str:
+        """Whom we log in as."""
+        return self._settings.user
+
+    def log_in_with(self, password: Secret | None) -> None:
+        """Log in with this one from now on; connections at work are given up when they are done."""
+        self._own.become(password)
+        for reach in (self._primary, *self._replicas):
+            reach.close()
 
     async def _offset(self) -> timedelta:
         offset = await self._primary.offset()

@@ -117,6 +117,9 @@ class Connection:
     heard = 0.0
     """Seconds of boot time at which it last answered."""
 
+    generation = 0
+    """Which of our passwords it was made with, counted."""
+
     def __init__(self, wire: Any) -> None:
         self._wire = wire
 
@@ -159,6 +162,8 @@ class Reach:
         self.endpoint, self._clock = endpoint, clock
         self._slots = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
+        self._open = set[Connection]()
+        self._generation = 0
         self._offset: timedelta | None = None
         self._mariadb: bool | None = None
 
@@ -202,32 +207,44 @@ class Reach:
         self._offset = theirs.replace(tzinfo=UTC) - (before + (self._clock.now() - before) / 2)
         self._mariadb = "mariadb" in str(version).lower()
 
+    def numbers(self) -> set[int]:
+        """What the server calls our open connections."""
+        return {connection.number for connection in self._open}
+
     def close(self) -> None:
-        """Break every idle connection; calls under way break when their slot is given back."""
+        """Break every idle connection; those at work break when their slot is given back."""
+        self._generation += 1
         while self._idle:
-            self._idle.pop().close()
+            self._drop(self._idle.pop())
+
+    def _drop(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
 
     async def _take(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
             if self._clock.boot() - connection.heard < _FRESH or await connection.answers():
                 return connection
-            connection.close()
+            self._drop(connection)
+        generation = self._generation
         connection = await connect(self.endpoint)
+        connection.generation = generation
+        self._open.add(connection)
         try:
             await connection.run(_OURS)
             await self.measure(connection)
         except FAILURES:
-            connection.close()
+            self._drop(connection)
             raise TargetDown(f"the target at `{self.endpoint}` broke off while we greeted it") from None
         return connection
 
     def _keep(self, connection: Connection, *, well: bool) -> None:
-        if well and connection.is_open:
+        if well and connection.is_open and connection.generation == self._generation:
             connection.heard = self._clock.boot()
             self._idle.append(connection)
         else:
-            connection.close()
+            self._drop(connection)
 
 
 async def connect(endpoint: Endpoint) -> Connection:

@@ -9,6 +9,7 @@ gone; one that stays hidden for longer than `GRACE` is ended. Whoever comes late
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncmy.errors import MySQLError
@@ -33,11 +34,12 @@ _NO_SUCH_THREAD = 1094
 
 @dataclass(slots=True)
 class Cut:
-    """One ending of all sessions of one user on one server."""
+    """One ending of all sessions of one user on one server, but those that are `spared`."""
 
     connection: Connection
     name: str
     clock: Clock
+    spared: Callable[[], set[int]] = set
     cut: set[int] = field(default_factory=set)
     _suspects: set[int] | None = field(default=None)
 
@@ -67,7 +69,7 @@ class Cut:
 
     async def _look(self) -> tuple[set[int], set[int]]:
         rows = await self.connection.run(_LIST)
-        ours = {int(number) for number, user in rows if user == self.name}
+        ours = {int(number) for number, user in rows if user == self.name} - self.spared()
         hidden = {int(number) for number, user in rows if user == _HIDDEN}
         self._suspects = hidden if self._suspects is None else self._suspects & hidden
         self.cut |= ours

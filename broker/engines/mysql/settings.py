@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,6 +15,7 @@ from broker.engines.encryption import Encryption, chosen, context
 from broker.engines.mysql.endpoint import Endpoint
 from broker.model.role import Role
 from ca.errors import Malformed
+from ca.runtime.secret import Secret
 from ca.runtime.settings import Duration, SecretReference, parsed_by
 from ca.runtime.settings import Settings as Base
 
@@ -90,11 +91,11 @@ class Settings(Base):
     connections: int = Field(default=8, ge=2, le=100)
     clock_limit: Duration = timedelta(seconds=30)
 
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """The primary, then the replicas."""
+    def endpoints(self, password: Callable[[], Secret]) -> tuple[Endpoint, ...]:
+        """The primary, then the replicas; `password` is read at each login."""
         tls = context(self.encryption, self.tls_ca)
         return tuple(
-            Endpoint(host=at.host, port=at.port, user=self.user, password=self.password.read, tls=tls)
+            Endpoint(host=at.host, port=at.port, user=self.user, password=password, tls=tls)
             for at in (Address(host=self.host, port=self.port), *self.replicas)
         )
 

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from broker.engines.passwords import OwnPassword
 from broker.engines.postgres import accounts, principal
 from broker.engines.postgres.certificate import MARKER, ClientAuthority
 from broker.engines.postgres.check import Examination
@@ -30,7 +31,7 @@ from broker.engines.postgres.claim import adopt, claim
 from broker.engines.postgres.ending import clean_up, end_access, shut
 from broker.engines.postgres.guard import Connection
 from broker.engines.postgres.issuing import Issuing
-from broker.engines.postgres.reach import OwnPassword, Reach
+from broker.engines.postgres.reach import Reach
 from broker.engines.postgres.settings import CERTIFICATE, RoleSettings, Settings, role_settings
 from broker.engines.protocol import AccessEnded, Claim, Finding, Issued, Lent, Making
 from broker.errors import ClockUntrusted, NotPossible

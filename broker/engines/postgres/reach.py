@@ -59,24 +59,6 @@ class Endpoint:
         return f"{self.host}:{self.port}"
 
 
-class OwnPassword:
-    """The password we log in with ourselves: what the settings name, until another one is in force."""
-
-    __slots__ = ("_named", "_newer")
-
-    def __init__(self, named: Callable[[], Secret]) -> None:
-        self._named = named
-        self._newer: Secret | None = None
-
-    def read(self) -> Secret:
-        """The one in force. Raises BadSettings: what the settings name can't be read."""
-        return self._newer or self._named()
-
-    def become(self, password: Secret | None) -> None:
-        """From now on it is this one; None: what the settings name."""
-        self._newer = password
-
-
 class Reach:
     """A few connections to one endpoint, opened when needed and kept; never more than `size` at once."""
 

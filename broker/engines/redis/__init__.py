@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from broker.engines.passwords import OwnPassword
 from broker.engines.protocol import Lent
 from broker.engines.redis.settings import RoleSettings, Settings
 from ca.errors import Malformed
@@ -42,9 +43,10 @@ async def open_engine(settings: Settings, lent: Lent) -> AsyncIterator[Redis]:
     except ModuleNotFoundError as error:
         raise Malformed(f"the engine `redis` needs `{error.name}`: install `sojourn[redis]`") from error
 
-    nodes = [Reach(settings, address) for address in settings.addresses()]
+    own = OwnPassword(settings.password.read)
+    nodes = [Reach(settings, address, own.read) for address in settings.addresses()]
     try:
-        yield Redis(settings, lent.clock, nodes)
+        yield Redis(settings, lent.clock, own, nodes)
     finally:
         for node in nodes:
             await node.close()

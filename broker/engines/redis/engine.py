@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 from urllib.parse import quote
 
-from broker.engines.passwords import new_password
+from broker.engines.passwords import OwnPassword, new_password
 from broker.engines.protocol import AccessEnded, Claim, Finding, Issued, Making
 from broker.engines.redis import principal
 from broker.engines.redis.check import Examination
@@ -31,8 +32,8 @@ class Redis:
     kind = "redis"
     making = Making.UPSERT
 
-    def __init__(self, settings: Settings, clock: Clock, nodes: Sequence[Reach]) -> None:
-        self._settings, self._clock, self._nodes = settings, clock, nodes
+    def __init__(self, settings: Settings, clock: Clock, own: OwnPassword, nodes: Sequence[Reach]) -> None:
+        self._settings, self._clock, self._own, self._nodes = settings, clock, own, nodes
 
     def plan(self, role: Role, name: str) -> Handle:
         """Name and rules; the same whoever computes it."""
@@ -173,11 +174,22 @@ class Redis:
         return all([await node.admits(name, password) for node in self._nodes])
 
     async def cut_sessions(self, account: str) -> int:
-        """End every session of `account` on every node, but those that ask. Raises NotYet, TargetDown."""
-        name = _account(account)
-        return sum([
-            await node.run(lambda connection: principal.cut(connection, self._clock, name)) for node in self._nodes
-        ])  # fmt: skip
+        """End every session of `account` on every node, but our own connections. Raises NotYet, TargetDown."""
+        name, total = _account(account), 0
+        for node in self._nodes:
+            total += await node.run(functools.partial(principal.cut, clock=self._clock, name=name, spared=node.numbers))
+        return total
+
+    @property
+    def account(self) -> str:
+        """Whom we log in as."""
+        return self._settings.user
+
+    def log_in_with(self, password: Secret | None) -> None:
+        """Log in with this one from now on; connections made before are given up when they are next looked at."""
+        self._own.become(password)
+        for node in self._nodes:
+            node.renew()
 
     async def _ready(self, deadline: datetime) -> None:
         """Look at the deadline last. Of several nodes each must answer first: what is made must be made on all."""

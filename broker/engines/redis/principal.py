@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -73,8 +73,8 @@ async def flags(connection: Connection, name: str) -> set[str] | None:
     return None if known is None else _flags(known)
 
 
-async def cut(connection: Connection, clock: Clock, name: str) -> int:
-    """Cut until two looks see nobody; how many were cut. Our own connection is left alone.
+async def cut(connection: Connection, clock: Clock, name: str, spared: Callable[[], set[int]] = set) -> int:
+    """Cut until two looks see nobody but those that are `spared`; how many were cut.
 
     Raises:
         NotYet: somebody is still there after `PATIENCE`.
@@ -82,7 +82,7 @@ async def cut(connection: Connection, clock: Clock, name: str) -> int:
     (me,) = await connection.run(("CLIENT", "ID"))
     started, empty, pause, gone = clock.boot(), 0, 0.001, set[int]()
     while empty < 2:
-        found = await _sessions(connection, name, me)
+        found = await _sessions(connection, name, me) - spared()
         gone |= found
         empty = 0 if found else empty + 1
         if not found:

@@ -52,6 +52,12 @@ FAILURES = (
 class Connection:
     """One connection: commands out, replies back, in one message."""
 
+    number = 0
+    """What the node calls it."""
+
+    generation = 0
+    """Which of our passwords it was made with, counted."""
+
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
@@ -100,10 +106,12 @@ class Connection:
 class Reach:
     """A few connections to one node, opened when needed and kept; never more than `connections` at once."""
 
-    def __init__(self, settings: Settings, address: Address) -> None:
-        self._settings, self.address = settings, address
+    def __init__(self, settings: Settings, address: Address, password: Callable[[], Secret]) -> None:
+        self._settings, self.address, self._password = settings, address, password
         self._slots = asyncio.Semaphore(settings.connections)
         self._idle: list[Connection] = []
+        self._open = set[Connection]()
+        self._generation = 0
 
     def __str__(self) -> str:
         return f"{self.address.host}:{self.address.port}"
@@ -149,23 +157,45 @@ class Reach:
         except FAILURES as error:
             raise TargetDown(f"the target at `{self}` could not be asked ({type(error).__name__})") from None
 
+    def numbers(self) -> set[int]:
+        """What the node calls our open connections."""
+        return {connection.number for connection in self._open}
+
+    def renew(self) -> None:
+        """Use no connection again that was made before."""
+        self._generation += 1
+
     async def close(self) -> None:
-        """Break every idle connection; calls under way break when their slot is given back."""
+        """Break every idle connection; those at work break when their slot is given back."""
+        self.renew()
         while self._idle:
-            await self._idle.pop().close()
+            await self._drop(self._idle.pop())
+
+    async def _drop(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        await connection.close()
 
     async def _take(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
-            if await connection.is_quiet():
+            if connection.generation == self._generation and await connection.is_quiet():
                 return connection
-            await connection.close()
+            await self._drop(connection)
+        generation = self._generation
         try:
-            return await self._connect(self._settings.user, self._settings.password.read())
+            connection = await self._connect(self._settings.user, self._password())
         except AuthenticationError:
             raise TargetDown(f"the target at `{self}` refused our own login") from None
         except FAILURES as error:
             raise TargetDown(f"the target at `{self}` can't be reached ({type(error).__name__})") from None
+        connection.generation = generation
+        self._open.add(connection)
+        try:
+            (connection.number,) = await connection.run(("CLIENT", "ID"))
+        except FAILURES:
+            await self._drop(connection)
+            raise TargetDown(f"the target at `{self}` broke off while we greeted it") from None
+        return connection
 
     async def _connect(self, user: str, password: Secret) -> Connection:
         said: dict[str, Any] = {
@@ -192,10 +222,10 @@ class Reach:
         return Connection(wire)
 
     async def _keep(self, connection: Connection, *, well: bool) -> None:
-        if well and connection.is_open:
+        if well and connection.is_open and connection.generation == self._generation:
             self._idle.append(connection)
         else:
-            await connection.close()
+            await self._drop(connection)
 
 
 def refusal(error: BaseException) -> Problem:

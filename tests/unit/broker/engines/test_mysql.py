@@ -12,7 +12,7 @@ import pytest
 
 from broker.engines.mysql import open_engine, principal
 from broker.engines.mysql.verifiers import identified
-from broker.engines.protocol import Issued, Lent
+from broker.engines.protocol import Issued, Lent, OwnAccount
 from broker.errors import ClockUntrusted, OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
 from ca.errors import Conflict, NotFound, Unavailable
@@ -258,3 +258,24 @@ async def test_the_password_of_another_account_is_changed_tried_and_its_sessions
         with pytest.raises(NotFound):
             await place.engine.change_password("nobody", new)
         place.server.ask("DROP USER legacy@'%', legacy@'127.0.0.1'")
+
+
+async def test_our_own_password_is_changed_under_our_own_hands(place: MariadbPlace) -> None:
+    """Everybody else who used it is cut off; what we open next uses the new one, and a wrong one is noticed at once."""
+    engine, me, new = place.engine, place.room.admin, Secret("n" * 32)
+    assert isinstance(place.engine, OwnAccount)
+    assert engine.account == me
+    handle, _ = await issue(place)
+    thief = await place.knock(me, place.room.admin_password)
+    assert thief is not None
+    await engine.change_password(me, new)
+    engine.log_in_with(new)
+    assert await engine.cut_sessions(me) >= 1
+    assert not await engine.opens(me, Secret(place.room.admin_password))
+    assert list(await engine.names(place.prefix)) == [handle.name]
+    engine.log_in_with(Secret("wrong"))
+    with pytest.raises(TargetDown, match="refused our own login"):
+        await engine.names(place.prefix)
+    engine.log_in_with(new)
+    await engine.end_access(handle)
+    await engine.clean_up(handle)

@@ -146,4 +146,4 @@ def test_nobody_gets_our_password_because_an_operator_said_nothing(host: str, re
     said = {"kind": "mysql", "host": host, "user": "u", "password": "env:P", "replicas": ({"host": replica},)}
     settings = Settings.model_validate(said)
     assert settings.encryption == expected
-    assert all((at.tls is None) == (expected == "off") for at in settings.endpoints())
+    assert all((at.tls is None) == (expected == "off") for at in settings.endpoints(settings.password.read))

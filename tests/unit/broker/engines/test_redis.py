@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis as Client
 
-from broker.engines.protocol import Issued, Lent
+from broker.engines.protocol import Issued, Lent, OwnAccount
 from broker.engines.redis import open_engine
 from broker.errors import NotYet, OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
@@ -229,3 +230,27 @@ async def test_two_installations_that_claim_at_once_never_both_have_it(place: Re
                 continue
         assert len(results) == 1
         place.server.ask("ACL", "DELUSER", f"sojourn_claim_{results[0].installation}_one")
+
+
+async def test_our_own_password_is_changed_under_our_own_hands(place: RedisPlace) -> None:
+    """Everybody else who used it is cut off; what we open next uses the new one, and a wrong one is noticed at once."""
+    engine, me, new = place.engine, place.room.admin, Secret("n" * 32)
+    assert isinstance(place.engine, OwnAccount)
+    assert engine.account == me
+    handle, _ = await issue(place)
+    thief = Client(
+        host=place.room.host, port=place.room.port, username=me, password=place.room.admin_password, protocol=2
+    )
+    assert await thief.ping()
+    await engine.change_password(me, new)
+    engine.log_in_with(new)
+    assert await engine.cut_sessions(me) == 1
+    await thief.aclose()
+    assert not await engine.opens(me, Secret(place.room.admin_password))
+    assert list(await engine.names(place.prefix)) == [handle.name]
+    engine.log_in_with(Secret("wrong"))
+    with pytest.raises(TargetDown, match="refused our own login"):
+        await engine.names(place.prefix)
+    engine.log_in_with(new)
+    await engine.end_access(handle)
+    await engine.clean_up(handle)
