@@ -15,7 +15,12 @@ def bindable(value: Value) -> Value:
         Malformed: a number of more than 64 bits, a text with NUL or with half a surrogate pair: somebody sent it.
         RuntimeError: nothing a store keeps.
     """
-    if isinstance(value, str):  # the kind there is most of comes first
+    kind = type(value)  # asked first: nearly all values are plain texts and numbers
+    if kind is str and value.isascii() and "\0" not in value:  # type: ignore[union-attr,operator]
+        return value
+    if kind is int and _SMALLEST <= value <= _LARGEST:  # type: ignore[operator]
+        return value
+    if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, (bool, bytes)):
         return value

@@ -89,12 +89,13 @@ class Reach:
     async def elsewhere(self, database: str, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do `work` in another database of the same server. Raises TargetDown, OutcomeUnknown, Problem."""
         connection = await connect(self.endpoint, database)
+        self._open.add(connection)
         try:
             return await work(connection)
         except FAILURES as error:
             raise _refusal(error) from None
         finally:
-            connection.terminate()
+            self._drop(connection)
 
     async def offset(self) -> timedelta:
         """How far the server's clock is ahead of ours, as last measured. Raises TargetDown."""

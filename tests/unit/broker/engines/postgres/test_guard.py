@@ -37,8 +37,9 @@ def message(kind: bytes, body: bytes) -> bytes:
 class Impostor:
     """Speaks as PostgreSQL does until it has asked for what it wants; everything it is sent is kept."""
 
-    def __init__(self, authority: WebAuthority | None, asks: int) -> None:
-        self.authority, self.asks = authority, asks
+    def __init__(self, authority: WebAuthority | None, asks: int, says: bytes | None = None) -> None:
+        self.authority = authority
+        self.says = says or message(b"R", struct.pack("!i", asks) + MORE.get(asks, b""))
         self.heard = bytearray()
         self.greeted = 0
         self.port = 0
@@ -65,8 +66,10 @@ class Impostor:
             await writer.start_tls(self.authority.server("127.0.0.1"))
             await self._packet(reader)
         self.greeted += 1
-        writer.write(message(b"R", struct.pack("!i", self.asks) + MORE.get(self.asks, b"")))
-        await writer.drain()
+        for at in range(len(self.says)):  # byte by byte: what is asked for may come in any pieces
+            writer.write(self.says[at : at + 1])
+            await writer.drain()
+            await CLOCK.sleep(0)
         self.heard += await reader.read(65536)
 
     async def _packet(self, reader: asyncio.StreamReader) -> bytes:
@@ -75,9 +78,9 @@ class Impostor:
 
 
 @asynccontextmanager
-async def impostor(authority: WebAuthority | None, asks: int) -> AsyncIterator[Impostor]:
+async def impostor(authority: WebAuthority | None, asks: int, says: bytes | None = None) -> AsyncIterator[Impostor]:
     """One that listens."""
-    made = Impostor(authority, asks)
+    made = Impostor(authority, asks, says)
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     async with server:
         made.port = server.sockets[0].getsockname()[1]
@@ -111,6 +114,29 @@ async def test_an_impostor_who_asks_for_the_password_gets_none(room: Room, tls: 
     assert password not in middle.heard
     assert hashed not in middle.heard
     assert room.admin_password not in f"{refused.value!r}{refused.value.__cause__!r}{refused.value.__context__!r}"
+
+
+HOSTILE = {
+    "a question after a notice": message(b"N", b"SNOTICE\0\0") + message(b"R", struct.pack("!i", CLEAR)),
+    "a question with more behind it": message(b"R", struct.pack("!i", CLEAR) + b"more"),
+    "a question without a number": message(b"R", b""),
+    "a kind nobody knows": message(b"R", struct.pack("!i", 99)),
+    "kerberos": message(b"R", struct.pack("!i", 7)),
+    "a negative kind": message(b"R", struct.pack("!i", -1)),
+    "a length below its own": b"R" + struct.pack("!i", 3),
+    "a negative length": b"R" + struct.pack("!i", -1),
+    "a length of two gigabytes": b"R" + struct.pack("!i", 2**31 - 1),
+}
+
+
+@pytest.mark.parametrize("says", HOSTILE.values(), ids=HOSTILE)
+async def test_nothing_else_gets_it_either(room: Room, says: bytes) -> None:
+    """Whatever is said before we are let in, and in whatever pieces it comes."""
+    async with impostor(None, CLEAR, says) as middle:
+        with pytest.raises(TargetDown):
+            await names(settings_for(room, port=middle.port, tls="off"))
+    assert middle.greeted == 1
+    assert bytes(middle.heard) == b""
 
 
 async def test_an_honest_question_is_answered_by_a_proof(room: Room) -> None:
