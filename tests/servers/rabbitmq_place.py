@@ -51,10 +51,10 @@ class RabbitPlace:
 
 
 @asynccontextmanager
-async def rabbitmq_place(**settings: Any) -> AsyncIterator[RabbitPlace]:
+async def rabbitmq_place(*, fresh: bool = False, **settings: Any) -> AsyncIterator[RabbitPlace]:
     """A room of a real server; its visitors leave with it."""
     clock = SystemClock()
-    with rabbitmq() as server, server.room() as room:
+    with rabbitmq(fresh=fresh) as server, server.room() as room:
         async with open_engine(settings_for(room, **settings), Lent(clock=clock)) as engine:
             rights = {"vhost": room.vhost, "configure": "orders(-[0-9]+)?", "read": "orders"}
             the_role = role(engine="rabbitmq", settings={"permissions": [rights]})

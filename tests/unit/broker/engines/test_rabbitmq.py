@@ -40,26 +40,6 @@ async def issue(place: RabbitPlace, **settings: Any) -> tuple[Handle, Issued]:
     return handle, await place.engine.create(handle, the_role, until, until)
 
 
-async def test_a_login_that_waits_before_the_virtual_host_is_refused_there(place: RabbitPlace) -> None:
-    """It authenticated in time, is in no list of connections, and gets no further (traps 5)."""
-    handle, issued = await issue(place)
-    guest = place.guest()
-    assert guest.authenticate(handle.name, issued.secret["password"].reveal())
-    assert (await place.engine.end_access(handle)).sessions_cut == 0
-    assert not guest.enter(place.room.vhost)
-
-
-async def test_and_so_it_is_when_the_user_is_gone(place: RabbitPlace) -> None:
-    """Deleted, the name opens nothing either."""
-    handle, issued = await issue(place)
-    guest = place.guest()
-    assert guest.authenticate(handle.name, issued.secret["password"].reveal())
-    await place.engine.end_access(handle)
-    await place.engine.clean_up(handle)
-    assert not guest.enter(place.room.vhost)
-    assert handle.name not in place.room.principals()
-
-
 async def test_patterns_are_of_whole_names(place: RabbitPlace) -> None:
     """What a role may name, and nothing that only holds or precedes it."""
     _, issued = await issue(place)
