@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import stat
 from collections.abc import Sequence
 
 from broker.engines.protocol import Finding
@@ -46,7 +47,18 @@ async def _lists(keeper: Keeper | None) -> Sequence[Finding]:
     except Problem as problem:
         fix = "let the broker write the file and its folder; let hosts' `RevokedKeys` name it"
         return [Finding(name="revocation list", well=False, detail=str(problem), fix=fix)]
-    return [Finding(name="revocation list", well=True, detail=f"written: {where}")]
+    found = [Finding(name="revocation list", well=True, detail=f"written: {where}")]
+    for folder in sorted({path.parent for path in keeper.paths}):
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        found.append(
+            Finding(
+                name="nobody else writes there",
+                well=not mode & 0o022,
+                detail=f"{folder} has the mode {mode:04o}",
+                fix=f"chmod go-w {folder}: whoever may write there may take a name off the list",
+            )
+        )
+    return found
 
 
 async def _host(settings: Settings) -> Finding:

@@ -9,8 +9,10 @@ full disk nothing is signed any more, and what is revoked is written still (trap
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,8 +89,7 @@ class Keeper:
         ledger = Ledger()
         for path in self.paths:
             try:
-                with path.open("rb") as file:
-                    ledger.add(Ledger.decode(file.read(_LONGEST)))
+                ledger.add(Ledger.decode(_content(path)))
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -104,7 +105,7 @@ class Keeper:
                 if not reserve.make() and not ending:
                     raise TargetDown(f"the disk of the revocation list `{path}` is full, nothing is signed any more")
                 _replace(path, content, reserve if ending else None)
-                same = path.read_bytes() == content
+                same = _content(path) == content
             except OSError as error:
                 raise _trouble(path, error) from None
             if not same:
@@ -117,6 +118,15 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _content(path: Path) -> bytes:
+    """What a host reads there. A link is refused: a rename would replace it, and hosts go on reading what it led to."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(_LONGEST)
 
 
 def _replace(path: Path, content: bytes, reserve: Reserve | None) -> None:

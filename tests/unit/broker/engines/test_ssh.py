@@ -149,6 +149,19 @@ async def test_a_list_of_somebody_else_is_left_alone(place: SshPlace) -> None:
     assert place.server.revocations.read_text() == "ssh-ed25519 AAAA mine\n"
 
 
+async def test_a_list_that_others_may_change_is_no_list(place: SshPlace) -> None:
+    """A link would be replaced while hosts read what it led to; a folder others write lets them take names off."""
+    aside = place.server.folder / "elsewhere"
+    aside.write_bytes(Ledger().encode(place.clock.now()))
+    place.server.revocations.symlink_to(aside)
+    with pytest.raises(TargetDown):
+        await issue(place)
+    place.server.revocations.unlink()
+    place.server.folder.chmod(0o777)
+    bad = [found.name for found in await place.engine.check([place.role], place.prefix) if not found.well]
+    assert bad == ["nobody else writes there"]
+
+
 async def test_a_list_that_was_taken_away_is_whole_again_with_the_next_change(place: SshPlace) -> None:
     """Until then the host lets nobody in."""
     handle, issued = await issue(place)
