@@ -16,7 +16,7 @@ from broker.engines.redis.claim import adopt, claim
 from broker.engines.redis.reach import Connection, Reach
 from broker.engines.redis.rules import role_settings
 from broker.engines.redis.settings import Settings
-from broker.errors import NotYet, OutcomeUnknown, TargetDown
+from broker.errors import NotPossible, NotYet, OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
 from ca.errors import Malformed, NotFound, Problem, Unavailable
@@ -157,7 +157,14 @@ class Redis:
         return await Examination(self, self._nodes, self._settings, self._clock).run(roles, prefix)
 
     async def change_password(self, account: str, password: Secret) -> None:
-        """One password, on every node; the same again is no error. Raises Malformed, NotFound."""
+        """One password, on every node; the same again is no error.
+
+        Raises:
+            NotPossible: users are not kept, so that a restart would bring the old password back.
+            Malformed, NotFound, TargetDown, OutcomeUnknown: it is not known which one is in force.
+        """
+        if self._settings.persist != "aclfile":
+            raise NotPossible("a restart of the target would bring the old password back: it needs `persist: aclfile`")
         proof, name = principal.verifier(password.reveal()), _account(account)
 
         async def work(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis as Client
 
 from broker.engines.protocol import Issued, Lent, OwnAccount
 from broker.engines.redis import open_engine
-from broker.errors import NotYet, OutcomeUnknown, TargetDown
+from broker.errors import NotPossible, NotYet, OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
 from ca.errors import Conflict, NotFound, Problem, Unavailable
 from ca.runtime.secret import Secret
@@ -202,8 +202,22 @@ async def test_a_restart_in_the_middle_is_not_known_and_then_goes_on() -> None:
         await place.engine.clean_up(handle)
 
 
-async def test_the_password_of_another_account_is_changed_tried_and_its_sessions_cut(place: RedisPlace) -> None:
+@pytest.fixture
+async def keeping() -> AsyncIterator[RedisPlace]:
+    """One real server with an ACL file."""
+    async with redis_place(aclfile=True) as found:
+        yield found
+
+
+async def test_a_password_that_a_restart_would_bring_back_is_not_changed(place: RedisPlace) -> None:
+    """Whoever knew the old one would be let in again."""
+    with pytest.raises(NotPossible, match="aclfile"):
+        await place.engine.change_password(place.room.admin, Secret("new"))
+
+
+async def test_the_password_of_another_account_is_changed_tried_and_its_sessions_cut(keeping: RedisPlace) -> None:
     """A legacy account is handed over by its new password."""
+    place = keeping
     place.server.ask("ACL", "SETUSER", "legacy", "reset", "on", ">old", f"~{place.room.key}", "+@read")
     visit = await place.knock("legacy", "old")
     for _ in range(2):
@@ -232,8 +246,9 @@ async def test_two_installations_that_claim_at_once_never_both_have_it(place: Re
         place.server.ask("ACL", "DELUSER", f"sojourn_claim_{results[0].installation}_one")
 
 
-async def test_our_own_password_is_changed_under_our_own_hands(place: RedisPlace) -> None:
+async def test_our_own_password_is_changed_under_our_own_hands(keeping: RedisPlace) -> None:
     """Everybody else who used it is cut off; what we open next uses the new one, and a wrong one is noticed at once."""
+    place = keeping
     engine, me, new = place.engine, place.room.admin, Secret("n" * 32)
     assert isinstance(place.engine, OwnAccount)
     assert engine.account == me
