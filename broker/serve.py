@@ -33,9 +33,10 @@ from broker.lifecycle import end_task
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.reload import Reloading
 from broker.lifecycle.world import World, open_world
-from broker.loops import incarnations, rotations
+from broker.loops import gauges, incarnations, rotations
 from broker.loops.claims import Claims
 from broker.loops.deadlines import Deadlines
+from broker.loops.gauges import Gauges
 from broker.loops.identities import Identities
 from broker.loops.incarnations import Incarnations
 from broker.loops.neighbours import neighbours
@@ -282,6 +283,7 @@ async def _loops(  # noqa: PLR0917 - what was opened, in the order in which it w
         ("identities", identities.tick, 1.0, world.identities),
         ("rotations", Rotations(world).tick, rotations.EVERY, None),
         ("past", lives.tick, incarnations.EVERY, None),
+        ("gauges", Gauges(world, gate.metrics).tick, gauges.EVERY, None),
         ("retention", forgetting.tick, settings.retention.every.total_seconds(), None),
     )
     for loop, tick, every, wake in rows:

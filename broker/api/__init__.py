@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from broker.api import audit, credentials, decisions, events, kills, leases, operators, targets, tasks, values
+from broker.api import (
+    audit,
+    credentials,
+    decisions,
+    disowning,
+    events,
+    kills,
+    leases,
+    operators,
+    targets,
+    tasks,
+    values,
+)
 from ca.runtime.web import Route
 
 ROUTES: tuple[Route, ...] = (
     *tasks.ROUTES,
     *credentials.ROUTES,
     *leases.ROUTES,
+    *disowning.ROUTES,
     *kills.ROUTES,
     *decisions.ROUTES,
     *events.ROUTES,

@@ -14,10 +14,11 @@ from ca.runtime.web import Call, Route
 
 
 class LeaseQuery(PageQuery):
-    """Which leases: of one task, or (for operators) of all; only open ones when asked for."""
+    """Which leases: of one task, or (for operators) of all; only open or only overdue ones when asked for."""
 
     task: Annotated[str, StringConstraints(max_length=40)] | None = None
     open: bool = False
+    overdue: bool = False
 
 
 async def list_leases(call: Call) -> LeasePage:
@@ -25,9 +26,14 @@ async def list_leases(call: Call) -> LeasePage:
     query: LeaseQuery = call.parameters
     if query.task is not None:
         found = await leases.of_task(gate(call), asked(call), parse_task(query.task))
-        return LeasePage(items=[LeaseTold.of(lease) for lease in found if not (query.open and lease.is_closed)])
+        now = asked(call).now
+        wanted = [one for one in found if not (query.overdue and not one.is_overdue(now))]
+        return LeasePage(items=[LeaseTold.of(lease) for lease in wanted if not (query.open and lease.is_closed)])
     after = parse_lease(query.after) if query.after is not None else None
-    found = await leases.page(gate(call), asked(call), after, query.limit, open_only=query.open)
+    if query.overdue:
+        found = await leases.overdue(gate(call), asked(call), after, query.limit)
+    else:
+        found = await leases.page(gate(call), asked(call), after, query.limit, open_only=query.open)
     following = found[-1].id if len(found) == query.limit else None
     return LeasePage(items=[LeaseTold.of(lease) for lease in found], next=following)
 

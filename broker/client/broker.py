@@ -33,6 +33,7 @@ from broker.client.transport import Transport
 from broker.wire.audit import EntryPage, HeadPage
 from broker.wire.credentials import AskCredential, CredentialTold
 from broker.wire.decisions import AskDecision, DecisionTold
+from broker.wire.disowning import Disown, DisownTold
 from broker.wire.events import EventLine
 from broker.wire.kills import AskKill, KillTold
 from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, RenewLease
@@ -144,10 +145,17 @@ class Broker:
         return read(await self._transport.call("GET", "/v1/roles"), RolePage)
 
     async def leases(
-        self, task: str | None = None, *, open_only: bool = False, after: str | None = None, limit: int = 100
+        self,
+        task: str | None = None,
+        *,
+        open_only: bool = False,
+        overdue: bool = False,
+        after: str | None = None,
+        limit: int = 100,
     ) -> LeasePage:
-        """Leases of one task, or a page of all."""
-        query = {"limit": str(limit), **_given(task=task, after=after, open="true" if open_only else None)}
+        """Leases of one task, or a page of all; only those that are open, or overdue."""
+        only = _given(open="true" if open_only else None, overdue="true" if overdue else None)
+        query = {"limit": str(limit), **_given(task=task, after=after), **only}
         return read(await self._transport.call("GET", "/v1/leases", query=query), LeasePage)
 
     async def ack(self, lease: str) -> LeaseTold:
@@ -163,6 +171,14 @@ class Broker:
     async def revoke(self, lease: str) -> LeaseTold:
         """End it."""
         return read(await self._transport.call("DELETE", f"/v1/leases/{lease}", again=True), LeaseTold)
+
+    async def disown_lease(self, lease: str, ask: Disown) -> DisownTold:
+        """Give up one lease unverified: the first of two operators proposes, the second confirms."""
+        return read(await self._transport.call("POST", f"/v1/leases/{lease}/disown", ask), DisownTold)
+
+    async def disown_target(self, name: str, ask: Disown) -> DisownTold:
+        """Give up everything that is open at a target."""
+        return read(await self._transport.call("POST", f"/v1/targets/{quote(name, safe='')}/disown", ask), DisownTold)
 
     async def targets(self) -> TargetPage:
         """Every target."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from broker.wire.leases import LeaseTold
     from broker.wire.roles import TargetTold
     from broker.wire.tasks import TaskTold
-
-LATE = timedelta(seconds=30)
-"""An ending that takes longer than this is told as overdue."""
 
 
 @click.command()
@@ -39,7 +36,7 @@ async def status(console: Console, where: Where) -> None:
     running = _running(where)
     node_agent = await _node_agent(running)
     if console.json:
-        console.result({**_plain(running, found, now), "node_agent": node_agent})
+        console.result({**_plain(running, found), "node_agent": node_agent})
         return
     _head(console, running, now)
     _processes(console, node_agent, now)
@@ -52,11 +49,8 @@ class _Found:
     targets: list[TargetTold]
     tasks: list[TaskTold]
     leases: list[LeaseTold]
+    overdue: list[LeaseTold]
     heads: list[HeadTold]
-
-    def overdue(self, now: datetime) -> list[LeaseTold]:
-        """Leases that should be over and are not."""
-        return [one for one in self.leases if _is_overdue(one, now)]
 
 
 async def _look(broker: Broker) -> _Found:
@@ -66,16 +60,9 @@ async def _look(broker: Broker) -> _Found:
     found.targets = (await broker.targets()).items
     found.tasks = await every(lambda after: broker.tasks(after, live=True, limit=1000))
     found.leases = await every(lambda after: broker.leases(after=after, open_only=True, limit=1000))
+    found.overdue = await every(lambda after: broker.leases(after=after, overdue=True, limit=1000))
     found.heads = (await broker.heads()).items
     return found
-
-
-def _is_overdue(lease: LeaseTold, now: datetime) -> bool:
-    from broker.model.lease import LeaseState
-
-    if lease.state is LeaseState.ACTIVE:
-        return lease.until < now - LATE
-    return (lease.revoking_at or lease.intended_at) < now - LATE
 
 
 def _running(where: Where) -> Running | None:
@@ -140,6 +127,7 @@ def _head(console: Console, running: Running | None, now: datetime) -> None:
 
 def _show(console: Console, found: _Found, now: datetime) -> None:
     from broker.command import tables
+    from ca.runtime.terminal import when
 
     states = {"up": Style.GOOD, "down": Style.BAD, "unknown": Style.WARN}
     console.table(
@@ -149,17 +137,18 @@ def _show(console: Console, found: _Found, now: datetime) -> None:
     )
     tables.tasks(console, found.tasks, now)
     tables.leases(console, found.leases, now)
-    late = found.overdue(now)
-    if late:
-        listed = ", ".join(one.id for one in late)
-        console.say(Styled(f"overdue: {len(late)}", Style.BAD), f"  {listed}")
+    if found.overdue:
+        oldest = min(one.end_due_at for one in found.overdue if one.end_due_at is not None)
+        where = ", ".join(sorted({one.target for one in found.overdue}))
+        text = f"  at {where}, the oldest should have ended {when(oldest, now)}: sojourn lease list --overdue"
+        console.say(Styled(f"overdue: {len(found.overdue)}", Style.BAD), text)
     else:
         console.say(Styled("nothing is overdue", Style.GOOD))
     for head in found.heads[-1:]:
         console.say(Styled("audit  ", Style.DIM), f"{head.writer}:{head.number}  {head.hash}")
 
 
-def _plain(running: Running | None, found: _Found, now: datetime) -> dict[str, Any]:
+def _plain(running: Running | None, found: _Found) -> dict[str, Any]:
     from broker.client.broker import BROKER_PATH
     from broker.command.tables import plain
 
@@ -179,6 +168,6 @@ def _plain(running: Running | None, found: _Found, now: datetime) -> dict[str, A
         "targets": plain(found.targets),
         "tasks": plain(found.tasks),
         "leases": plain(found.leases),
-        "overdue": [one.id for one in found.overdue(now)],
+        "overdue": [one.id for one in found.overdue],
         "audit": plain(found.heads),
     }

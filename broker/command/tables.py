@@ -21,6 +21,7 @@ _FATES = {
     Fate.GONE: Style.GOOD,
     Fate.EXPIRED: Style.GOOD,
     Fate.NEVER_MADE: Style.DIM,
+    Fate.NOT_VERIFIED: Style.BAD,
     Fate.IN_USE: Style.NOTE,
     Fate.ENDING: Style.WARN,
     Fate.LIVES_ON: Style.WARN,

@@ -183,6 +183,7 @@ _SAID = {
     LeaseEvent.ABANDONED: (ReceiptKind.LEASE_REVOKING, EventKind.LEASE_REVOKING),
     LeaseEvent.GONE: (ReceiptKind.LEASE_CLOSED, EventKind.LEASE_CLOSED),
     LeaseEvent.RAN_OUT: (ReceiptKind.LEASE_CLOSED, EventKind.LEASE_CLOSED),
+    LeaseEvent.DISOWNED: (ReceiptKind.LEASE_CLOSED, EventKind.LEASE_CLOSED),
 }
 
 

@@ -19,6 +19,7 @@ class Verb(StrEnum):
     KILL_MANY = "tasks:kill"
     READ_LEASES = "leases:read"
     REVOKE_LEASES = "leases:revoke"
+    DISOWN_LEASES = "leases:disown"
     READ_EVENTS = "events:read"
     READ_AUDIT = "audit:read"
     CONFIRM_EPOCHS = "epochs:confirm"

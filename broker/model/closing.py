@@ -20,8 +20,15 @@ def summary(report: Report) -> str:
     if report.ended_at is None:
         held = sum(line.fate is Fate.IN_USE for line in report.lines)
         return f"the task is {report.state}, secrets in use: {held}"
-    parts = [f"{_access(report)}{_confirmed(report)}", *_lives(report)]
+    parts = [*_given_up(report), f"{_access(report)}{_confirmed(report)}", *_lives(report)]
     return "; ".join(parts)
+
+
+def _given_up(report: Report) -> Iterator[str]:
+    """What nobody verified is said before anybody reads that all is gone."""
+    count = sum(line.fate is Fate.NOT_VERIFIED for line in report.lines)
+    if count:
+        yield f"{count} given up, not verified"
 
 
 def _access(report: Report) -> str:

@@ -1,11 +1,12 @@
 """A lease: the life of one secret made outside.
 
-    intended ──▶ active ──▶ revoking ──▶ revoked | expired
+    intended ──▶ active ──▶ revoking ──▶ revoked | expired | disowned
         └──▶ in_doubt ──────▲
 
 `intended` is durable before anything exists outside (law 2). A create whose outcome is unknown makes the lease
 `in_doubt`; it is undone by occupying the name, never by guessing. `revoked` means verified gone; what can't be revoked
-closes as `expired` (law 5). A lease has authority only while its task lives at `task_version`'s fence.
+closes as `expired` (law 5); what two operators gave up because its target is gone closes as `disowned`, not verified. A
+lease has authority only while its task lives at `task_version`'s fence.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class LeaseState(StrEnum):
     REVOKING = "revoking"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    DISOWNED = "disowned"
 
 
 class LeaseEvent(StrEnum):
@@ -46,6 +48,7 @@ class LeaseEvent(StrEnum):
     REFUSED = "refused"  # the target did not answer; tried again
     GONE = "gone"  # verified
     RAN_OUT = "ran_out"  # what can't be revoked came to its last second
+    DISOWNED = "disowned"  # given up by two operators, not verified
 
 
 _S, _E = LeaseState, LeaseEvent
@@ -58,10 +61,16 @@ TRANSITIONS: Mapping[LeaseState, Mapping[LeaseEvent, LeaseState]] = {
         _E.RENEWED: _S.ACTIVE,
         _E.REVOKE: _S.REVOKING,
     },
-    _S.IN_DOUBT: {_E.OCCUPIED: _S.REVOKING, _E.REFUSED: _S.IN_DOUBT},
-    _S.REVOKING: {_E.REFUSED: _S.REVOKING, _E.GONE: _S.REVOKED, _E.RAN_OUT: _S.EXPIRED},
+    _S.IN_DOUBT: {_E.OCCUPIED: _S.REVOKING, _E.REFUSED: _S.IN_DOUBT, _E.DISOWNED: _S.DISOWNED},
+    _S.REVOKING: {
+        _E.REFUSED: _S.REVOKING,
+        _E.GONE: _S.REVOKED,
+        _E.RAN_OUT: _S.EXPIRED,
+        _E.DISOWNED: _S.DISOWNED,
+    },
     _S.REVOKED: {},
     _S.EXPIRED: {},
+    _S.DISOWNED: {},
 }
 
 IDENTITY = "svid"
@@ -71,7 +80,7 @@ EXCLUSIVE = "exclusive"
 """The fact of a handle that names what only one open lease may have at a time: `target/account`."""
 
 CLOSED = frozenset(state for state, moves in TRANSITIONS.items() if not moves)
-"""Nothing is left outside."""
+"""Nothing is left outside, or nobody looks any more."""
 
 
 LATE = timedelta(seconds=30)

@@ -34,6 +34,8 @@ class ReceiptKind(StrEnum):
     LEASE_REVOKING = "lease.revoking"
     LEASE_ACCESS_ENDED = "lease.access_ended"
     LEASE_CLOSED = "lease.closed"
+    DISOWN_PROPOSED = "disown.proposed"
+    DISOWNED = "disown.confirmed"  # by a second operator; what it is about was not verified to have ended
     FOUND_UNKNOWN = "target.unknown_principal"
     OPERATOR_CHANGED = "operator.changed"
     VALUE_CHANGED = "value.changed"

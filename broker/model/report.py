@@ -30,6 +30,7 @@ class Fate(StrEnum):
     GONE = "gone"  # verified
     EXPIRED = "expired"  # came to its own end
     NEVER_MADE = "never-made"
+    NOT_VERIFIED = "not-verified"  # given up by two operators: nobody looked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Line:
 
     `lives_until` is the last moment a lease that isn't over may still open something; None when it is over, and when
     it lives on and nothing but a rotation ends it.
+    `end_due_at` is when access should have ended, of what is not over: after `lease.LATE` it is overdue.
     `sessions_may_live` says that sessions opened before are not cut by the end of access.
     """
 
@@ -55,6 +57,7 @@ class Line:
     verified_by: str | None
     guarantee: Guarantee
     trouble: str | None
+    end_due_at: datetime | None = None
 
     @classmethod
     def of(cls, lease: Lease) -> Self:
@@ -72,6 +75,7 @@ class Line:
             closed_at=lease.closed_at,
             close_reason=lease.close_reason,
             lives_until=None if over or _is_endless(lease) else lease.until,
+            end_due_at=None if over else lease.end_due_at,
             sessions_may_live=lease.activated_at is not None and lease.guarantee.open_sessions is OpenSessions.SURVIVE,
             verified_by=lease.broker if fate is Fate.GONE else None,
             guarantee=lease.guarantee,
@@ -95,6 +99,7 @@ class Line:
             "verified_by": self.verified_by,
             "guarantee": self.guarantee.to_json(),
             "trouble": self.trouble,
+            "end_due_at": _moment(self.end_due_at),
         }
 
 
@@ -209,6 +214,8 @@ class Report:
 def _fate(lease: Lease) -> Fate:
     if lease.state is LeaseState.REVOKED:
         return Fate.NEVER_MADE if lease.close_reason is CloseReason.NEVER_MADE else Fate.GONE
+    if lease.state is LeaseState.DISOWNED:
+        return Fate.NOT_VERIFIED
     if lease.state is LeaseState.EXPIRED:
         if lease.activated_at is None:
             return Fate.NEVER_MADE
@@ -222,7 +229,8 @@ def _fate(lease: Lease) -> Fate:
 
 def _is_endless(lease: Lease) -> bool:
     guarantee = lease.guarantee
-    return guarantee.if_down is IfDown.NOTHING_ENDS_IT and guarantee.new_access is NewAccess.AT_ROTATION
+    rotated = guarantee.new_access is NewAccess.AT_ROTATION or lease.state is LeaseState.DISOWNED
+    return guarantee.if_down is IfDown.NOTHING_ENDS_IT and rotated
 
 
 def _milliseconds(length: timedelta | None) -> int | None:

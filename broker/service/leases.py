@@ -15,7 +15,7 @@ from broker.model.lease import CloseReason, Lease, LeaseState
 from broker.model.task import Task
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
-from broker.store import leases
+from broker.store import endings, leases
 from ca.errors import Conflict, NotFound, Problem, Stale
 from ca.runtime import log
 from ca.runtime.database import Transaction
@@ -95,6 +95,17 @@ async def page(gate: Gate, asked: Asked, after: LeaseId | None, limit: int, *, o
     """Leases of every task. Raises Denied."""
     asked.demand(Verb.READ_LEASES)
     return await gate.world.database.read(lambda tx: leases.page(tx, after=after, limit=limit, open_only=open_only))
+
+
+async def overdue(gate: Gate, asked: Asked, after: LeaseId | None, limit: int) -> Sequence[Lease]:
+    """Leases whose access should have ended and is not verified gone, those after one of them. Raises Denied."""
+    asked.demand(Verb.READ_LEASES)
+
+    async def unit(tx: Transaction) -> Sequence[Lease]:
+        place = None if after is None else await leases.get(tx, after)
+        return await endings.overdue(tx, asked.now, place, limit)
+
+    return await gate.world.database.read(unit)
 
 
 async def _mine(gate: Gate, asked: Asked, lease: LeaseId) -> tuple[Lease, tuple[Task, ...]]:

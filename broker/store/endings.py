@@ -7,12 +7,12 @@ ended has had its first. What is due at a real moment (a renewal, another try) h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from broker.model.ids import LeaseId, TaskId
-from broker.model.lease import Lease
+from broker.model.lease import LATE, Lease
 from broker.store.leases import all_of
 from broker.store.values import time_of
 from ca.runtime.clock import instant, micros
@@ -132,6 +132,37 @@ async def stalled(tx: Transaction, target: str, now: datetime, turn: Turn, limit
         micros(turn.others_until),
         turn.broker,
         limit,
+    )
+    return all_of(rows)
+
+
+async def overdue(tx: Transaction, now: datetime, after: Lease | None, limit: int) -> Sequence[Lease]:
+    """Leases whose access should have ended `LATE` before `now` and is not verified gone: by target, oldest first."""
+    place = ("", 0, "") if after is None else (after.handle.target, time_of(after.end_due_at) or 0, after.id)
+    rows = await tx.fetch(
+        "SELECT * FROM leases WHERE closed_at IS NULL AND access_ended_at IS NULL AND end_due_at IS NOT NULL"
+        " AND end_due_at <= $1 AND (target, end_due_at, id) > ($2, $3, $4) ORDER BY target, end_due_at, id LIMIT $5",
+        micros(now - LATE),
+        *place,
+        limit,
+    )
+    return all_of(rows)
+
+
+async def count_overdue(tx: Transaction, now: datetime) -> Mapping[str, tuple[int, datetime]]:
+    """Engine → how many are overdue there, and since when the oldest is."""
+    rows = await tx.fetch(
+        "SELECT engine, COUNT(*) AS n, MIN(end_due_at) AS oldest FROM leases WHERE closed_at IS NULL"
+        " AND access_ended_at IS NULL AND end_due_at IS NOT NULL AND end_due_at <= $1 GROUP BY engine ORDER BY engine",
+        micros(now - LATE),
+    )
+    return {row["engine"]: (int(row["n"]), instant(row["oldest"])) for row in rows}
+
+
+async def open_at(tx: Transaction, target: str, limit: int) -> Sequence[Lease]:
+    """Leases that are open at one target, whatever their state."""
+    rows = await tx.fetch(
+        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL ORDER BY due_at, id LIMIT $2", target, limit
     )
     return all_of(rows)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from broker.model.caller import Operator, Verb
 from ca.errors import NotFound
-from ca.runtime.clock import micros
+from ca.runtime.clock import instant, micros
 from ca.runtime.database import Row, Transaction
 
 
@@ -40,6 +40,12 @@ async def add(tx: Transaction, operator: Operator, certificate: bytes, added_by:
 async def all_of(tx: Transaction) -> Sequence[Known]:
     """Every operator, by name."""
     return [_known_of(row) for row in await tx.fetch("SELECT * FROM operators ORDER BY name")]
+
+
+async def added_at(tx: Transaction, name: str) -> datetime | None:
+    """Since when an operator is known; None of one on the operators' socket."""
+    row = await tx.fetchrow("SELECT added_at FROM operators WHERE name = $1", name)
+    return None if row is None else instant(row["added_at"])
 
 
 async def remove(tx: Transaction, name: str) -> None:

@@ -53,7 +53,10 @@ class GuaranteeTold(Told):
 
 
 class LeaseTold(Told):
-    """A lease as it stood at `version`; nothing here gives access to anything."""
+    """A lease as it stood at `version`; nothing here gives access to anything.
+
+    `end_due_at` is when its access should have ended; while it may still exist long after, the lease is overdue.
+    """
 
     id: LeaseName
     task: TaskName
@@ -75,6 +78,7 @@ class LeaseTold(Told):
     access_ended_at: Moment | None = None
     closed_at: Moment | None = None
     trouble: str | None = None
+    end_due_at: Moment | None = None
 
     @classmethod
     def of(cls, lease: Lease) -> Self:
@@ -100,6 +104,7 @@ class LeaseTold(Told):
             access_ended_at=lease.access_ended_at,
             closed_at=lease.closed_at,
             trouble=lease.trouble,
+            end_due_at=lease.end_due_at,
         )
 
 

@@ -31,6 +31,7 @@ class ReportLine(Told):
     verified_by: str | None = None
     guarantee: GuaranteeTold
     trouble: str | None = None
+    end_due_at: Moment | None = None
 
     @classmethod
     def of(cls, line: Line) -> Self:

@@ -54,8 +54,10 @@ class Metric:
 
 
 _C, _G, _H = Kind
-_ENGINE = ("postgres", "ssh", "static", "svid", "mysql", "redis", "rabbitmq", "aws", "kubernetes", "oauth")
-_LEASE = ("intended", "active", "in_doubt", "revoking", "revoked", "expired")
+ENGINES = ("postgres", "ssh", "static", "svid", "mysql", "redis", "rabbitmq", "aws", "kubernetes", "oauth")
+"""Kinds of target."""
+_ENGINE = ENGINES
+_LEASE = ("intended", "active", "in_doubt", "revoking", "revoked", "expired", "disowned")
 _CLOSE = ("task-ended", "not-acknowledged", "ran-out", "asked", "operator", "never-made", "narrowed")
 _END = (
     "said-so", "deadline", "silent", "process-ended", "node-silent", "parent-ended", "operator", "shutdown",
@@ -135,7 +137,13 @@ TABLE: tuple[Metric, ...] = (
     Metric("sojourn_leases_renewed_total", _C, "Expiries moved ahead", "leases", {"engine": _ENGINE}),
     Metric("sojourn_leases_closed_total", _C, "Leases of which nothing is left", "leases",
            {"engine": _ENGINE, "reason": _CLOSE}),
-    Metric("sojourn_leases_overdue", _G, "Leases whose access should have ended and is not verified gone", "leases"),
+    Metric("sojourn_leases_overdue", _G, "Leases whose access should have ended and is not verified gone", "leases",
+           {"engine": _ENGINE}),
+    Metric("sojourn_leases_overdue_oldest_timestamp_seconds", _G,
+           "When the access that is overdue for longest should have ended; 0: none is", "seconds", {"engine": _ENGINE}),
+    Metric("sojourn_targets_down", _G, "Targets that do not answer", "targets", {"engine": _ENGINE}),
+    Metric("sojourn_rows_quarantined", _G, "Rows of the store that can't be read and were set aside", "rows",
+           {"table": ("leases", "tasks", "events", "outbox")}),
     Metric("sojourn_create_seconds", _H, "From the intent to the hand-over", "seconds", {"engine": _ENGINE}, _SECONDS),
     Metric("sojourn_revocation_seconds", _H, "From the decision to end access to its verified end", "seconds",
            buckets=_LONG),

@@ -130,7 +130,7 @@ def _leases(store: sqlite3.Connection) -> Iterator[str]:
             "lease.closed": int(closed),
         }
         yield from _compare(f"the lease {lease['id']} ({lease['state']})", said[lease["id"]], expected)
-        if closed != (lease["state"] in {"revoked", "expired"}):
+        if closed != (lease["state"] in {"revoked", "expired", "disowned"}):
             yield f"the lease {lease['id']} is {lease['state']} and its end says otherwise"
         if lease["state"] == "active" and lease["activated_at"] is None:
             yield f"the lease {lease['id']} is active and never became so"

@@ -31,7 +31,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from broker.errors import OutcomeUnknown
-from broker.lifecycle import configured, end_task, reconcile, rotate
+from broker.lifecycle import configured, disown, end_task, reconcile, rotate
 from broker.model.lease import LeaseState
 from broker.model.observed import Observation
 from broker.model.scope import Scope, patterns
@@ -140,13 +140,16 @@ async def target_away(broker: Broker) -> None:
     """Whatever is asked of it fails, until it is back."""
     task, other = await open_task(broker), await open_task(broker)
     await hold(broker, task)
-    await hold(broker, other)
+    lost = await hold(broker, other)
     async with nobody_there(broker):
         broker.clock.leap(31)
         await broker.tick()  # renewals
         await end(broker, other)
         await broker.tick()
         await refused(obtain(broker, task))
+        what, now = f"lease:{lost.lease.id}", broker.clock.now()
+        await disown.propose(broker.world, what, "ada", now)
+        await disown.give_up(broker.world, what, "bob", now)  # what is left there is the sweep's, once it is back
     broker.clock.leap(16)
     await broker.tick()
     async with outside(broker) as owner:
