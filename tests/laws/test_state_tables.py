@@ -31,6 +31,7 @@ LEASE_ARROWS = """
     active reissued active      active acknowledged active  active renewed active       active revoke revoking
     in_doubt occupied revoking  in_doubt refused in_doubt
     revoking refused revoking   revoking gone revoked       revoking ran_out expired
+    in_doubt disowned disowned  revoking disowned disowned
 """
 
 
@@ -59,7 +60,7 @@ def test_the_tables_have_these_arrows_and_no_other() -> None:
 def test_what_is_over_is_over() -> None:
     """No event moves an ended task or a closed lease."""
     assert set(TaskState) - LIVE == {TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED}
-    assert {LeaseState.REVOKED, LeaseState.EXPIRED} == CLOSED
+    assert {LeaseState.REVOKED, LeaseState.EXPIRED, LeaseState.DISOWNED} == CLOSED
     assert USABLE < LIVE
     for ended, event in product(set(TaskState) - LIVE, TaskEvent):
         with pytest.raises(NotPossible):
@@ -136,7 +137,7 @@ class LeaseLife(RuleBasedStateMachine):
     @invariant()
     def verified_gone_only_after_revoking(self) -> None:
         for before, now in zip(self.past, self.past[1:], strict=False):
-            assert now not in CLOSED or before is LeaseState.REVOKING
+            assert now not in CLOSED - {LeaseState.DISOWNED} or before is LeaseState.REVOKING
 
     @invariant()
     def nothing_is_active_that_was_not_intended(self) -> None:
