@@ -17,6 +17,7 @@ from broker.lifecycle.report import report
 from broker.loops.gauges import Gauges
 from broker.model.caller import ALL_VERBS, Operator, Verb
 from broker.model.closing import summary
+from broker.model.ids import LeaseId
 from broker.model.lease import LeaseState
 from broker.model.receipt import ReceiptKind
 from broker.model.report import Fate
@@ -36,13 +37,13 @@ class Gone:
 
     front: Front
     task: Any
-    leases: list[str]
+    leases: list[LeaseId]
 
     async def ask(self, who: Operator, what: str, *, confirm: bool = False) -> tuple[int, Any]:
         async with self.front.session(who) as session:
             return await call(session, "POST", f"/v1/{what}/disown", {"confirm": confirm})
 
-    async def overdue(self) -> list[str]:
+    async def overdue(self) -> list[LeaseId]:
         async with self.front.session(ADA) as session:
             _, body = await call(session, "GET", "/v1/leases?overdue=true")
             return [one["id"] for one in body["items"]]
@@ -69,7 +70,8 @@ async def test_what_can_not_be_ended_is_overdue_and_says_so(gone: Gone) -> None:
     await gone.front.tick()
     assert sorted(await gone.overdue()) == sorted(gone.leases)
     metrics, world = Metrics(), gone.front.house.world
-    known = replace(world, engines={DB: _Postgres()})
+    engine: Any = _Postgres()
+    known = replace(world, engines={DB: engine})
     await world.database.write(_as_postgres)
     await Gauges(known, metrics).tick(gone.front.clock.now())
     assert metrics.value("sojourn_leases_overdue", engine="postgres") == 2
@@ -122,7 +124,7 @@ async def test_one_operator_is_not_two(gone: Gone) -> None:
     await gone.ask(BOB, lease)  # as the second, without the word for it: the first proposal stands
     assert (await gone.ask(BOB, lease, confirm=True))[0] == 200
     states = {one.id: one.state for one in await gone.front.house.leases()}
-    assert [states[one] for one in gone.leases] == [LeaseState.DISOWNED, LeaseState.REVOKING]  # type: ignore[index]
+    assert [states[one] for one in gone.leases] == [LeaseState.DISOWNED, LeaseState.REVOKING]
 
 
 async def test_a_proposal_is_forgotten_after_an_hour(gone: Gone) -> None:
