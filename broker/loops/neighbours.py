@@ -11,6 +11,7 @@ from datetime import datetime
 
 from broker.lifecycle.world import World
 from broker.loops.claims import BEAT, Claims
+from broker.store import events
 from ca.errors import Problem
 from ca.runtime import log
 from ca.runtime.bell import SharedWake, open_bell
@@ -32,6 +33,8 @@ async def neighbours(
 ) -> AsyncIterator[None]:
     """While the block runs this broker is one of several; alone over its store it does nothing.
 
+    It dies when another one begins another incarnation of the store.
+
     Raises:
         Unavailable: the store takes no first beat.
     """
@@ -46,6 +49,9 @@ async def neighbours(
 
     async def beat(_now: datetime) -> None:
         await claims.tick(world)
+        life = await world.database.read(events.incarnation)
+        if life != world.installation.incarnation:  # said of a store that was restored, at another broker
+            raise RuntimeError(f"the store is another incarnation, `{life}`: what this broker remembers is void")
 
     async def read(_now: datetime) -> None:
         await operators()

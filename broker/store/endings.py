@@ -58,7 +58,7 @@ async def call_in(tx: Transaction, called: Called, limit: int, after: int = 0) -
         ' end_due_at = CASE WHEN guarantee LIKE \'%"ends":"at-once"%\' THEN $3 ELSE until END'
         " FROM (SELECT id AS called, ROW_NUMBER() OVER (ORDER BY id) AS place FROM leases WHERE task = $1"
         " AND closed_at IS NULL AND state = 'active' AND end_due_at IS NULL ORDER BY id LIMIT $4) AS line"
-        " WHERE leases.id = line.called AND leases.state = 'active'",
+        " WHERE leases.id = line.called AND leases.state = 'active' AND leases.end_due_at IS NULL",
         called.task,
         after,
         time_of(called.ended_at),
