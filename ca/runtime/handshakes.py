@@ -9,7 +9,8 @@ a step waits for its turn: one at a time, those that are half done first, and af
 others for as long as half of it took. What peers that say nothing hold is a place of the `Crowd`, never a turn.
 
 The library also gives each connection 256 KiB to read into, and touches all of it; ten thousand idle streams would take
-2.5 GB. Ours read into 16 KiB, the size of one TLS record.
+2.5 GB. What was received is copied on at once, so the connections of a loop read into one and the same 16 KiB, the size
+of a TLS record.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 READ = 16 * 1024
-"""Bytes a connection is read into: one TLS record."""
+"""Bytes that are read at once: one TLS record."""
 
 REST = 0.5
 """For how long others have the loop after a step, as a part of what the step took."""
@@ -37,6 +38,7 @@ class Turns:
         self._fresh: deque[Tls] = deque()
         self._further: deque[Tls] = deque()
         self._awake = False
+        self.buffer = bytearray(READ)
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Turns:
@@ -84,6 +86,8 @@ class Tls(_Protocol):  # type: ignore[misc] # see above
         loop = asyncio.get_running_loop()
         super().__init__(loop, app, context, None, server_side=True, ssl_handshake_timeout=patience)
         self._turns = Turns.of(loop)
+        self._ssl_buffer = self._turns.buffer
+        self._ssl_buffer_view = memoryview(self._turns.buffer)
         self._asked = self._begun = False
 
     def _do_handshake(self) -> None:
@@ -100,6 +104,7 @@ class Tls(_Protocol):  # type: ignore[misc] # see above
             return  # it was given up meanwhile
         try:
             super()._do_handshake()
+            self._extra.pop("peercert", None)  # a dictionary nobody asks for: whoever wants the peer asks the hook
         except Exception as error:  # noqa: BLE001 - what asyncio does with whatever a message of a peer causes
             self._fatal_error(error, "a TLS handshake failed")
 

@@ -23,6 +23,12 @@ def hello() -> bytes:
     return said.read()
 
 
+def say(answered: int) -> None:
+    """One line."""
+    sys.stdout.write(json.dumps({"storm": answered}) + "\n")
+    sys.stdout.flush()
+
+
 class Storm:
     """So many at once, for ever."""
 
@@ -43,13 +49,13 @@ class Storm:
 async def main(host: str, port: int, at_once: int) -> None:
     """Storm."""
     storm, loop = Storm(host, port), asyncio.get_running_loop()
-    print(json.dumps({"storm": 0}), flush=True)
+    say(0)
     async with asyncio.TaskGroup() as group:
         storming = [group.create_task(storm.one()) for _ in range(at_once)]
         await loop.run_in_executor(None, sys.stdin.readline)
         for one in storming:
             one.cancel()
-    print(json.dumps({"storm": storm.answered}), flush=True)
+    say(storm.answered)
 
 
 if __name__ == "__main__":

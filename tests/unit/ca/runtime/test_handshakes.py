@@ -151,11 +151,23 @@ async def test_a_refused_peer_does_not_stop_the_turns(place: Place) -> None:
     assert len(place.made) == 1
 
 
-async def test_an_idle_connection_is_small(place: Place) -> None:
-    """What it is read into is one record, not sixteen."""
-    reader, writer = await asyncio.open_connection(*place.where, ssl=place.client.client())
-    assert await reader.read(100) == b"welcome"
-    (transport,) = place.made
-    assert isinstance(transport._ssl_protocol, Tls)
-    assert len(transport._ssl_protocol.get_buffer(-1)) == READ == 16 * 1024
-    writer.transport.abort()
+async def test_idle_connections_share_what_they_are_read_into(place: Place) -> None:
+    """One record for all of them; what each says goes to its own."""
+    pairs = [await asyncio.open_connection(*place.where, ssl=place.client.client()) for _ in range(3)]
+    for reader, _ in pairs:
+        assert await reader.read(100) == b"welcome"
+    protocols = [transport._ssl_protocol for transport in place.made]
+    assert all(isinstance(one, Tls) for one in protocols)
+    assert len({id(one.get_buffer(-1).obj) for one in protocols}) == 1
+    assert len(protocols[0].get_buffer(-1)) == READ == 16 * 1024
+    heard = [bytearray() for _ in pairs]
+    for transport, found in zip(place.made, heard, strict=True):
+        transport.get_protocol().data_received = found.extend
+    said = [bytes([number]) * 200_000 for number in range(3)]
+    for (_, writer), words in zip(pairs, said, strict=True):
+        writer.write(words)
+    while [len(found) for found in heard] != [200_000] * 3:
+        await Elsewhere()
+    assert [bytes(found) for found in heard] == said
+    for _, writer in pairs:
+        writer.transport.abort()
