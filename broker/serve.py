@@ -55,7 +55,9 @@ from broker.service.proofs import Proofs
 from broker.service.targets import Reload
 from broker.settings import BrokerSettings
 from broker.store import leases, tasks
+from broker.store.keys import KeysInStore
 from broker.store.sealed import Sealed, open_sealed
+from ca.keys.protocol import KeyStore
 from ca.runtime import log
 from ca.runtime.bell import SharedWake
 from ca.runtime.clock import Clock
@@ -68,6 +70,7 @@ from ca.runtime.places import make
 from ca.runtime.process import Readiness, Wake, background, take_descriptors, task
 from ca.runtime.watch import watch_file
 from ca.runtime.web import application, listen, listen_unix
+from ca.seal import Seal
 
 _log = log.get(__name__)
 
@@ -159,9 +162,15 @@ async def _lent(stack: AsyncExitStack, settings: BrokerSettings, database: Datab
     return Lent(
         clock=clock,
         vault=None if seal is None else await open_sealed(database, seal, clock),
-        keys=await settings.keys.open_store(seal),
+        keys=await _keys(settings, database, seal, clock),
         tokens=await stack.enter_async_context(OwnTokens.open(settings.workload_api, settings.identity)),
     )
+
+
+async def _keys(settings: BrokerSettings, database: Database, seal: Seal | None, clock: Clock) -> KeyStore:
+    if settings.keys.store == "database" and seal is not None:
+        return KeysInStore(database, seal, clock)
+    return await settings.keys.open_store(seal)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, Union, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, cast
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
@@ -191,8 +191,11 @@ class ConnectionLimits(Settings):
 class Keys(KeySettings):
     """Where the broker's own keys rest (SSH and client-certificate CAs), and what secret values are sealed with.
 
-    Without `seal` and `seal_label` no value rests: no static secret, no refresh token, no rotated password.
+    `database` is the broker's own store: several brokers over one share keys. Without `seal` and `seal_label` no
+    value rests: no static secret, no refresh token, no rotated password.
     """
+
+    store: Literal["memory", "disk", "pkcs11", "database"] = "memory"  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -201,6 +204,8 @@ class Keys(KeySettings):
             raise ValueError("expected either `seal` or `seal_label`")
         if self.store == "disk" and not (self.folder and sealed):
             raise ValueError("keys on disk need `folder` and either `seal` or `seal_label`")
+        if self.store == "database" and not sealed:
+            raise ValueError("keys in the database need either `seal` or `seal_label`")
         if (self.store == "pkcs11" or self.seal_label) and not self.has_token:
             raise ValueError("keys on a token, and a sealing key there, need `module`, `token` and `pin`")
         if self.former_seals and not sealed:

@@ -16,9 +16,12 @@ from ca.runtime import log
 from ca.runtime.clock import Clock, instant, micros
 from ca.runtime.database import Database, Transaction
 from ca.runtime.secret import Secret
-from ca.seal import Seal, SealBroken, sealed_by
+from ca.seal import Seal, SealBroken, SealRing, sealed_by
 
 _log = log.get(__name__)
+
+_BATCH = 500
+"""Values sealed anew in one transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,10 @@ async def versions(tx: Transaction, name: str) -> Sequence[Version]:
 
 async def names(tx: Transaction, prefix: str) -> Sequence[str]:
     """The names that begin with `prefix`, sorted."""
-    rows = await tx.fetch("SELECT DISTINCT name FROM sealed ORDER BY name")
-    return [row["name"] for row in rows if row["name"].startswith(prefix)]
+    rows = await tx.fetch(
+        "SELECT DISTINCT name FROM sealed WHERE substr(name, 1, $2) = $1 ORDER BY name", prefix, len(prefix)
+    )
+    return [row["name"] for row in rows]
 
 
 async def destroy(tx: Transaction, name: str, number: int, now: datetime) -> None:
@@ -93,30 +98,35 @@ async def forget(tx: Transaction, name: str) -> None:
     await tx.execute("DELETE FROM sealed WHERE name = $1", name)
 
 
-async def reseal(tx: Transaction, seal: Seal) -> int:
-    """Seal anew what rests under another key than the newest; how many that were.
+async def reseal(tx: Transaction, seal: Seal, after: tuple[str, int]) -> tuple[tuple[str, int] | None, int]:
+    """Seal anew what rests under another key than the newest, a batch of it that begins behind `after`.
 
-    A value that no key here opens stays as it is, and is told: whoever asks for it hears of it.
+    Answers where it ended, None at the end of all, and how many that were. A value that no key here opens stays as it
+    is, and is told: whoever asks for it hears of it.
     """
     rows = await tx.fetch(
-        "SELECT name, version, envelope FROM sealed WHERE envelope IS NOT NULL ORDER BY name, version"
+        "SELECT name, version, envelope FROM sealed WHERE envelope IS NOT NULL"
+        " AND (name > $1 OR (name = $1 AND version > $2)) ORDER BY name, version LIMIT $3",
+        *after,
+        _BATCH,
     )
     count = 0
     for row in rows:
+        name, number = row["name"], row["version"]
         if sealed_by(row["envelope"]) == seal.key_name:
             continue
         try:
-            value = _opened(seal, row["name"], row["version"], row["envelope"])
+            value = _opened(seal, name, number, row["envelope"])
         except SealBroken as problem:
             _log.warning("a value could not be sealed anew", error=problem)
             continue
         count += await tx.execute(
             "UPDATE sealed SET envelope = $3 WHERE name = $1 AND version = $2 AND envelope IS NOT NULL",
-            row["name"],
-            row["version"],
-            seal.seal(value.reveal().encode(), _context(row["name"], row["version"])),
+            name,
+            number,
+            seal.seal(value.reveal().encode(), _context(name, number)),
         )
-    return count
+    return ((rows[-1]["name"], rows[-1]["version"]) if len(rows) == _BATCH else None), count
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +157,25 @@ class Sealed:
 
 
 async def open_sealed(database: Database, seal: Seal, clock: Clock) -> Sealed:
-    """The vault; what rests under a former key is sealed anew first, unless the store is full."""
-    try:
-        count = await database.write(lambda tx: reseal(tx, seal))
-    except Unavailable as problem:
-        _log.warning("values under a former sealing key could not be sealed anew", error=problem)
-        count = 0
-    if count:
-        _log.info("values were sealed anew", count=count, key=seal.key_name)
+    """The vault. Where former keys are named, what rests under them is sealed anew first, unless the store is full."""
+    if isinstance(seal, SealRing):
+        try:
+            count = await _reseal_all(database, seal)
+        except Unavailable as problem:
+            _log.warning("values under a former sealing key could not be sealed anew", error=problem)
+        else:
+            _log.info("values were sealed anew", count=count, key=seal.key_name)
     return Sealed(database, seal, clock)
+
+
+async def _reseal_all(database: Database, seal: Seal) -> int:
+    after: tuple[str, int] | None = ("", 0)
+    total = 0
+    while after is not None:
+        behind = after
+        after, count = await database.write(lambda tx, behind=behind: reseal(tx, seal, behind))  # type: ignore[misc]
+        total += count
+    return total
 
 
 def _opened(seal: Seal, name: str, number: int, envelope: bytes) -> Secret:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +12,38 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from broker.store.keys import KeysInStore
 from ca.errors import Malformed
 from ca.keys import KEY_STORES, open_key_store
 from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Place, Purpose
+from ca.runtime.clock import SystemClock
+from ca.runtime.database import Database
+from ca.runtime.sqlite import open_sqlite
 from ca.seal import AesSeal
+from fakes.world import settle
 from servers import softhsm
 
 Opener = Callable[[], KeyStore]
 SEAL = AesSeal(bytes(range(32)))
 
 
-@pytest.fixture(params=[(kind, seal) for kind in KEY_STORES for seal in (None, SEAL)], ids=str)
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+KINDS = [*((kind, seal) for kind in KEY_STORES for seal in (None, SEAL)), ("database", SEAL)]
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A broker's store."""
+    async with open_sqlite(tmp_path / "broker.db") as opened:
+        await settle(opened)
+        yield opened
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def opener(request: pytest.FixtureRequest, tmp_path: Path, database: Database) -> Opener:
     """Opens the same place again at each call."""
     kind, seal = request.param
+    if kind == "database":
+        return lambda: KeysInStore(database, SEAL, SystemClock())
     place = replace(softhsm.place(), folder=tmp_path / "keys", seal=seal)
     if kind == "pkcs11":
         softhsm.sweep()

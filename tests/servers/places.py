@@ -25,7 +25,7 @@ from servers.postgres_tls import certified_place, with_tls
 from servers.rabbitmq_place import rabbitmq_place
 from servers.redis_place import redis_place
 from servers.sshd_place import sshd_place
-from servers.static_place import account_place, shelf_place
+from servers.static_place import account_place, postgres_account_place, shelf_place
 from servers.svid_place import svid_place
 
 
@@ -89,11 +89,9 @@ PLACES["oauth-at-expiry"] = Kind(engine="oauth", open=partial(oauth_place, ends=
 PLACES["static"] = Kind(
     engine="static", open=shelf_place, traits=frozenset({_T.PROVES, _T.HANDS_OVER, _T.RENEWS, _T.JUDGES})
 )
-PLACES["static-account"] = Kind(
-    engine="static",
-    open=account_place,
-    traits=frozenset({_T.PROVES, _T.HANDS_OVER, _T.JUDGES, _T.AT_ONCE, _T.CUTS, _T.EXCLUSIVE}),
-)
+_LENT = frozenset({_T.PROVES, _T.HANDS_OVER, _T.JUDGES, _T.AT_ONCE, _T.CUTS, _T.EXCLUSIVE})
+PLACES["static-account"] = Kind(engine="static", open=account_place, traits=_LENT)
+PLACES["static-postgres-account"] = Kind(engine="static", open=postgres_account_place, traits=_LENT)
 PLACES["rabbitmq"] = Kind(
     engine="rabbitmq", open=rabbitmq_place, traits=frozenset(Trait) - {_T.EXPIRES, _T.CREATE_ONLY, _T.EXCLUSIVE}
 )

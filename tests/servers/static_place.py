@@ -20,6 +20,7 @@ from ca.seal import AesSeal
 from fakes.accounts import FakeAccounts, Login
 from fakes.world import role, settle
 from servers.place import new_prefix
+from servers.postgres_place import PostgresPlace, postgres_place
 
 VALUE = "a value somebody gave"
 
@@ -82,3 +83,24 @@ async def account_place() -> AsyncIterator[AccountPlace]:
     lent = Lent(clock=clock, rotating=lambda _: accounts)
     async with open_engine(Settings(kind="static"), lent) as engine:
         yield AccountPlace(engine, account_role(), clock, new_prefix(), accounts)
+
+
+@asynccontextmanager
+async def postgres_account_place() -> AsyncIterator[PostgresPlace]:
+    """An account of a real PostgreSQL, lent through its engine, whose admin is no superuser."""
+    async with postgres_place() as place:
+        account = f"legacy_{place.room.admin}"
+        owner = await place.server.connect()
+        await owner.execute(f"CREATE ROLE {account} LOGIN IN ROLE {place.room.groups[0]}")
+        await owner.execute(f"GRANT {account} TO {place.room.admin} WITH ADMIN OPTION")
+        beneath = place.engine
+        lent = Lent(clock=place.clock, rotating=lambda _: beneath)
+        try:
+            async with open_engine(Settings(kind="static"), lent) as engine:
+                place.engine, place.role = engine, account_role(account=account)
+                yield place
+        finally:
+            for visit in place.visits:
+                visit.connection.terminate()
+            await owner.execute(f"DROP ROLE {account}")
+            await owner.close()

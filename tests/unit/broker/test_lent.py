@@ -73,6 +73,17 @@ async def test_keys_and_values_outlive_the_process_and_their_sealing_key(tmp_pat
             assert (await given.keys.load("ssh-ca", Purpose.SSH_CA)).key_id == made.key_id
 
 
+async def test_keys_may_rest_in_the_store_itself(tmp_path: Path) -> None:
+    """Sealed; the next start has the same, also under another sealing key."""
+    first, second = sealing_key(tmp_path), sealing_key(tmp_path, "second")
+    async with lent(tmp_path, Keys(store="database", seal=first)) as (given, _):
+        assert given.keys is not None
+        made = await given.keys.create("ssh-ca", Purpose.SSH_CA)
+    async with lent(tmp_path, Keys(store="database", seal=second, former_seals=(first,))) as (given, _):
+        assert given.keys is not None
+        assert (await given.keys.load("ssh-ca", Purpose.SSH_CA)).key_id == made.key_id
+
+
 async def test_values_are_sealed_by_a_token(tmp_path: Path) -> None:
     """Keys on the token, and values under a secret there: who copies the disk has nothing."""
     place = softhsm.place()
@@ -108,6 +119,7 @@ async def test_tokens_say_who_the_broker_is(tmp_path: Path) -> None:
         '{seal: "file:/s", seal_label: s}',
         "{seal_label: s}",
         "{store: pkcs11}",
+        "{store: database}",
         '{former_seals: ["file:/s"]}',
         "{seal: hunter2}",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from broker.store import sealed
+from broker.store.keys import KeysInStore
 from broker.store.sealed import Sealed, open_sealed
 from ca.errors import NotFound
+from ca.keys.protocol import KeyUnusable, Purpose
 from ca.runtime.database import Database, Row, Transaction, migrate
 from ca.runtime.secret import Secret
 from ca.seal import AesSeal, SealBroken, SealRing, sealed_by
@@ -136,3 +139,44 @@ async def test_a_value_of_a_lost_key_holds_up_no_other(vault: Sealed, database: 
     assert await revealed(opened, "a") == "two"
     with pytest.raises(SealBroken, match="`lost`"):
         await opened.read("lost")
+
+
+async def test_many_values_are_sealed_anew_batch_by_batch(database: Database) -> None:
+    """All of them, whatever their number."""
+    old = Sealed(database, FIRST, CLOCK)
+    now = CLOCK.now()
+
+    async def fill(tx: Transaction) -> None:
+        for number in range(1203):
+            await sealed.add(tx, FIRST, f"v-{number // 2}", Secret(str(number)), now)
+
+    await database.write(fill)
+    assert await revealed(old, "v-601") == "1202"
+    await open_sealed(database, SealRing(SECOND, FIRST), CLOCK)
+    assert {sealed_by(bytes(row["envelope"])) for row in await rows(database)} == {SECOND.key_name}
+    assert await revealed(Sealed(database, SECOND, CLOCK), "v-3") == "7"
+
+
+async def test_of_two_brokers_one_makes_a_key(database: Database) -> None:
+    """Both have it afterwards; a copy of the store without the sealing key has none."""
+    first, second = KeysInStore(database, FIRST, CLOCK), KeysInStore(database, FIRST, CLOCK)
+    made = await asyncio.gather(
+        *(one.create("ssh-hosts", Purpose.SSH_CA) for one in (first, second)), return_exceptions=True
+    )
+    assert sorted(type(one).__name__ for one in made) == ["InMemoryKey", "KeyExists"]
+    loaded = [await one.load("ssh-hosts", Purpose.SSH_CA) for one in (first, second)]
+    assert len({one.key_id for one in loaded}) == 1
+    with pytest.raises(KeyUnusable, match=FIRST.key_name):
+        await KeysInStore(database, SECOND, CLOCK).load("ssh-hosts", Purpose.SSH_CA)
+    assert b"PRIVATE" not in bytes((await rows(database))[0]["envelope"])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"purpose": "ssh-ca", "key": "AAAA"}', '{"purpose": "ssh-ca", "key": "*"}']
+)
+async def test_a_damaged_key_is_refused(database: Database, content: str) -> None:
+    """And nothing of it is told."""
+    await Sealed(database, FIRST, CLOCK).write("key/ssh-hosts", Secret(content))
+    with pytest.raises(KeyUnusable, match="damaged") as refused:
+        await KeysInStore(database, FIRST, CLOCK).load("ssh-hosts", Purpose.SSH_CA)
+    assert refused.value.__cause__ is None
