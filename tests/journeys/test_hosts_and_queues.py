@@ -32,6 +32,14 @@ roles:
     ttl: 5m
     engine: {{principals: [{server.user}], force_command: cat}}
 """
+UNLISTED = """\
+engine: {{kind: ssh, host: {server.host}, port: {server.port}}}
+roles:
+  echo:
+    sensitivity: internal
+    ttl: 20s
+    engine: {{principals: [{server.user}]}}
+"""
 QUEUES = """\
 engine:
   kind: rabbitmq
@@ -54,7 +62,7 @@ class House:
 
     up: RunningUp
     host: Server
-    room: Room
+    room: Room | None = None
 
     def login(self, given: Mapping[str, Any]) -> Session:
         """By the client `ssh`."""
@@ -83,11 +91,16 @@ async def house() -> AsyncIterator[House]:
             yield House(up=running, host=host, room=room)
 
 
-async def certain(house: House, task: str) -> Any:
-    """The report of a task, once nothing more will be added to it."""
+async def reported(house: House, task: str) -> Any:
+    """The report of a task as it is."""
     async with house.up.operator() as operator:
-        while not (report := await operator.report(task)).final:
-            await CLOCK.sleep(0.05)
+        return await operator.report(task)
+
+
+async def certain(house: House, task: str) -> Any:
+    """The same once nothing more will be added to it."""
+    while not (report := await reported(house, task)).final:
+        await CLOCK.sleep(0.05)
     return report
 
 
@@ -112,6 +125,27 @@ async def test_a_host_refuses_the_login_and_keeps_the_session() -> None:
         session.close()
 
 
+async def test_a_host_without_a_list_refuses_the_login_at_its_expiry() -> None:
+    """Until then it is said to live on, and it does; then it is called expired, and never revoked."""
+    async with asyncio.timeout(PATIENCE):
+        with sshd("", reads_list=False) as host:
+            async with up(targets={"hosts": UNLISTED.format(server=host)}) as running, agent(running, "one") as one:
+                found = await running.sojourn("target", "ca", "hosts")
+                (host.folder / "authorities").write_text(found.out)
+                task = (await told(one, "open", "task"))["task"]
+                given = await told(one, "obtain hosts/echo", "certificate")
+                await told(one, "end", "state")
+                here = House(up=running, host=host)
+                report = await reported(here, task)
+                status, _, _ = await asyncio.to_thread(here.login(given).rest)
+                (line,) = [line for line in report.leases if line.role == "hosts/echo"]
+                assert (status, line.fate) == (0, Fate.LIVES_ON)
+                assert line.lives_until is not None
+                report = await certain(here, task)
+                assert {line.fate for line in report.leases if line.role == "hosts/echo"} == {Fate.EXPIRED}
+                assert (await asyncio.to_thread(here.login(given).rest))[0] == 255
+
+
 async def test_a_queue_s_door_is_shut_and_connections_are_closed() -> None:
     """Nobody is in and nobody gets in; the user is gone."""
     async with asyncio.timeout(PATIENCE), house() as here, agent(here.up, "one") as one:
@@ -120,6 +154,7 @@ async def test_a_queue_s_door_is_shut_and_connections_are_closed() -> None:
         guest = here.visit(given)
         assert guest is not None
         assert guest.declare("orders")
+        assert here.room is not None
         assert here.room.principals() == {given["username"]}
         await told(one, "end", "state")
         while here.room.server.ask("GET", "users", given["username"]) is not None:
