@@ -34,7 +34,7 @@ SETTINGS = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "10s",
     "statement_timeout": "60s",
-    "idle_in_transaction_session_timeout": "15s",  # one of us that is frozen must not hold up the others
+    "idle_in_transaction_session_timeout": "5s",  # one of us that is frozen must not hold up the others
     "tcp_keepalives_idle": "20",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
@@ -145,6 +145,8 @@ class Door:
             return Unsafe(f"the store `{self.address}` refuses our settings: expected PostgreSQL itself, not a pooler")
         if isinstance(error, asyncpg.PostgresError) and code and code[:2] in {"28", "3D"}:
             return Unavailable(f"the store `{self.address}` refused our login ({code} {type(error).__name__})")
+        if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+            return Unavailable(f"the store `{self.address}` can't be reached: a standby answers and takes no writes")
         name = f"{code} {type(error).__name__}" if code else type(error).__name__
         return Unavailable(f"the store `{self.address}` can't be reached ({name})")
 

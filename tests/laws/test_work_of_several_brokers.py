@@ -19,10 +19,13 @@ from broker.model.scope import Budget
 from ca.errors import Exhausted, Problem, Unavailable
 from ca.runtime.bell import SharedWake, open_bell
 from ca.runtime.database import open_database
+from ca.runtime.postgres_session import SETTINGS
+from ca.runtime.postgres_unit import FAILURES
 from fakes.clock import ManualClock
-from fakes.stores import postgres_address
+from fakes.stores import database_of, postgres_address
 from fakes.target import FakeEngine, FakeTarget
 from fakes.world import AGENT, House, living
+from servers.postgres import postgres
 
 Pair = tuple[House, House]
 
@@ -195,3 +198,17 @@ async def _until(house: House, wake: SharedWake) -> None:
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(wake.wait())
         await house.clock.until(waiting.done, step=0.01)
+
+
+async def test_a_broker_that_is_frozen_in_a_transaction_holds_nobody_up_for_long(tmp_path: Path) -> None:
+    """It holds the row every event takes its number from; PostgreSQL ends it, and nobody hears of an error."""
+    address = await postgres_address(tmp_path)
+    async with living(tmp_path, store=open_database(address)) as house, postgres() as server:
+        frozen = await server.connect(database_of(address), server_settings=SETTINGS)
+        await frozen.execute("BEGIN; UPDATE epoch SET n = n + 1")
+        opened = [await house.open() for _ in range(3)]
+        await asyncio.gather(*(house.end(task) for task in opened))
+        with pytest.raises(FAILURES):
+            await frozen.execute("COMMIT")
+        frozen.terminate()
+        assert [event.epoch.n for event in await house.events() if event.epoch is not None] == [1, 2, 3]

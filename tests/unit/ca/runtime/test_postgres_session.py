@@ -95,4 +95,4 @@ async def test_a_session_that_is_frozen_in_a_transaction_is_ended_by_the_server(
         return [row["value"] for row in rows if row is not None]
 
     async with postgres() as server, open_database(await server.store("frozen")) as store:
-        assert await store.write(unit) == await store.read(unit) == ["15s", "10s", "1min"]
+        assert await store.write(unit) == await store.read(unit) == ["5s", "10s", "1min"]
