@@ -9,7 +9,8 @@ from pydantic import StringConstraints
 from broker.api.door import PageQuery, asked, gate
 from broker.model.ids import parse_lease, parse_task
 from broker.service import leases
-from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, RenewLease
+from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, QuarantinedTold, QuarantinePage, RenewLease
+from ca.runtime.clock import instant
 from ca.runtime.web import Call, Route
 
 
@@ -53,7 +54,18 @@ async def give_back(call: Call) -> LeaseTold:
     return LeaseTold.of(await leases.give_back(gate(call), asked(call), parse_lease(call.path("id"))))
 
 
+async def list_quarantined(call: Call) -> QuarantinePage:
+    """What can't be read."""
+    found = await leases.quarantined(gate(call), asked(call))
+    return QuarantinePage(
+        items=[
+            QuarantinedTold(table=one.table, id=one.key, reason=one.reason, since=instant(one.since)) for one in found
+        ]
+    )
+
+
 ROUTES = (
+    Route("GET", "/v1/quarantine", list_quarantined, summary="List rows that can't be read", answer=QuarantinePage),
     Route("GET", "/v1/leases", list_leases, summary="List leases", query=LeaseQuery, answer=LeasePage),
     Route("POST", "/v1/leases/{id}/ack", acknowledge, summary="Acknowledge", body=Acknowledge, answer=LeaseTold),
     Route("POST", "/v1/leases/{id}/renew", renew, summary="Renew", body=RenewLease, answer=LeaseTold),

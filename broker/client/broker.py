@@ -36,7 +36,7 @@ from broker.wire.decisions import AskDecision, DecisionTold
 from broker.wire.disowning import Disown, DisownTold
 from broker.wire.events import EventLine
 from broker.wire.kills import AskKill, KillTold
-from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, RenewLease
+from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, QuarantinePage, RenewLease
 from broker.wire.operators import AddOperator, OperatorPage, OperatorTold
 from broker.wire.reports import ReportTold
 from broker.wire.roles import RolePage, TargetPage
@@ -171,6 +171,10 @@ class Broker:
     async def revoke(self, lease: str) -> LeaseTold:
         """End it."""
         return read(await self._transport.call("DELETE", f"/v1/leases/{lease}", again=True), LeaseTold)
+
+    async def quarantined(self) -> QuarantinePage:
+        """Rows of the store that can't be read."""
+        return read(await self._transport.call("GET", "/v1/quarantine"), QuarantinePage)
 
     async def disown_lease(self, lease: str, ask: Disown) -> DisownTold:
         """Give up one lease unverified: the first of two operators proposes, the second confirms."""

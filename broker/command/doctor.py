@@ -37,6 +37,14 @@ async def doctor(console: Console, where: Where, *, strict: bool) -> int:
     return Exit.FAILED if strict and not all(one.well for _, one in found) else Exit.OK
 
 
+def _store(unreadable: int) -> FindingTold:
+    from broker.wire.targets import FindingTold
+
+    detail = f"rows that can't be read: {unreadable}" if unreadable else "every row that was met can be read"
+    fix = "sojourn lease list --quarantined names them; mend or restore the store" if unreadable else None
+    return FindingTold(name="store", well=not unreadable, detail=detail, fix=fix)
+
+
 async def _targets(console: Console, where: Where) -> list[tuple[str, FindingTold]]:
     from attestor.client.errors import Unreachable
     from broker.command.doors import as_operator
@@ -45,6 +53,7 @@ async def _targets(console: Console, where: Where) -> list[tuple[str, FindingTol
     found: list[tuple[str, FindingTold]] = []
     try:
         async with as_operator(where) as broker:
+            found.append(("broker", _store(len((await broker.quarantined()).items))))
             for target in (await broker.targets()).items:
                 with console.progress(f"checking {target.name}"):
                     told = await broker.check_target(target.name)

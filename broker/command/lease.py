@@ -17,9 +17,12 @@ def lease() -> None:
 @click.option("--task", "task_id", metavar="ID", help="Only those of this task.")
 @click.option("--open", "open_only", is_flag=True, help="Only those that are not over.")
 @click.option("--overdue", is_flag=True, help="Only those whose access should have ended and is not verified gone.")
+@click.option("--quarantined", is_flag=True, help="Rows of the store that can't be read and were set aside instead.")
 @operator_options
 @command_options
-async def list_leases(console: Console, where: Where, task_id: str | None, *, open_only: bool, overdue: bool) -> None:
+async def list_leases(
+    console: Console, where: Where, task_id: str | None, *, open_only: bool, overdue: bool, quarantined: bool
+) -> None:
     """List leases in the order of their birth; overdue ones by target, the longest overdue first.
 
     Example: sojourn lease list --overdue
@@ -30,6 +33,9 @@ async def list_leases(console: Console, where: Where, task_id: str | None, *, op
 
     task = None if task_id is None else parse_task(task_id)
     async with as_operator(where) as broker:
+        if quarantined:
+            tables.quarantined(console, (await broker.quarantined()).items, broker.clock.now())
+            return
         found = await every(
             lambda after: broker.leases(task, open_only=open_only, overdue=overdue, after=after, limit=1000)
         )

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from broker.model.report import Fate
 from broker.model.role import NewAccess, OpenSessions
 from broker.model.task import LIVE
-from broker.wire.leases import GuaranteeTold, LeaseTold
+from broker.wire.leases import GuaranteeTold, LeaseTold, QuarantinedTold
 from broker.wire.reports import ReportLine, ReportTold
 from broker.wire.targets import FindingTold
 from broker.wire.tasks import TaskTold
@@ -102,6 +102,18 @@ def leases(console: Console, found: Sequence[LeaseTold], now: datetime, *, empty
         ("lease", "role", "state", "task", "until", "note"),
         [(one.id, one.role, str(one.state), one.task, when(one.until, now), _trouble(one)) for one in found],
         empty=empty,
+    )
+
+
+def quarantined(console: Console, found: Sequence[QuarantinedTold], now: datetime) -> None:
+    """Rows that can't be read: what they stand for outside is left as it is."""
+    if console.json:
+        console.result(plain(found))
+        return
+    console.table(
+        ("table", "row", "why", "since"),
+        [(one.table, one.id, one.reason, when(one.since, now)) for one in found],
+        empty="every row can be read",
     )
 
 

@@ -19,8 +19,10 @@ from weakref import WeakValueDictionary
 from broker.events.snapshot import Resync, is_kept, snapshot
 from broker.model.event import Epoch, Event, EventKind
 from broker.model.ids import TaskId
-from broker.store import events
+from broker.store import events, quarantine
+from broker.store.quarantine import Unreadable
 from broker.wire.events import EventLine
+from ca.runtime.clock import micros
 from ca.runtime.database import Database, Transaction
 from ca.runtime.give_way import GiveWay
 from ca.runtime.stream import encoded
@@ -53,7 +55,7 @@ class Feed:
             raise RuntimeError("the feed has not ticked yet")
         return self._epoch
 
-    async def tick(self, now: datetime) -> None:  # noqa: ARG002 - a reconciler's shape
+    async def tick(self, now: datetime) -> None:
         """Read what was committed since, and wake the streams it is for."""
         if self._epoch is None:
             self._epoch = await self._database.read(events.epoch)
@@ -66,8 +68,16 @@ class Feed:
             for event in fresh:
                 self._take(event)
             self._ring(fresh)
+            await self._set_aside(fresh, now)
             if len(fresh) < _BATCH:
                 break
+
+    async def _set_aside(self, fresh: Sequence[Event], now: datetime) -> None:
+        """An event that can't be read keeps its number, and stops nobody."""
+        for event in fresh:
+            if event.kind is EventKind.UNREADABLE:
+                bad = Unreadable("events", str(_number(event)), str(event.body.get("why")))
+                await self._database.write(lambda tx, bad=bad: quarantine.put(tx, bad, micros(now)), ending=True)  # type: ignore[misc]
 
     def _take(self, event: Event) -> None:
         assert event.epoch is not None

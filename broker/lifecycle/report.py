@@ -29,4 +29,5 @@ async def report(tx: Transaction, task: TaskId, now: datetime, points: Iterable[
     ]
     given = await leases.at_and_below(tx, task)
     epoch = None if ended is None else str(ended)
-    return Report.of(found, given, now, confirmed, expected=points, epoch=epoch)
+    unreadable = await leases.set_aside_of(tx, task)
+    return Report.of(found, given, now, confirmed, expected=points, epoch=epoch, unreadable=unreadable)

@@ -25,6 +25,7 @@ from broker.model.quota import Quotas
 from broker.model.role import Guarantee, Role
 from broker.model.task import EndReason, Task, TaskEvent
 from broker.store.installation import Installation
+from broker.store.quarantine import guarded
 from broker.targets.target import Target
 from ca.runtime.clock import Clock
 from ca.runtime.database import Database
@@ -135,4 +136,6 @@ def promised(engine: Engine, role: Role) -> Guarantee:
 async def open_world(**facts: Any) -> AsyncIterator[World]:
     """A world of which nothing is dropped half-way: leaving it waits for hand-overs under way."""
     async with asyncio.TaskGroup() as group:
-        yield World(group=group, in_flight=InFlight(facts["clock"]), **facts)
+        clock = facts["clock"]
+        store = guarded(facts.pop("database"), clock)
+        yield World(group=group, in_flight=InFlight(clock), database=store, **facts)

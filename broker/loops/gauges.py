@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.lifecycle.world import World
-from broker.store import endings
+from broker.store import endings, quarantine
 from ca.runtime.metrics import ENGINES, Metrics
 
 EVERY = 10.0
@@ -27,6 +27,9 @@ class Gauges:
         down = Counter(
             self.world.engines[name].kind for name, calls in self.world.targets.items() if calls.breaker.is_open
         )
+        set_aside = await self.world.database.read(quarantine.count)
+        for table in ("leases", "tasks", "events", "outbox"):
+            self.metrics.set("sojourn_rows_quarantined", set_aside.get(table, 0), table=table)
         for engine in ENGINES:
             count, oldest = overdue.get(engine, (0, None))
             since = 0.0 if oldest is None else oldest.timestamp()

@@ -35,6 +35,7 @@ class Swept:
     principals: int | None = None
     destroyed: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     trouble: str | None = None
 
@@ -87,8 +88,9 @@ class Sweep:
             part = found[begin : begin + leases.NAMES]
             known = await self.world.database.read(lambda tx, part=part: leases.by_names(tx, part))  # type: ignore[misc]
             strangers_there += [name for name in part if name not in known]
+            swept.unreadable += [name for name, lease in known.items() if lease is None]  # ours: left as they are
             for lease in known.values():
-                if lease.is_closed:
+                if lease is not None and lease.is_closed:
                     swept.destroyed.append(lease.handle.name)
                     await reconcile.destroy(self.world, target, lease.handle.name, now, lease)
         await self._strangers(swept, claim, strangers_there, now)

@@ -29,17 +29,27 @@ def _given_up(report: Report) -> Iterator[str]:
     count = sum(line.fate is Fate.NOT_VERIFIED for line in report.lines)
     if count:
         yield f"{count} given up, not verified"
+    if report.unreadable:
+        yield f"{report.unreadable} can't be read in the store, nothing is known of them"
 
 
 def _access(report: Report) -> str:
     ending = [line for line in report.lines if line.fate in {Fate.IN_USE, Fate.ENDING}]
-    made = [line for line in report.lines if line.fate is not Fate.NEVER_MADE]
+    made = [line for line in report.lines if line.fate not in {Fate.NEVER_MADE, Fate.NOT_VERIFIED}]
     if ending:
         where = ", ".join(sorted({line.role for line in ending})[:_NAMED])
         return f"access is being ended: {len(made) - len(ending)} of {len(made)} gone, not yet {where}"
     if report.access_gone_after is not None:
         return f"access gone at +{written_span(report.access_gone_after)}"
-    return "nothing was out that could be taken back" if made else "nothing was given"
+    if report.unreadable:
+        return "the rest is gone"
+    if made:
+        return "nothing was out that could be taken back"
+    return (
+        "nothing else was given"
+        if any(line.fate is Fate.NOT_VERIFIED for line in report.lines)
+        else "nothing was given"
+    )
 
 
 def _confirmed(report: Report) -> str:

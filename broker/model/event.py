@@ -48,6 +48,7 @@ class EventKind(StrEnum):
     LEASE_ACCESS_ENDED = "lease.access_ended"
     LEASE_CLOSED = "lease.closed"
     TASK_CLOSED = "task.closed"
+    UNREADABLE = "unreadable"  # the row of this number can't be read: look at what it may have been about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

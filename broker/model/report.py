@@ -117,7 +117,8 @@ class Report:
     """What is known, at `made_at`, of everything a task and those below it were given.
 
     `epoch` is the event that told of its end, while it is kept. `expected` are the enforcement points that are
-    registered here; `confirmed` is each one's own word.
+    registered here; `confirmed` is each one's own word. `unreadable` counts leases whose rows can't be read: nothing
+    is known of them.
     """
 
     task: TaskId
@@ -133,6 +134,7 @@ class Report:
     confirmed: tuple[Confirmation, ...] = ()
     expected: tuple[str, ...] = ()
     epoch: str | None = None
+    unreadable: int = 0
 
     @classmethod
     def of(
@@ -144,6 +146,7 @@ class Report:
         *,
         expected: Iterable[str] = (),
         epoch: str | None = None,
+        unreadable: int = 0,
     ) -> Self:
         """The report on `task` as it stands at `now`; lines in the order in which they were intended."""
         ordered = sorted(leases, key=lambda lease: (lease.intended_at, lease.id))
@@ -161,12 +164,13 @@ class Report:
             confirmed=tuple(confirmed),
             expected=tuple(sorted(expected)),
             epoch=epoch,
+            unreadable=unreadable,
         )
 
     @property
     def is_final(self) -> bool:
         """Whether the task ended and nothing is left outside: the report won't change any more."""
-        return self.ended_at is not None and all(line.closed_at is not None for line in self.lines)
+        return self.ended_at is not None and not self.unreadable and all(line.closed_at for line in self.lines)
 
     @property
     def unconfirmed(self) -> Sequence[str]:
@@ -177,7 +181,11 @@ class Report:
     @property
     def access_gone_after(self) -> timedelta | None:
         """How long after the end the last of what can be taken back was seen to be gone; None before, or with none."""
-        if self.ended_at is None or any(line.fate in {Fate.IN_USE, Fate.ENDING} for line in self.lines):
+        if (
+            self.ended_at is None
+            or self.unreadable
+            or any(line.fate in {Fate.IN_USE, Fate.ENDING} for line in self.lines)
+        ):
             return None
         seen = [line.access_ended_at for line in self.lines if line.fate is Fate.GONE]
         moments = [moment for moment in seen if moment is not None]
@@ -208,6 +216,7 @@ class Report:
             "confirmed": [{"point": one.point, "epoch": one.epoch, "at": written(one.at)} for one in self.confirmed],
             "expected": list(self.expected),
             "unconfirmed": list(self.unconfirmed),
+            "unreadable": self.unreadable,
         }
 
 

@@ -114,6 +114,7 @@ class Task:
 
     `instance` binds it to one attested process: its end ends the task. Without one a deadline is required.
     `heartbeat` is how often it must be heard of; None when an instance vouches for it and no beat was asked for.
+    `unreadable` says why its row could not be read as a whole: it may do nothing then, and can only be ended.
     `key` is the RFC 7638 thumbprint of a key the opener registered to prove the task with.
     """
 
@@ -134,6 +135,7 @@ class Task:
     ended_at: datetime | None = None
     end_reason: EndReason | None = None
     end_words: str | None = None
+    unreadable: str | None = None
 
     @property
     def is_live(self) -> bool:

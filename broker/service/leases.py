@@ -15,7 +15,7 @@ from broker.model.lease import CloseReason, Lease, LeaseState
 from broker.model.task import Task
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
-from broker.store import endings, leases
+from broker.store import endings, leases, quarantine
 from ca.errors import Conflict, NotFound, Problem, Stale
 from ca.runtime import log
 from ca.runtime.database import Transaction
@@ -116,3 +116,9 @@ async def _mine(gate: Gate, asked: Asked, lease: LeaseId) -> tuple[Lease, tuple[
         return found, await gate.proven(asked, found.task)
     except NotFound as error:
         raise NotFound("no such lease, or it is not yours", lease=lease) from error
+
+
+async def quarantined(gate: Gate, asked: Asked) -> Sequence[quarantine.Quarantined]:
+    """Rows of the store that can't be read and were set aside, at most a thousand. Raises Denied."""
+    asked.demand(Verb.READ_LEASES)
+    return await gate.world.database.read(quarantine.all_of)

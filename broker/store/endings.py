@@ -82,7 +82,8 @@ async def due(tx: Transaction, target: str, now: datetime, turn: Turn, limit: in
 
 async def _called(tx: Transaction, target: str, turn: Turn, limit: int) -> Sequence[Lease]:
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL AND due_at < $2"
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND target = $1 AND closed_at IS NULL AND due_at < $2"
         " AND (broker = $3 OR end_due_at IS NULL OR end_due_at <= $4 OR end_due_at = until)"
         " ORDER BY due_at, id LIMIT $5",
         target,
@@ -96,7 +97,8 @@ async def _called(tx: Transaction, target: str, turn: Turn, limit: int) -> Seque
 
 async def _timed(tx: Transaction, target: str, now: datetime, turn: Turn, limit: int) -> Sequence[Lease]:
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL AND due_at >= $2 AND due_at <= $3"
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND target = $1 AND closed_at IS NULL AND due_at >= $2 AND due_at <= $3"
         " AND (due_at <= $4 OR broker = $5) ORDER BY due_at, id LIMIT $6",
         target,
         PLACES,
@@ -111,7 +113,8 @@ async def _timed(tx: Transaction, target: str, now: datetime, turn: Turn, limit:
 async def active_due(tx: Transaction, target: str, now: datetime, turn: Turn, limit: int) -> Sequence[Lease]:
     """Leases in use that are to be renewed, or given up, at a moment that has come."""
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE state = 'active' AND target = $1 AND due_at <= $2"
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND state = 'active' AND target = $1 AND due_at <= $2"
         " AND (due_at <= $3 OR broker = $4) ORDER BY due_at, id LIMIT $5",
         target,
         micros(now),
@@ -125,7 +128,8 @@ async def active_due(tx: Transaction, target: str, now: datetime, turn: Turn, li
 async def stalled(tx: Transaction, target: str, now: datetime, turn: Turn, limit: int) -> Sequence[Lease]:
     """Endings that should be over and were put off: what kept them may be over."""
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE closed_at IS NULL AND access_ended_at IS NULL AND end_due_at IS NOT NULL"
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND closed_at IS NULL AND access_ended_at IS NULL AND end_due_at IS NOT NULL"
         " AND target = $1 AND end_due_at <= $2 AND (end_due_at <= $3 OR broker = $4) ORDER BY end_due_at, id LIMIT $5",
         target,
         micros(now),
@@ -140,7 +144,8 @@ async def overdue(tx: Transaction, now: datetime, after: Lease | None, limit: in
     """Leases whose access should have ended `LATE` before `now` and is not verified gone: by target, oldest first."""
     place = ("", 0, "") if after is None else (after.handle.target, time_of(after.end_due_at) or 0, after.id)
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE closed_at IS NULL AND access_ended_at IS NULL AND end_due_at IS NOT NULL"
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND closed_at IS NULL AND access_ended_at IS NULL AND end_due_at IS NOT NULL"
         " AND end_due_at <= $1 AND (target, end_due_at, id) > ($2, $3, $4) ORDER BY target, end_due_at, id LIMIT $5",
         micros(now - LATE),
         *place,
@@ -162,7 +167,10 @@ async def count_overdue(tx: Transaction, now: datetime) -> Mapping[str, tuple[in
 async def open_at(tx: Transaction, target: str, limit: int) -> Sequence[Lease]:
     """Leases that are open at one target, whatever their state."""
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE target = $1 AND closed_at IS NULL ORDER BY due_at, id LIMIT $2", target, limit
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND target = $1 AND closed_at IS NULL ORDER BY due_at, id LIMIT $2",
+        target,
+        limit,
     )
     return all_of(rows)
 
@@ -172,7 +180,8 @@ async def of_called(tx: Transaction, tasks: Iterable[Called], limit: int) -> Seq
     found: list[Lease] = []
     for called in tasks:
         rows = await tx.fetch(
-            "SELECT * FROM leases WHERE task = $1 AND closed_at IS NULL AND state = 'active' ORDER BY id LIMIT $2",
+            "SELECT * FROM leases WHERE set_aside IS NULL"
+            " AND task = $1 AND closed_at IS NULL AND state = 'active' ORDER BY id LIMIT $2",
             called.task,
             limit,
         )
@@ -183,7 +192,8 @@ async def of_called(tx: Transaction, tasks: Iterable[Called], limit: int) -> Seq
 async def half_made(tx: Transaction, broker: str, limit: int) -> Sequence[Lease]:
     """Intents of every broker process but `broker`."""
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE state = 'intended' AND (broker < $1 OR broker > $1) ORDER BY broker, id LIMIT $2",
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND state = 'intended' AND (broker < $1 OR broker > $1) ORDER BY broker, id LIMIT $2",
         broker,
         limit,
     )
@@ -210,7 +220,8 @@ async def active_at(
     """
     moment, lease = (0, "") if after is None else (micros(after[0]), after[1])
     rows = await tx.fetch(
-        "SELECT * FROM leases WHERE state = 'active' AND target = $1 AND (due_at, id) > ($2, $3)"
+        "SELECT * FROM leases WHERE set_aside IS NULL"
+        " AND state = 'active' AND target = $1 AND (due_at, id) > ($2, $3)"
         " ORDER BY due_at, id LIMIT $4",
         target,
         moment,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from broker.model.event import Epoch, Event, EventKind
 from broker.model.ids import LeaseId, TaskId
+from broker.store.quarantine import Unreadable, read
 from broker.store.values import mapping_of, text_of
 from ca.runtime.clock import instant, micros
 from ca.runtime.database import Row, Transaction
@@ -88,6 +89,21 @@ async def forget_before(tx: Transaction, number: int) -> int:
 
 
 def _event_of(row: Row, life: str) -> Event:
+    """One that can't be read keeps its number, so that there is no gap, and tells nothing but that it was."""
+    try:
+        return read("events", str(row["n"]), row, lambda one: _read_of(one, life))
+    except Unreadable as bad:
+        return Event(
+            kind=EventKind.UNREADABLE,
+            at=instant(0),
+            task=TaskId(str(row["task"])),
+            root=TaskId(str(row["root"])),
+            body={"why": bad.reason},
+            epoch=Epoch(life, row["n"]),
+        )
+
+
+def _read_of(row: Row, life: str) -> Event:
     return Event(
         kind=EventKind(row["kind"]),
         at=instant(row["at"]),

@@ -9,7 +9,7 @@ from typing import LiteralString
 from broker.model.ids import TaskId
 from broker.model.kill import Doomed, Kill, Reach
 from broker.model.lease import IDENTITY
-from broker.store.tasks import task_of
+from broker.store.task_rows import task_of
 from ca.runtime.clock import micros
 from ca.runtime.database import Transaction
 

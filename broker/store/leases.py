@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 from broker.model.ids import LeaseId, TaskId
 from broker.model.lease import IDENTITY, CloseReason, Handle, Lease, LeaseEvent, LeaseState, after
 from broker.model.role import Guarantee
+from broker.store.quarantine import read
 from broker.store.values import mapping_of, moment_of, text_of, time_of
 from ca.errors import NotFound, Stale
 from ca.runtime.clock import instant, micros
@@ -46,7 +47,7 @@ async def insert(tx: Transaction, lease: Lease) -> None:
 async def holding(tx: Transaction, exclusive: str) -> Lease | None:
     """The open lease that has what only one may have."""
     row = await tx.fetchrow("SELECT * FROM leases WHERE exclusive = $1 AND closed_at IS NULL", exclusive)
-    return None if row is None else lease_of(row)
+    return None if row is None else read("leases", row["id"], row, lease_of)
 
 
 async def get(tx: Transaction, lease: LeaseId) -> Lease:
@@ -54,7 +55,7 @@ async def get(tx: Transaction, lease: LeaseId) -> Lease:
     row = await tx.fetchrow("SELECT * FROM leases WHERE id = $1", lease)
     if row is None:
         raise NotFound("there is no such lease")
-    return lease_of(row)
+    return read("leases", lease, row, lease_of)
 
 
 async def move(tx: Transaction, lease: Lease, event: LeaseEvent, **changes: Any) -> Lease:
@@ -107,7 +108,7 @@ async def put(tx: Transaction, lease: Lease, changed: Lease) -> Lease:
 
 async def by_task(tx: Transaction, task: TaskId) -> Sequence[Lease]:
     """Every lease a task was given, oldest first."""
-    return all_of(await tx.fetch("SELECT * FROM leases WHERE task = $1 ORDER BY id", task))
+    return all_of(await tx.fetch("SELECT * FROM leases WHERE task = $1 AND set_aside IS NULL ORDER BY id", task))
 
 
 async def at_and_below(tx: Transaction, task: TaskId) -> Sequence[Lease]:
@@ -116,7 +117,7 @@ async def at_and_below(tx: Transaction, task: TaskId) -> Sequence[Lease]:
         await tx.fetch(
             "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
             " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
-            " SELECT l.* FROM leases l JOIN line ON line.id = l.task ORDER BY l.id",
+            " SELECT l.* FROM leases l JOIN line ON line.id = l.task WHERE l.set_aside IS NULL ORDER BY l.id",
             task,
         )
     )
@@ -124,7 +125,11 @@ async def at_and_below(tx: Transaction, task: TaskId) -> Sequence[Lease]:
 
 async def open_of(tx: Transaction, task: TaskId) -> Sequence[Lease]:
     """Those of a task of which something may be left outside."""
-    return all_of(await tx.fetch("SELECT * FROM leases WHERE task = $1 AND closed_at IS NULL ORDER BY id", task))
+    return all_of(
+        await tx.fetch(
+            "SELECT * FROM leases WHERE task = $1 AND closed_at IS NULL AND set_aside IS NULL ORDER BY id", task
+        )
+    )
 
 
 async def count(tx: Transaction, task: TaskId, most: int) -> int:
@@ -181,14 +186,27 @@ async def active_of_role(tx: Transaction, target: str, role: str, after: LeaseId
 async def by_name(tx: Transaction, name: str) -> Lease | None:
     """The lease a principal belongs to, closed or not, at whichever target: no two leases share a name."""
     row = await tx.fetchrow("SELECT * FROM leases WHERE name = $1", name)
-    return None if row is None else lease_of(row)
+    return None if row is None else read("leases", row["id"], row, lease_of)
 
 
-async def by_names(tx: Transaction, names: Sequence[str]) -> Mapping[str, Lease]:
-    """The leases principals belong to, closed or not; at most `NAMES` at a time."""
+async def by_names(tx: Transaction, names: Sequence[str]) -> Mapping[str, Lease | None]:
+    """The leases principals belong to, closed or not; None for one that was set aside. At most `NAMES` at a time."""
     wanted = [*names, *[""] * (NAMES - len(names))]
     rows = await tx.fetch(f"SELECT * FROM leases WHERE name IN ({_NAMES}) ORDER BY id", *wanted)
-    return {row["name"]: lease_of(row) for row in rows}
+    known = [(row["name"], row) for row in rows]
+    return {name: None if row["set_aside"] else read("leases", row["id"], row, lease_of) for name, row in known}
+
+
+async def set_aside_of(tx: Transaction, task: TaskId) -> int:
+    """How many leases of a task and all below it can't be read and may stand for something outside."""
+    row = await tx.fetchrow(
+        "WITH RECURSIVE line (id) AS (SELECT id FROM tasks WHERE id = $1"
+        " UNION ALL SELECT t.id FROM tasks t JOIN line ON t.parent = line.id)"
+        " SELECT COUNT(*) AS n FROM leases l JOIN line ON line.id = l.task"
+        " WHERE l.set_aside IS NOT NULL AND l.closed_at IS NULL",
+        task,
+    )
+    return 0 if row is None else int(row["n"])
 
 
 NAMES = 100
@@ -199,7 +217,9 @@ async def page(
     tx: Transaction, *, after: LeaseId | None, limit: int, task: TaskId | None = None, open_only: bool = False
 ) -> Sequence[Lease]:
     """Leases in the order of their birth, those after `after`; of one task, or only open ones, when asked for."""
-    which: LiteralString = "id > $1 AND closed_at IS NULL" if open_only else "id > $1"
+    which: LiteralString = (
+        "id > $1 AND set_aside IS NULL AND closed_at IS NULL" if open_only else "id > $1 AND set_aside IS NULL"
+    )
     if task is None:
         return all_of(await tx.fetch(f"SELECT * FROM leases WHERE {which} ORDER BY id LIMIT $2", after or "", limit))
     sql: LiteralString = f"SELECT * FROM leases WHERE {which} AND task = $3 ORDER BY id LIMIT $2"
@@ -239,5 +259,5 @@ def lease_of(row: Row) -> Lease:
 
 
 def all_of(rows: Sequence[Row]) -> list[Lease]:
-    """Rows as values."""
-    return [lease_of(row) for row in rows]
+    """Rows as values. Raises Unreadable."""
+    return [read("leases", row["id"], row, lease_of) for row in rows]

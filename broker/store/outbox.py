@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from broker.store.quarantine import read
 from broker.store.values import mapping_of, text_of
 from ca.runtime.clock import micros
-from ca.runtime.database import Transaction
+from ca.runtime.database import Row, Transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +40,17 @@ async def add(tx: Transaction, message: Message, now: datetime) -> None:
 async def due(tx: Transaction, party: str, now: datetime, limit: int) -> Sequence[Message]:
     """What a party should be told now, the longest owed first."""
     rows = await tx.fetch(
-        "SELECT * FROM outbox WHERE party = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3",
+        "SELECT * FROM outbox WHERE party = $1 AND due_at <= $2 AND set_aside IS NULL ORDER BY due_at, id LIMIT $3",
         party,
         micros(now),
         limit,
     )
-    return [
-        Message(
-            id=row["id"], party=row["party"], kind=row["kind"], body=mapping_of(row["body"]), attempts=row["attempts"]
-        )
-        for row in rows
-    ]
+    return [read("outbox", row["id"], row, _message_of) for row in rows]
+
+
+def _message_of(row: Row) -> Message:
+    body = mapping_of(row["body"])
+    return Message(id=row["id"], party=row["party"], kind=row["kind"], body=body, attempts=row["attempts"])
 
 
 async def put_off(tx: Transaction, message: Message, until: datetime) -> None:

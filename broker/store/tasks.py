@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import LiteralString
 
 from broker.errors import Fenced
 from broker.model.ids import InstanceId, TaskId
 from broker.model.lease import IDENTITY
-from broker.model.scope import Scope
 from broker.model.task import LIVE, EndReason, Task, TaskEvent, TaskState, after
-from broker.store.values import length_of, mapping_of, moment_of, span_of, text_of, time_of
+from broker.store.quarantine import Unreadable
+from broker.store.task_rows import task_of
+from broker.store.values import span_of, text_of, time_of
 from ca.errors import NotFound, Stale
-from ca.runtime.clock import instant, micros
+from ca.runtime.clock import micros
 from ca.runtime.database import Row, Transaction
 from ca.spiffe.id import SpiffeId
 
@@ -96,6 +96,9 @@ async def touch(
     if changed != 1:
         raise Fenced("the task ended or changed since this was decided")
     line = await get_live_chain(tx, task)
+    for link in line:
+        if link.unreadable is not None:
+            raise Unreadable("tasks", link.id, link.unreadable)
     if line[-1].state not in states:
         raise Fenced(f"the task is `{line[-1].state}`")
     for link in line:
@@ -348,40 +351,6 @@ async def root_of(tx: Transaction, task: TaskId) -> TaskId:
     if row is None:
         raise NotFound("there is no such task")
     return TaskId(row["root"])
-
-
-def task_of(row: Row) -> Task:
-    """A row as a value."""
-    return Task(
-        id=TaskId(row["id"]),
-        root=TaskId(row["root"]),
-        parent=None if row["parent"] is None else TaskId(row["parent"]),
-        state=TaskState(row["state"]),
-        version=row["version"],
-        owner=_owner(row["owner"]),
-        instance=None if row["instance"] is None else InstanceId(row["instance"]),
-        purpose=row["purpose"],
-        scope=_scope(row["scope"]),
-        opened_at=instant(row["opened_at"]),
-        deadline=moment_of(row["deadline"]),
-        heartbeat=length_of(row["heartbeat"]),
-        heard_at=instant(row["heard_at"]),
-        key=row["key"],
-        ended_at=moment_of(row["ended_at"]),
-        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
-        end_words=row["end_words"],
-    )
-
-
-@lru_cache(1024)
-def _owner(text: str) -> SpiffeId:
-    """Every fence reads its chain of tasks; the same text is the same immutable value."""
-    return SpiffeId.parse(text)
-
-
-@lru_cache(1024)
-def _scope(text: str) -> Scope:
-    return Scope.from_json(mapping_of(text))
 
 
 def _due(deadline: datetime | None, heartbeat: timedelta | None, heard: datetime) -> int | None:

@@ -38,6 +38,8 @@ def text_of(value: Mapping[str, Any]) -> str:
 
 
 def mapping_of(column: str) -> dict[str, Any]:
-    """The inverse of `text_of`."""
-    value: dict[str, Any] = json.loads(column)
+    """The inverse of `text_of`. Raises ValueError: it is no text of a mapping."""
+    value = json.loads(column)
+    if not isinstance(value, dict):
+        raise ValueError("no mapping")  # noqa: TRY004 - as of a text that is no JSON
     return value

@@ -112,6 +112,19 @@ class LeasePage(Page[LeaseTold]):
     """Leases, newest first."""
 
 
+class QuarantinedTold(Told):
+    """A row of the store that can't be read: set aside, so that it stops no other."""
+
+    table: str
+    id: str
+    reason: str
+    since: Moment
+
+
+class QuarantinePage(Page[QuarantinedTold]):
+    """What was set aside, by table."""
+
+
 class Acknowledge(Asked):
     """The secret was received: from now on nothing shows it again."""
 

@@ -71,6 +71,7 @@ class ReportTold(Told):
     confirmed: list[ConfirmationTold]
     expected: list[str]
     unconfirmed: list[str]
+    unreadable: int = 0
     access_gone_after_ms: int | None = None
     epoch: str | None = None
 
