@@ -23,6 +23,7 @@ from broker.lifecycle.call_in import call_in
 from broker.lifecycle.world import World
 from broker.loops.claims import Claims
 from broker.model.lease import Lease
+from broker.model.task import Task
 from broker.store import endings, tasks
 from broker.store.endings import Turn
 from broker.targets.target import Target
@@ -59,8 +60,8 @@ class Reaper:
 
     async def tick(self, now: datetime) -> None:
         """Do what is due at `now`, a batch of it; wake itself when more is left."""
-        if self.world.unrecorded:
-            self._start(_ENDS, self._record_ends())
+        if left := await self._record_ends():
+            self._start(_ENDS, end_task.cut_unrecorded(self.world, left))
         await self._take_over(now)
         uncalled = await call_in(self.world, now)
         urgent = await self.world.database.read(lambda tx: endings.of_called(tx, uncalled, _BATCH)) if uncalled else ()
@@ -94,15 +95,16 @@ class Reaper:
             timer.cancel()
         self._slow |= {place for place, task in self._under_way.items() if task in waiting}
 
-    async def _record_ends(self) -> None:
-        """What ended while the store was full is written now, or ended outside once more (traps 12)."""
+    async def _record_ends(self) -> Sequence[Task]:
+        """What ended while the store was full is written now; answers what is only ended outside (traps 12)."""
+        left: list[Task] = []
         for said in list(self.world.unrecorded.values()):
             try:
                 await end_task.record(self.world, said)
             except Problem as problem:
                 _log.error("a task's end still can't be recorded", task=said.task, error=problem)
-                ended = [await self.world.database.read(lambda tx, task=said.task: tasks.get(tx, task))]  # type: ignore[misc]
-                await end_task.cut_unrecorded(self.world, ended)
+                left.append(await self.world.database.read(lambda tx, task=said.task: tasks.get(tx, task)))  # type: ignore[misc]
+        return left
 
     async def _take_over(self, now: datetime) -> None:
         """Intents of brokers that are no more: nobody will ever say how their calls ended."""

@@ -57,7 +57,7 @@ class Filling:
 async def test_grants_stop_and_endings_go_on_from_the_reserve(tmp_path: Path) -> None:
     """Every step of an ending is marked as one, so the reserve carries it to its end."""
     async with living(tmp_path, wrap=Filling) as house:
-        store: Any = house.world.database
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
         task = await house.open()
         handed = await house.held(task)
         store.full = True
@@ -72,7 +72,7 @@ async def test_grants_stop_and_endings_go_on_from_the_reserve(tmp_path: Path) ->
 async def test_a_grant_that_can_not_be_recorded_makes_nothing(tmp_path: Path) -> None:
     """The intent comes first."""
     async with living(tmp_path, wrap=Filling) as house:
-        store: Any = house.world.database
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
         task = await house.open()
         store.full = True
         with pytest.raises(StoreFull):
@@ -83,7 +83,7 @@ async def test_a_grant_that_can_not_be_recorded_makes_nothing(tmp_path: Path) ->
 async def test_a_disk_that_fills_between_intent_and_activation_gives_nothing(tmp_path: Path) -> None:
     """What was made and can't be recorded as given is taken back."""
     async with living(tmp_path, wrap=Filling) as house:
-        store: Any = house.world.database
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
         task = await house.open()
         made = house.engine.create
 
@@ -101,7 +101,7 @@ async def test_a_disk_that_fills_between_intent_and_activation_gives_nothing(tmp
 async def test_an_end_that_can_not_even_be_recorded_ends_access_all_the_same(tmp_path: Path) -> None:
     """Sessions are cut and logins refused now; the record follows when there is room, and nothing was given between."""
     async with living(tmp_path, wrap=Filling) as house:
-        store: Any = house.world.database
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
         task = await house.open()
         child = await house.open(task)
         handed, below = await house.held(task), await house.held(child)
@@ -125,7 +125,7 @@ async def test_an_end_that_can_not_even_be_recorded_ends_access_all_the_same(tmp
 async def test_a_lease_that_must_end_is_ended_before_it_is_recorded(tmp_path: Path) -> None:
     """The reaper does not wait for room either."""
     async with living(tmp_path, wrap=Filling) as house:
-        store: Any = house.world.database
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
         handed = await house.obtain(await house.open())
         store.full, store.reserve = True, False
         await house.clock.advance(31)  # nobody acknowledged it
@@ -137,7 +137,7 @@ async def test_a_lease_that_must_end_is_ended_before_it_is_recorded(tmp_path: Pa
 async def test_an_ending_that_is_put_off_is_put_off_from_the_reserve(tmp_path: Path) -> None:
     """Full disk and dead target together: it is tried again later, and not forgotten."""
     async with living(tmp_path, wrap=Filling) as house:
-        store: Any = house.world.database
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
         task = await house.open()
         handed = await house.held(task)
         store.full = True
@@ -154,7 +154,7 @@ async def test_an_ending_that_is_put_off_is_put_off_from_the_reserve(tmp_path: P
 async def test_an_operator_is_removed_although_nobody_can_be_added(tmp_path: Path) -> None:
     """Taking verbs away is an ending too."""
     async with front(tmp_path, wrap=Filling) as house:
-        store: Any = house.house.world.database
+        store: Any = house.house.world.database.inner  # type: ignore[attr-defined]
         asked = Asked(caller=OPERATOR, shown=Shown(header=None, method="", path=""), now=house.clock.now())
         known = KnownOperators()
 

@@ -163,22 +163,22 @@ async def test_everybody_begins_anew_by_one_look(house: House) -> None:
     await house.open()
     feed = await begun(house)
     void = Epoch("restored", 3)
-    before = house.world.database.reads  # type: ignore[attr-defined]
+    before = house.world.database.inner.reads  # type: ignore[attr-defined]
     readers = [feed.reader(void, None) for _ in range(50)]
     told = await asyncio.gather(*(reader.next(30) for reader in readers))
     assert {type(line) for (line,) in told} == {Resync}
-    assert house.world.database.reads - before == 50 + 1  # type: ignore[attr-defined]
+    assert house.world.database.inner.reads - before == 50 + 1  # type: ignore[attr-defined]
 
 
 async def test_who_is_near_costs_the_store_nothing(house: House) -> None:
     """Ten thousand that come back with a fresh cursor ask nothing of it."""
     feed = await begun(house)
     await happen(house, feed, 5)
-    before = house.world.database.reads  # type: ignore[attr-defined]
+    before = house.world.database.inner.reads  # type: ignore[attr-defined]
     place = Epoch(feed.epoch.incarnation, 2)
     assert await heard(feed.reader(place, None), 3) == [3, 4, 5]
     assert await feed.reader(feed.epoch, None).next(0) == ()
-    assert house.world.database.reads == before  # type: ignore[attr-defined]
+    assert house.world.database.inner.reads == before  # type: ignore[attr-defined]
 
 
 async def test_a_reader_that_waits_in_vain_is_told_so(house: House) -> None:

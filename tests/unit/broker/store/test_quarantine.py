@@ -42,7 +42,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 async def damage(house: House, sql: str, key: str | int) -> None:
     """Change a row as no line of ours would."""
-    await house.world.database.write(lambda tx: tx.execute(sql, key))  # type: ignore[arg-type]
+    await house.world.database.write(lambda tx: tx.execute(sql, key))
 
 
 @pytest.mark.parametrize("how", DAMAGE)
