@@ -1,6 +1,6 @@
 """An agent in a process of its own, led line by line through its stdin; prints a line of JSON for each thing it did.
 
-    open           opens a task bound to this process        {"task": …}
+    open [JSON]    opens a task bound to this process, with what else is said of it     {"task": …}
     obtain ROLE    asks for a secret of ROLE and acknowledges it     {"lease": …}, with its fields and secrets
     state          what the broker says of the task          {"state": …}
     end            ends it                                   {"state": …}
@@ -18,6 +18,7 @@ from typing import Any
 
 from attestor.client.beside import beside
 from attestor.client.source import X509Source
+from broker.client.asking import asking
 from broker.client.broker import Broker
 from broker.model.scope import Sensitivity
 from broker.wire.credentials import AskCredential
@@ -49,7 +50,8 @@ class Agent:
         match word:
             case "open":
                 scope = ScopeBody(roles=["*"], sensitivity=Sensitivity.INTERNAL)
-                opened = await self._broker.open_task(OpenTask(purpose="a journey", scope=scope))
+                more = json.loads(what or "{}")
+                opened = await self._broker.open_task(asking(OpenTask, purpose="a journey", scope=scope, **more))
                 self._task = opened.task.id
                 say(task=self._task)
             case "obtain":
