@@ -43,14 +43,17 @@ async def of_task(gate: Gate, asked: Asked, task: TaskId) -> Sequence[Entry]:
 
 
 async def root_of(gate: Gate, asked: Asked, task: TaskId | None) -> TaskId | None:
-    """Whose events a reader may see: None is everybody's, for operators; a workload names a task it proves.
+    """Whose events a reader may see: None is everybody's, for operators and the enforcement points that are registered.
+
+    Any other workload names a task it proves.
 
     Raises:
         Denied: an operator without the verb, or a workload that names no task.
         NotFound: not its task.
     """
     if task is None:
-        asked.demand(Verb.READ_EVENTS)
+        if not (isinstance(asked.caller, Workload) and str(asked.caller) in gate.world.points):
+            asked.demand(Verb.READ_EVENTS)
         return None
     if isinstance(asked.caller, Operator):
         asked.demand(Verb.READ_EVENTS)

@@ -33,6 +33,10 @@ BENCHES = (
 )
 
 
+LONG = ("crowds",)
+"""Those that take minutes by themselves: only when asked for by name."""
+
+
 def main() -> None:
     """Run, print, keep."""
     from bench.table import kept, machine, printed
@@ -40,13 +44,13 @@ def main() -> None:
     from ca.runtime import log
 
     asked = argparse.ArgumentParser(prog="python -m tests.bench", description="every hot path beside its raw limit")
-    asked.add_argument("--only", choices=BENCHES, action="append", help="this one alone; may be said again")
+    asked.add_argument("--only", choices=(*BENCHES, *LONG), action="append", help="this one alone; may be said again")
     asked.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the run is kept")
     chosen = asked.parse_args()
     log.setup("bench", level="error", stream=sys.stderr, json=False)
     about, rows = machine(), []
-    for name in BENCHES:
-        if chosen.only and name not in chosen.only:
+    for name in (*BENCHES, *LONG):
+        if name not in (chosen.only or BENCHES):
             continue
         begun = now()
         print(f"{name} …", end=" ", flush=True, file=sys.stderr)

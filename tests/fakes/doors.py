@@ -33,6 +33,7 @@ from broker.service.operators import KnownOperators
 from broker.service.proofs import Proofs
 from ca.errors import Problem
 from ca.runtime.clock import Clock, SystemClock
+from ca.runtime.crowd import Crowd
 from ca.runtime.metrics import Metrics
 from ca.runtime.process import background
 from ca.runtime.secret import Secret
@@ -133,6 +134,8 @@ async def doors(
     the_role: Role | None = None,
     authority: TestAuthority | None = None,
     seal: Seal | None = None,
+    crowd: Crowd | None = None,
+    points: Sequence[str] = (),
 ) -> AsyncIterator[Doors]:
     """Both doors; `folder` must be short enough for a socket's path."""
     the_role = the_role or role(engine="postgres")
@@ -149,6 +152,7 @@ async def doors(
                 the_role=the_role,
                 policy_version=lambda: policies.current.version,
                 seal=seal,
+                points=points,
             )
         )
         gate = _gate(house, policies, authority)
@@ -160,7 +164,7 @@ async def doors(
         outside[DOOR] = inside[DOOR] = door
         context = server_context(found.material("/sojourn/broker", instance=None), refused=found.refused.append)
         await enter(listen_unix(inside, found.socket, allow_uids={os.geteuid()}, drain=0.1))
-        host, port = await enter(listen(outside, host="127.0.0.1", port=0, ssl=context, drain=0.1))
+        host, port = await enter(listen(outside, host="127.0.0.1", port=0, ssl=context, drain=0.1, crowd=crowd))
         found.url = f"https://{host}:{port}"
         yield found
 

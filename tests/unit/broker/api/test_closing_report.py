@@ -64,3 +64,16 @@ async def test_only_registered_points_confirm(house: Front) -> None:
         assert (status, said["code"]) == (403, "denied")
     status, said = await confirmed(house, house.agent("/gateway/2", instance=None), n=house.feed.epoch.n + 1)
     assert (status, said["code"]) == (409, "stale")
+
+
+async def test_a_registered_point_follows_everything(house: Front) -> None:
+    """What it must enforce is everybody's; any other workload names a task of its own."""
+    gate = house.session(house.agent("/gateway/1", instance=None))
+    async with gate as session, session.get("/v1/events") as answer:
+        assert answer.status == 200
+        await house.house.end(await house.house.open())
+        await house.tick()
+        while b"task.ended" not in await answer.content.readline():
+            pass
+    async with house.session(house.agent()) as session, session.get("/v1/events") as answer:
+        assert answer.status == 403
