@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from attestor.command.options import admin_options
-from ca.runtime.terminal import Console, Style, Styled, command_options
+from ca.runtime.terminal import Console, Exit, Style, Styled, command_options
 
 
 @click.group()
@@ -54,6 +54,30 @@ async def list_rules(console: Console, socket: Path | None, state: Path | None) 
         console.say(Styled("suspicious  ", Style.WARN), warning)
     for trouble in found.trouble:
         console.say(Styled("not in force  ", Style.BAD), trouble)
+
+
+@rule.command()
+@click.option("--confirm", is_flag=True, help="Take them over, whoever loses an identity by them.")
+@admin_options
+@command_options
+async def reload(console: Console, socket: Path | None, state: Path | None, *, confirm: bool) -> int:
+    """Have the attestor server read its rule files again; what would take too many identities is held.
+
+    `sojourn rule diff` says who would lose what.
+
+    Example: sojourn rule reload --confirm
+    """
+    from attestor.command.running import asking_admin, running
+    from attestor.wire.admin import RuleList
+
+    async with asking_admin(socket or running(state).server_admin) as admin:
+        path = "/v1/rules/reload" + ("?confirm=true" if confirm else "")
+        found = RuleList.model_validate(await admin.post(path))
+    console.result(found.model_dump(), f"{len(found.rules)} rules are in force, version {found.version[:12]}")
+    if not console.json:
+        for trouble in found.trouble:
+            console.say(Styled("not in force  ", Style.BAD), trouble)
+    return Exit.FAILED if found.trouble else Exit.OK
 
 
 @rule.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attestor.rules.difference import RuleChanges, Shift, rule_changes, shift
 from attestor.rules.evaluate import Evaluation, Facts
+from attestor.rules.model import RuleSet
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import facts as store
 from attestor.server.store import instances, nodes
@@ -43,7 +44,11 @@ class DryRun:
 
     async def foresee(self, path: Path, text: str) -> Foreseen:
         """What would be if the rule file `path` held `text`. Raises BadRules: it would be refused."""
-        before, after = self._rules.evaluation, Evaluation(self._rules.tried(path, text))
+        return await self.compare(self._rules.tried(path, text))
+
+    async def compare(self, rules: RuleSet) -> Foreseen:
+        """What would be if these rules were in force."""
+        before, after = self._rules.evaluation, Evaluation(rules)
         looked_at, losing, gaining = 0, 0, 0
         shifts: list[tuple[Known, Shift]] = []
         async for known, facts in self._live():

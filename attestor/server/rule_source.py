@@ -20,7 +20,8 @@ from ca.runtime import log
 from ca.runtime.document import LARGEST
 
 _log = log.get(__name__)
-_Seen = tuple[tuple[str, int, int, int], ...]
+Seen = tuple[tuple[str, int, int, int], ...]
+"""What tells one state of the files from another."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +72,7 @@ class RuleSource:
         self.terms, self._own = terms, tuple(own)
         self.parts = (Part(tuple(places)), *(Part(tuple(files), owner) for owner, files in owners))
         self._subscribers: list[Callable[[], object]] = []
-        self._seen = self._look()
+        self.seen = self.look()
         faults = self._read_again()
         if self.parts[0].trouble:
             raise BadRules(faults)
@@ -93,12 +94,12 @@ class RuleSource:
 
     async def tick(self, now: datetime) -> None:  # noqa: ARG002 -- the signature of a tick
         """Read the files again if one of them changed."""
-        if self._look() != self._seen:
+        if self.look() != self.seen:
             self.reload()
 
     def reload(self) -> bool:
         """Read the files again; False when some are bad, and what was good of them stays in force."""
-        self._seen = self._look()
+        self.seen = self.look()
         if faults := self._read_again():
             _log.error("rules refused, the former ones stay in force", faults=list(faults))
         found, before = self._assembled(), self.current
@@ -110,6 +111,19 @@ class RuleSource:
         elif not faults and found != before:
             self.evaluation = Evaluation(found)  # the same decisions, from other lines
         return not faults
+
+    def draft(self) -> RuleSet:
+        """What `reload` would bring into force; nothing is changed."""
+        parts: list[tuple[Rule, ...]] = []
+        for part in self.parts:
+            try:
+                rules = part.read(self.terms)
+                self._checked([*parts, rules])
+            except BadRules:
+                rules = part.rules
+            parts.append(rules)
+        whole = [rule for part in parts for rule in part]
+        return self._with_own(rule_set(whole, replace(self.terms, strict=False)))
 
     def tried(self, path: Path, text: str) -> RuleSet:
         """What would be in force if `path` held `text`; nothing is changed.
@@ -155,7 +169,7 @@ class RuleSource:
     def _with_own(self, found: RuleSet) -> RuleSet:
         return RuleSet(trust_domain=found.trust_domain, rules=(*self._own, *found.rules), warnings=found.warnings)
 
-    def _look(self) -> _Seen:
+    def look(self) -> Seen:
         """What tells one state of the files from another, without reading them."""
         seen: list[tuple[str, int, int, int]] = []
         for path in (path for part in self.parts for path in part.files()):

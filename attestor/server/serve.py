@@ -22,6 +22,7 @@ from attestor.server.admission import Admission
 from attestor.server.changes import Changes
 from attestor.server.direct import Direct
 from attestor.server.direct_api import DirectApi
+from attestor.server.dry_run import DryRun
 from attestor.server.federation import Federation, Follower, followers
 from attestor.server.gauges import Gauges
 from attestor.server.instances import Instances
@@ -34,6 +35,7 @@ from attestor.server.node_checks import NodeChecks
 from attestor.server.platforms import Platforms, open_platforms
 from attestor.server.public_api import PublicApi
 from attestor.server.risks import Risks
+from attestor.server.rule_hold import RuleHold
 from attestor.server.rule_source import RuleSource
 from attestor.server.settings import Listen, ServerSettings
 from attestor.server.store import MIGRATIONS
@@ -98,6 +100,7 @@ class _Parts:
     authority: Authority
     rotation: Rotation
     rules: RuleSource
+    hold: RuleHold
     changes: Changes
     instances: Instances
     leaves: Leaves
@@ -192,6 +195,7 @@ def _assemble(  # noqa: PLR0917 - what was opened, in the order in which it was
         authority=authority,
         rotation=Rotation(authority),
         rules=rules,
+        hold=RuleHold(rules, DryRun(database, rules), settings.hold_rules_over),
         changes=changes,
         instances=instances,
         leaves=leaves,
@@ -244,7 +248,7 @@ async def _loops(stack: AsyncExitStack, parts: _Parts) -> None:
         ("rotation", parts.rotation.tick, 2.0, reload),
         ("own svid", parts.own.tick, 5.0, woken),
         ("revocation lists", parts.lists.tick, 1.0, parts.lists.due),
-        ("rules", parts.rules.tick, 1.0, None),
+        ("rules", parts.hold.tick, 1.0, None),
         ("instances", parts.instances.tick, 1.0, None),
         ("task identities", parts.task_identities.tick, 1.0, None),
         ("direct", parts.direct.tick, 2.0, None),
@@ -347,6 +351,7 @@ async def _admin(stack: AsyncExitStack, parts: _Parts) -> None:
         admission=parts.admission,
         instances=parts.instances,
         rules=parts.rules,
+        hold=parts.hold,
         authority=parts.authority,
         rotation=parts.rotation,
         lists=parts.lists,

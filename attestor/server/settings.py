@@ -195,6 +195,8 @@ class ServerSettings(Settings):
     rules: tuple[Path, ...] = ()
     rule_owners: tuple[RuleOwner, ...] = ()
     strict_rules: bool = False
+    hold_rules_over: Annotated[int, Field(ge=0)] = 20
+    """A changed rule file that would take an identity from more live instances than that waits for an operator."""
     allow_rules_without_nodes: bool = False
     parts: tuple[OwnPart, ...] = ()
     clusters: tuple[ClusterSettings, ...] = ()

@@ -21,6 +21,7 @@ from attestor.server.federation import Federation, Follower
 from attestor.server.instances import Instances
 from attestor.server.revocation import Revocations
 from attestor.server.risks import Risks
+from attestor.server.rule_hold import RuleHold
 from attestor.server.rule_source import RuleSource
 from ca.authority import Authority
 from ca.revocation import Lists
@@ -37,6 +38,7 @@ class AdminApi:
     admission: Admission
     instances: Instances
     rules: RuleSource
+    hold: RuleHold
     authority: Authority
     rotation: Rotation
     lists: Lists
@@ -51,7 +53,7 @@ class AdminApi:
         authority, database, clock = self.authority, self.database, self.clock
         return (
             *Nodes(admission=self.admission, instances=self.instances, database=database, clock=clock).routes(),
-            *Rules(rules=self.rules, settings=authority.settings, database=database).routes(),
+            *Rules(rules=self.rules, hold=self.hold, settings=authority.settings, database=database).routes(),
             *Authorities(authority=authority, rotation=self.rotation, database=database, clock=clock).routes(),
             *RevocationVerbs(
                 revocations=Revocations(database, self.instances), lists=self.lists, authority=authority, clock=clock

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from attestor.errors import UnknownNode
 from attestor.instance import Strength
 from attestor.rules.evaluate import Facts
@@ -12,6 +14,7 @@ from attestor.rules.model import Rule
 from attestor.selector import parse_all, texts
 from attestor.server.admin_api.said import seconds
 from attestor.server.dry_run import DryRun
+from attestor.server.rule_hold import RuleHold
 from attestor.server.rule_source import RuleSource
 from attestor.server.store import nodes
 from attestor.wire import admin as wire
@@ -22,11 +25,20 @@ from ca.runtime.web import Call, Route
 LONGEST_DRAFT = 8 * 1024 * 1024
 
 
+class ReloadQuery(BaseModel):
+    """`confirm=true`: take the files over, whoever loses an identity by them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    confirm: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """One for each server process."""
 
     rules: RuleSource
+    hold: RuleHold
     settings: AuthoritySettings
     database: Database
 
@@ -35,7 +47,14 @@ class Rules:
         rules = wire.RuleList
         return (
             Route("GET", "/v1/rules", self.show_rules, summary="Rules in force", answer=rules),
-            Route("POST", "/v1/rules/reload", self.reload, summary="Read the rule files again", answer=rules),
+            Route(
+                "POST",
+                "/v1/rules/reload",
+                self.reload,
+                summary="Read the rule files again; what would take too many identities is held",
+                query=ReloadQuery,
+                answer=rules,
+            ),
             Route(
                 "POST",
                 "/v1/rules/explain",
@@ -59,9 +78,10 @@ class Rules:
         """`GET /v1/rules`."""
         return self._rules()
 
-    async def reload(self, call: Call) -> wire.RuleList:  # noqa: ARG002 -- the signature of a handler
+    async def reload(self, call: Call) -> wire.RuleList:
         """`POST /v1/rules/reload`."""
-        self.rules.reload()
+        asked: ReloadQuery = call.parameters
+        await self.hold.again(confirm=asked.confirm)
         return self._rules()
 
     async def explain(self, call: Call) -> wire.ExplainAnswer:
@@ -126,7 +146,7 @@ class Rules:
             version=current.version,
             rules=[self._rule(one) for one in current.rules],
             warnings=list(current.warnings),
-            trouble=list(self.rules.trouble),
+            trouble=list(self.hold.trouble),
         )
 
     def _rule(self, rule: Rule) -> wire.RuleView:
