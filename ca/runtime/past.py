@@ -129,9 +129,18 @@ class Marker:
                 file.flush()
                 os.fsync(descriptor)
             draft.replace(self.file)
+            _sync(self.file.parent)  # else the power may go, and the store has a name that is not here
         except OSError as error:
             _log.warning("the marker beside the store can't be written", path=self.file, error=error)
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             return False
         return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -31,12 +31,19 @@ class Case:
     """What those settings refer to."""
     starved: bool = False
     """Whether the disk is full from the start."""
+    losing: bool = False
+    """Whether its disk loses what was not synced (`synced.py`)."""
     deadline: float = 10.0
     """Seconds a call to the target is waited for, and after which a create is refused there."""
 
     @property
     def store(self) -> Path:
         return Path(self.folder, "store")
+
+    @property
+    def synced(self) -> Path:
+        """What a disk that loses power has of the store."""
+        return Path(self.folder, "synced")
 
     @property
     def marker(self) -> Path:

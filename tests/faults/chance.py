@@ -34,7 +34,7 @@ async def chance(broker: Broker) -> None:
     aim = broker.case.later or broker.case.points
     if broker.case.later:
         failpoint.arm(broker.case.later, marker=broker.case.marker)
-    load = Load(broker, luck, aim.rpartition(",")[2], alone=agents == 1)
+    load = Load(broker, luck, aim.rpartition(",")[2], alone=agents == 1 and not broker.case.losing)
     async with AsyncExitStack() as stack:
         for name, tick in broker.loops().items():
             wake = broker.world.reaper if name == "reaper" else None

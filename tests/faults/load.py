@@ -39,7 +39,7 @@ class Load:
     luck: Random
     aim: str
     alone: bool
-    """Whether there is one agent, so that nobody is hit by what another does to the machine."""
+    """Whether this agent may do something to the machine: nobody else is hit by it."""
     dead: set[str] = field(default_factory=set)
 
     async def agent(self, steps: int) -> None:

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ LIVES: list[dict[str, Any]] = []
 
 
 class Nursery:
-    """A warm parent of brokers; one life at a time."""
+    """A warm parent of brokers; one life at a time. `preloaded`: its environment beyond ours."""
 
-    def __init__(self) -> None:
-        self.pid = 0
+    def __init__(self, preloaded: Mapping[str, str] | None = None) -> None:
+        self.pid, self._preloaded = 0, dict(preloaded or {})
         self._case: Case | None = None
         self._fired_before = 0
         self._start()
@@ -42,7 +43,7 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            env={**os.environ, **self._preloaded, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl
         )
 

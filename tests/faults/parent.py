@@ -23,6 +23,7 @@ from typing import Any
 from ca.runtime import failpoint, log
 from faults.broker_process import broker, nothing_grows
 from faults.case import Case
+from faults.synced import watch
 
 
 def live(case: Case, agents: socket.socket) -> None:
@@ -35,6 +36,8 @@ def live(case: Case, agents: socket.socket) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         os.environ[failpoint.POINTS], os.environ[failpoint.MARKER] = case.points, str(case.marker)
         failpoint.arm_from_environment()
+        if case.losing:
+            watch(case.store, case.synced)
         with nothing_grows() if case.starved else nullcontext():
             asyncio.run(_play({**STORIES, **CHANCE}[case.story], case, agents))
         status = 0

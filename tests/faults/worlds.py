@@ -25,6 +25,7 @@ from faults.ground import Ground
 from faults.nursery import Nursery, fired, why
 from faults.oracle import Outside, look
 from faults.record import OK, OUTSIDE, Kill, commit
+from faults.synced import lose
 from house.failpoints import all_points
 from servers.postgres import Server
 
@@ -58,6 +59,8 @@ class World:
     seed: int
     tally: Counter[str]
     """How often each point killed in this run: the rarest of a few is aimed at."""
+    losing: bool = False
+    """Whether the disk loses what was not synced; the nursery is preloaded then, and the store a file."""
     kills: list[Kill] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     _waiting: list[Kill] = field(default_factory=list)
@@ -74,7 +77,7 @@ class World:
         facts = self.ground.facts()
         if self.shared is not None:
             facts["database"] = await self._furnish(self.shared)
-        self._case = Case(story="chance", folder=str(folder), **facts)
+        self._case = Case(story="chance", folder=str(folder), losing=self.losing, **facts)
         self._case.registry.write_text("{}")
         life = 0
         while life < LIVES and len(self.kills) < most and not self.faults:
@@ -91,7 +94,9 @@ class World:
     @property
     def store(self) -> str:
         """Its kind."""
-        return "sqlite" if self.shared is None else "postgres"
+        if self.shared is not None:
+            return "postgres"
+        return "sqlite, synced only" if self.losing else "sqlite"
 
     async def _furnish(self, server: Server) -> str:
         name = secrets.token_hex(6)
@@ -133,6 +138,8 @@ class World:
             nursery.signal(signal.SIGCONT)
             status = nursery.ended() if plan.outside is None else nursery.kill_within(plan.outside)
         died_at = [point for point in fired(case) if point != SETTLED]
+        if self.losing:
+            lose(case.store, case.synced)
         if status == -signal.SIGKILL:
             point = died_at[0] if died_at else OUTSIDE
             self.tally[point] += 1

@@ -27,11 +27,10 @@ class RabbitmqEyes:
     log: Path
 
     async def principals(self, prefix: str) -> dict[str, bool]:
-        """Every user whose name begins so, and whether it may open a virtual host with some password."""
-        rights = {row["user"] for row in self._get("owner", self.password, "permissions")}
+        """Every user whose name begins so, and whether some password opens."""
         users = [row for row in self._get("owner", self.password, "users") if row["name"].startswith(prefix)]
         mine = [row for row in users if not row["name"].startswith(_NOBODY)]
-        return {row["name"]: bool(row["password_hash"]) and row["name"] in rights for row in mine}
+        return {row["name"]: bool(row["password_hash"]) for row in mine}
 
     async def sessions(self, prefix: str) -> list[tuple[str, str]]:
         """By the server's tracking of users; its statistics of connections are late."""
