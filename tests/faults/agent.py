@@ -161,7 +161,9 @@ async def nobody_there(broker: Broker) -> AsyncIterator[None]:
 
 
 async def admit(broker: Broker) -> None:
-    """The target is well, whatever was done to it."""
+    """The target is well, whatever was done to it; what stories do to others is over when they are."""
+    if broker.case.room.get("kind", "postgres") != "postgres":
+        return
     group = broker.case.room["groups"][1]
     mine, database = rotate.own(broker.world, DATABASE), broker.world.database
     resting = [await database.read(lambda tx, n=name: sealed.names(tx, n)) for name in (mine.current, mine.candidate)]  # type: ignore[misc]

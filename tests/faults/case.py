@@ -72,19 +72,28 @@ class Case:
 
 
 class LeapingClock(SystemClock):
-    """The machine's clock, some seconds ahead; the next life goes on from where the last one was."""
+    """The machine's clock, some seconds ahead; the next life, or one beside it, goes on from where the last one was."""
 
     def __init__(self, kept: Path) -> None:
-        self._kept = kept
-        self._ahead = float(kept.read_text()) if kept.exists() else 0.0
+        self._kept, self._seen, self._ahead = kept, 0, 0.0
         super().__init__(
-            wall=lambda: time.clock_gettime(time.CLOCK_REALTIME) + self._ahead,
-            boot=lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + self._ahead,
+            wall=lambda: time.clock_gettime(time.CLOCK_REALTIME) + self.ahead,
+            boot=lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + self.ahead,
         )
+
+    @property
+    def ahead(self) -> float:
+        """Whoever leapt last."""
+        try:
+            seen = self._kept.stat().st_mtime_ns
+        except FileNotFoundError:
+            return self._ahead
+        if seen != self._seen:
+            self._seen, self._ahead = seen, float(self._kept.read_text())
+        return self._ahead
 
     def leap(self, seconds: float) -> None:
         """Let time pass, without waiting for it."""
-        self._ahead += seconds
         draft = self._kept.with_suffix(".draft")
-        draft.write_text(str(self._ahead))
+        draft.write_text(str(self.ahead + seconds))
         draft.rename(self._kept)

@@ -2,6 +2,7 @@
 
 chance      recover as any broker does, and stop to be looked at; then arm what is to kill, and let the load loose
 closing     let a minute pass and end everything
+everyday    one thing after the other, whatever is refused meanwhile
 
 When the point a broker was to die at does not come by, it dies at the next one that does.
 """
@@ -10,14 +11,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from random import Random  # noqa: TID251 - seeded: the same seed is the same load
 
+from broker.lifecycle.obtain import HandOver
+from broker.model.task import TaskEvent
+from broker.service import leases, tasks
+from ca.errors import Problem
 from ca.runtime import failpoint
 from ca.runtime.process import background
+from faults.agent import asked, end, obtain, open_task, take
 from faults.broker_process import Broker
 from faults.load import Load
-from faults.stories import finish, settle
+from faults.stories import finish, narrow, settle
 from house.failpoints import all_points
 
 SETTLED = "story.settled"
@@ -58,4 +64,40 @@ async def closing(broker: Broker) -> None:
     await finish(broker)
 
 
-CHANCE: dict[str, Callable[[Broker], Awaitable[None]]] = {"chance": chance, "closing": closing}
+async def everyday(broker: Broker) -> None:
+    """A life in which every step may be refused: whoever lives it may have been taken for dead in the middle."""
+    task = await open_task(broker)
+    held: dict[str, HandOver] = {}
+
+    async def ask(name: str, key: str | None = None) -> None:
+        held[name] = await obtain(broker, task, key=key)
+
+    async def narrowed() -> None:
+        await tasks.change(broker.gate, asked(broker), task.id, TaskEvent.NARROW, narrow(task))
+
+    steps: tuple[Callable[[], Awaitable[object]], ...] = (
+        lambda: ask("a", "k"),
+        lambda: ask("a", "k"),
+        lambda: take(broker, held["a"]),
+        lambda: ask("b"),
+        lambda: take(broker, held["b"]),
+        lambda: ask("c"),  # never acknowledged
+        broker.tick,
+        lambda: leases.renew(broker.gate, asked(broker), held["a"].lease.id),
+        narrowed,
+        broker.tick,
+        lambda: leases.give_back(broker.gate, asked(broker), held["b"].lease.id),
+        broker.tick,
+        lambda: end(broker, task),
+        broker.tick,
+        broker.sweep_once,
+    )
+    for step in steps:
+        broker.clock.leap(4)
+        with suppress(Problem, KeyError):
+            await step()
+
+
+CHANCE: dict[str, Callable[[Broker], Awaitable[None]]] = {
+    "chance": chance, "closing": closing, "everyday": everyday,
+}  # fmt: skip
