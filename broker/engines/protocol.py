@@ -137,6 +137,7 @@ class Engine(Protocol):
 
         Raises:
             TargetDown: nothing was sent.
+            NotPossible: it can't be, as things are set up; nothing was sent.
             OutcomeUnknown: it was sent and not answered.
             Problem: the target refused, nothing was made.
         """

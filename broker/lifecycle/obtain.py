@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from broker.engines.protocol import Issued, end_is_fixed
-from broker.errors import AlreadyAcknowledged, ClockUntrusted, OutcomeUnknown, TargetDown, UnderWay
+from broker.errors import AlreadyAcknowledged, ClockUntrusted, NotPossible, OutcomeUnknown, TargetDown, UnderWay
 from broker.lifecycle import doubt, exclusive, quotas, reconcile, told
 from broker.lifecycle.reissue import begin_reissue, reissue
 from broker.lifecycle.schedule import Course, next_due, refuse_late, with_deadline
@@ -192,7 +192,7 @@ async def _create(world: World, ask: _Ask, lease: Lease) -> Issued:
         failpoint.reach("obtain.create.before")
         issued = await calls.call(engine.create(lease.handle, ask.role, lease.until, deadline))
         failpoint.reach("obtain.create.after")
-    except TargetDown:
+    except (TargetDown, NotPossible):
         await doubt.never_made(world, lease, ask.course.now)
         raise
     except OutcomeUnknown:

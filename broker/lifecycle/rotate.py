@@ -104,9 +104,7 @@ async def carry_on(world: World, target: str, now: datetime) -> int | None:
         return None
     password = pending[1]
     if not await _opens(mine, password):
-        failpoint.reach("rotate.change.before")
-        await mine.calls.call(mine.engine.change_password(mine.account, password), ending=True)
-        failpoint.reach("rotate.change.after")
+        await _change(world, mine, password, now)
         if not await _opens(mine, password):
             raise NotYet(f"the new password of `{mine.account}` at `{target}` does not log in")
     mine.engine.log_in_with(password)
@@ -121,6 +119,26 @@ async def _opens(mine: Own, password: Secret) -> bool:
     opened: bool = await mine.calls.call(mine.engine.opens(mine.account, password), ending=True)
     failpoint.reach("rotate.opens.after")
     return opened
+
+
+async def _change(world: World, mine: Own, password: Secret, now: datetime) -> None:
+    try:
+        failpoint.reach("rotate.change.before")
+        await mine.calls.call(mine.engine.change_password(mine.account, password), ending=True)
+        failpoint.reach("rotate.change.after")
+    except NotPossible as refused:  # before anything was sent: such a target can't be rotated
+        await _give_up(world, mine, now, str(refused))
+        raise
+
+
+async def _give_up(world: World, mine: Own, now: datetime, why: str) -> None:
+    async def unit(tx: Transaction) -> None:
+        await sealed.forget(tx, mine.candidate)
+        await receipts.append(tx, world.broker, _receipt(world, mine, now, done="given up", why=why))
+
+    failpoint.reach("rotate.give_up.before")
+    await world.database.write(unit, ending=True)
+    failpoint.reach("rotate.give_up.after")
 
 
 async def _adopt(world: World, mine: Own, password: Secret, now: datetime, cut: int) -> int | None:

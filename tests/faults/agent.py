@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from broker.engines.postgres.scram import verifier
+from broker.errors import NotPossible
 from broker.lifecycle import rotate
 from broker.lifecycle.obtain import HandOver
 from broker.model.caller import Workload
@@ -23,6 +24,7 @@ from broker.store import sealed
 from broker.wire.credentials import AskCredential
 from ca.errors import Problem
 from ca.spiffe.id import SpiffeId
+from fakes.accounts import FakeAccounts
 from faults.broker_process import ACCOUNT, DATABASE, INSTANCE, KEYS, SHELF, Broker
 
 READ, WRITE = f"{DATABASE}/readonly", f"{DATABASE}/readwrite"
@@ -83,6 +85,14 @@ async def lend(broker: Broker, task: Task) -> HandOver:
     await leases.received(broker.gate, asked(broker), handed.lease.id)
     await broker.log_in(ACCOUNT, secret)
     return handed
+
+
+def a_target_that_refuses(broker: Broker, name: str) -> None:
+    """Its kind can change passwords, and it won't."""
+    accounts = FakeAccounts(broker.clock)
+    accounts.fail("change_password", error=NotPossible("a restart would bring the old one back"), times=100)
+    broker.world.engines[name] = accounts  # type: ignore[index]
+    broker.world.targets[name] = broker.world.targets[KEYS]  # type: ignore[index]
 
 
 async def an_account(broker: Broker) -> None:

@@ -47,6 +47,7 @@ from faults.agent import (
     GUARD,
     READ,
     WRITE,
+    a_target_that_refuses,
     admit,
     an_account,
     asked,
@@ -264,6 +265,8 @@ async def own_password(broker: Broker) -> None:
     assert found is not None
     assert found[0] == 2
     broker.note("rotated", user=broker.case.room["admin"], password=found[1].reveal())
+    a_target_that_refuses(broker, "refusing")
+    await refused(rotate.rotate(broker.world, "refusing", broker.clock.now()))
     await rotate.forget(broker.world, DATABASE, broker.clock.now(), actor="operator:eve")
     await admit(broker)
     broker.clock.leap(16)

@@ -210,9 +210,9 @@ def _sealed(token: Token) -> Secret:
     return Secret(json.dumps(resting_token))
 
 
-def _too_long(role: Role, life: timedelta, most: timedelta) -> NotPossible:
+def _too_long(role: Role, life: timedelta, most: timedelta) -> Conflict:
     lives, allowed = (f"{max(0, int(one.total_seconds()))} s" for one in (life, most))
-    return NotPossible(
+    return Conflict(
         f"the OAuth server's token lives {lives}, and `{role.full_name}` allows {allowed}: let the server give shorter"
         " ones, or raise the role's `ttl` (or `longest_token`) above that"
     )

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from broker.engines.passwords import new_password
 from broker.engines.protocol import AccessEnded, Finding, Issued, Rotating
-from broker.errors import NotYet
+from broker.errors import NotPossible, NotYet
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions
-from ca.errors import Problem
+from ca.errors import NotFound, Problem
 from ca.runtime.secret import Secret
 
 
@@ -45,10 +45,15 @@ class Account:
         """Hand it over. A failure half-way is undone by `check_in`, and nobody was told anything.
 
         Raises:
-            NotFound, NotPossible: no such account, target or power.
+            NotPossible: no such account, target or power; nothing was changed.
             TargetDown, OutcomeUnknown, NotYet: not handed over.
         """
-        password, _ = await self._rotate()
+        password = Secret(new_password())
+        try:
+            await self.at.change_password(self.name, password)
+        except NotFound as error:
+            raise NotPossible(f"can't lend `{self.name}` at `{self.target}`: {error}") from error
+        await self._seen(password)
         return Issued(fields={**fields, "username": self.name}, secret={"password": password})
 
     async def check_in(self) -> AccessEnded:
@@ -57,20 +62,23 @@ class Account:
         Raises:
             NotYet, TargetDown, OutcomeUnknown: not verified; to be repeated.
         """
-        _, cut = await self._rotate()
-        return AccessEnded(sessions_cut=cut, endpoints=1)
+        password = Secret(new_password())
+        await self.at.change_password(self.name, password)
+        return AccessEnded(sessions_cut=await self._seen(password), endpoints=1)
 
-    async def _rotate(self) -> tuple[Secret, int]:
-        """Another password, and nobody inside who could have set one over it; only one is in force at a time.
+    async def _seen(self, password: Secret) -> int:
+        """Nobody is inside who could set another password over it, and it is in force; only one is at a time.
 
         The login comes last: a session may change its own password until it is cut.
         """
-        password = Secret(new_password())
-        await self.at.change_password(self.name, password)
-        cut = await self.at.cut_sessions(self.name)
-        if not await self.at.opens(self.name, password):
+        try:
+            cut = await self.at.cut_sessions(self.name)
+            opened = await self.at.opens(self.name, password)
+        except NotPossible as error:  # the target's settings were read again meanwhile
+            raise NotYet(f"the change of the password of `{self.name}` could not be looked at: {error}") from error
+        if not opened:
             raise NotYet(f"the new password of `{self.name}` at `{self.target}` does not log in")
-        return password, cut
+        return cut
 
     async def finding(self, role: str) -> Finding:
         """Whether its target answers and changes passwords; nothing is changed."""

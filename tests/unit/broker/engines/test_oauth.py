@@ -148,7 +148,7 @@ async def test_without_introspection_its_word_is_taken() -> None:
 async def test_a_token_that_lives_longer_than_it_may_is_not_handed_over() -> None:
     """It is revoked, and the operator is told what to change."""
     async with ground(life=3600) as there:
-        with pytest.raises(NotPossible, match="`ttl`"):
+        with pytest.raises(Conflict, match="`ttl`"):
             await there.create()
         assert there.server.active == set()
         assert there.vault.values == {}

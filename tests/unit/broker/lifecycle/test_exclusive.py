@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from broker.engines.protocol import Claim
-from broker.errors import CheckedOut, NotYet, OutcomeUnknown, TargetDown
+from broker.errors import CheckedOut, NotPossible, NotYet, OutcomeUnknown, TargetDown
 from broker.lifecycle.obtain import HandOver
 from broker.model.lease import CloseReason, LeaseState
 from ca.errors import Conflict, Problem, Unavailable
 from fakes.lent_account import Shelf, shelf
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
+from servers.static_place import account_role
 
 pytestmark = pytest.mark.usefixtures("on_every_store")
 
@@ -170,14 +171,36 @@ async def test_the_target_beneath_must_be_ours(tmp_path: Path) -> None:
         assert await there.house.leases() == []
 
 
-async def test_what_the_engine_beneath_refuses_is_told(tmp_path: Path) -> None:
-    """An account that is not there, a login that does not work: nothing was handed over."""
-    async with shelf(tmp_path) as there:
-        del there.accounts.passwords["legacy"]
-        with pytest.raises(Problem, match="no such account"):
+@pytest.mark.parametrize(("account", "words"), [("nobody", "no such account"), ("root", "logs in as")])
+async def test_an_account_that_can_t_be_lent_is_said(tmp_path: Path, account: str, words: str) -> None:
+    """One that is not there, and the one the broker itself logs in as: nothing is changed, nothing is left open."""
+    async with shelf(tmp_path, the_role=account_role(account=account)) as there:
+        with pytest.raises(NotPossible, match=words):
             await there.house.obtain(await there.house.open())
-        there.accounts.passwords["legacy"] = "old-password"
-        await settled(there)
+        (lease,) = await there.house.leases()
+        assert (lease.is_closed, lease.close_reason) == (True, CloseReason.NEVER_MADE)
+        assert there.accounts.passwords["root"] == "named"
+
+
+async def test_a_look_that_fails_is_told(tmp_path: Path) -> None:
+    """Nothing was handed over."""
+    async with shelf(tmp_path) as there:
         there.accounts.fail("opens", error=NotYet("not yet"))
         with pytest.raises(NotYet):
             await there.house.obtain(await there.house.open())
+        await settled(there)
+        there.accounts.fail("cut_sessions", error=NotPossible("settings were read again"))
+        with pytest.raises(NotYet):
+            await there.house.obtain(await there.house.open())
+
+
+async def test_an_account_that_went_away_is_not_called_ended(tmp_path: Path) -> None:
+    """Whoever was in may still be: the lease stays open, and says why."""
+    async with shelf(tmp_path) as there:
+        task = await there.house.open()
+        held = await there.house.held(task)
+        del there.accounts.passwords["legacy"]
+        await there.house.end(task)
+        await there.house.reap()
+        lease = await there.house.lease(held.lease.id)
+        assert (lease.state, lease.trouble) == (LeaseState.REVOKING, "there is no such account")

@@ -214,3 +214,19 @@ async def test_a_change_that_arrives_late_changes_nothing(tmp_path: Path, accoun
         assert frozen is not None
         accounts.passwords["root"] = frozen.reveal()
         assert await well(house, accounts)
+
+
+async def test_what_refuses_is_asked_once(tmp_path: Path, accounts: FakeAccounts) -> None:
+    """Before anything was sent: given up, told once, and asked again when its settings were read anew."""
+    async with rotating(tmp_path, accounts, rotate_every={"orders-db": timedelta(days=1)}) as house:
+        accounts.fail("change_password", error=NotPossible("not as it is set up"), times=1)
+        loop = Rotations(house.world)
+        for _ in range(5):
+            await loop.tick(house.clock.now())
+        assert accounts.done.count("change_password") == 1
+        assert await well(house, accounts)
+        told = [entry.receipt.body["done"] for entry in await house.receipts()]
+        assert told == ["begun", "given up"]
+        loop._refused.clear()  # as another engine would not be the one that refused
+        await loop.tick(house.clock.now())
+        assert await resting(house, "own") is not None
