@@ -5,7 +5,7 @@ V := .venv/bin
 
 FAULTS = $(if $(SEED),--seed $(SEED)) $(if $(ENGINES),--engines $(ENGINES)) $(if $(STORE),--stores $(STORE))
 
-.PHONY: run test test-fast lint bench faults conformance fresh mutants servers
+.PHONY: run test test-fast lint bench bench-peers faults conformance fresh mutants servers
 .DEFAULT_GOAL := run
 
 run: .venv/ready                     ## the main job: one task, end to end, on a real PostgreSQL
@@ -25,6 +25,9 @@ lint: .venv/ready
 
 bench: servers                       ## every hot path beside its raw limit; JSON into build/bench.json
 	$(V)/python -m tests.bench
+
+bench-peers: servers .venv/peers     ## PostgreSQL users and their ends beside a real OpenBao, in one run
+	$(V)/python -m tests.bench --only peers --json build/bench-peers.json
 
 faults: servers                      ## N=1000 [SEED=…] [ENGINES=postgres,…] [STORE=sqlite,…]: random kills, on record
 	@PYTHONPATH=tests:. $(V)/python -m faults.kills --kills $(or $(N),1000) $(FAULTS)
@@ -49,6 +52,10 @@ servers: .venv/ready                 ## what tests drive: Debian packages (no se
 
 .venv/mutants: tests/mutants/requirements.lock .venv/ready
 	$(V)/pip install --quiet --require-hashes -r tests/mutants/requirements.lock
+	@touch $@
+
+.venv/peers: tests/bench/requirements.lock .venv/ready
+	$(V)/pip install --quiet --require-hashes -r tests/bench/requirements.lock
 	@touch $@
 
 .venv/ready: requirements.lock pyproject.toml

@@ -2,6 +2,7 @@
 
 python -m tests.bench                       all of it, in about four minutes
 python -m tests.bench --only credentials    one of it
+python -m tests.bench --only peers          beside an OpenBao, which is brought by `make bench-peers` alone
 """
 
 from __future__ import annotations
@@ -44,14 +45,12 @@ def main() -> None:
     from ca.runtime import log
 
     asked = argparse.ArgumentParser(prog="python -m tests.bench", description="every hot path beside its raw limit")
-    asked.add_argument("--only", choices=(*BENCHES, *LONG), action="append", help="this one alone; may be said again")
+    asked.add_argument("--only", choices=(*BENCHES, *LONG, "peers"), action="append", help="this one alone; may be said again")
     asked.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the run is kept")
     chosen = asked.parse_args()
     log.setup("bench", level="error", stream=sys.stderr, json=False)
     about, rows = machine(), []
-    for name in (*BENCHES, *LONG):
-        if name not in (chosen.only or BENCHES):
-            continue
+    for name in chosen.only or BENCHES:
         begun = now()
         print(f"{name} …", end=" ", flush=True, file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="sj-bench-", dir="/tmp") as folder:

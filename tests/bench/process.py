@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 60.0
@@ -59,11 +59,11 @@ class Other:
 
 
 @asynccontextmanager
-async def started(command: Sequence[str], **environment: str) -> AsyncIterator[Other]:
-    """Run `command` with pipes; when left it was asked to stop, and has."""
+async def started(command: Sequence[str], log: BinaryIO | None = None, /, **environment: str) -> AsyncIterator[Other]:
+    """Run `command` with pipes, or with what it says in `log`; when left it was asked to stop, and has."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=pipe, stdout=pipe, cwd=ROOT, env={**os.environ, **environment}, limit=2**24
+        *command, stdin=pipe, stdout=log or pipe, stderr=log, cwd=ROOT, env={**os.environ, **environment}, limit=2**24
     )
     try:
         yield Other(process)

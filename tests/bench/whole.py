@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ import aiohttp
 from attestor.client.http import client_session
 from attestor.client.source import X509Source
 from bench.process import Other, started
+from broker.engines.postgres.settings import CERTIFICATE
 from ca.runtime.places import Places
 from ca.spiffe.match import IdPattern
 from servers.postgres import Room
+from servers.postgres_tls import pki
 
 TARGET = "orders-db"
 ROLE = f"{TARGET}/readonly"
@@ -30,14 +32,14 @@ engine:
   database: {database}
   user: {admin}
   password: "env:SOJOURN_BENCH_PASSWORD"
-  secret_kind: {kind}
-roles:
-  readonly:
-    description: read the orders
+{tls}roles:
+"""
+_ROLE = """\
+  {name}:
     sensitivity: internal
     ttl: 5m
     longest: 1h
-    engine: {{groups: [{group}]}}
+    engine: {{groups: [{group}], secret_kind: {kind}}}
 """
 
 
@@ -55,19 +57,28 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(folder: Path, room: Room | None = None, *, kind: str = "scram-few") -> AsyncIterator[Whole]:
-    """`sojourn up` with its state in `folder` and, when given, a PostgreSQL as its one target."""
-    state, environment = folder / "state", {}
+async def whole(
+    folder: Path, room: Room | None = None, *, kind: str = "scram-few", kinds: Sequence[str] = ()
+) -> AsyncIterator[Whole]:
+    """`sojourn up` with its state in `folder` and, when given, a PostgreSQL as its one target.
+
+    Its role `readonly` gives secrets of `kind`; each of `kinds` has a role of that name besides.
+    """
+    state = folder / "state"
+    environment: dict[str, str] = {}
     places = Places.of(state)
     places.create()
     if room is not None:
         (state / "targets").mkdir(mode=0o700)
         facts = {"host": room.host, "port": room.port, "database": room.database, "admin": room.admin}
-        text = _SETTINGS.format(**facts, kind=kind, group=room.groups[0])
+        tls = f'  tls: verify\n  tls_ca: "{pki().trusted}"\n' if CERTIFICATE in (kind, *kinds) else ""
+        text = _SETTINGS.format(**facts, tls=tls)
+        for name, one in {"readonly": kind, **dict(zip(kinds, kinds, strict=True))}.items():
+            text += _ROLE.format(name=name, group=room.groups[0], kind=one)
         (state / "targets" / f"{TARGET}.yaml").write_text(text)
         environment["SOJOURN_BENCH_PASSWORD"] = room.admin_password
     command = [sys.executable, "-c", "from broker.command import main; main()", "up", "--state", str(state)]
-    async with started(command, **environment) as process:
+    async with started(command, None, **environment) as process:
         assert process.process.stdout is not None
         async with asyncio.timeout(60):
             async for line in process.process.stdout:
@@ -94,13 +105,13 @@ class Agent:
 
     async def open(self) -> str:
         """A task that may have the role."""
-        scope = {"roles": [ROLE], "sensitivity": "internal"}
+        scope = {"roles": [f"{TARGET}/*"], "sensitivity": "internal"}
         opened = await self.post("/v1/tasks", {"purpose": "measure", "lasts": "30m", "scope": scope})
         return str(opened["task"]["id"])
 
-    async def obtain(self, task: str) -> Any:
+    async def obtain(self, task: str, role: str = ROLE) -> Any:
         """A secret of the role, acknowledged."""
-        return await self.post(f"/v1/tasks/{task}/credentials?ack=received", {"role": ROLE, "confidence": 90})
+        return await self.post(f"/v1/tasks/{task}/credentials?ack=received", {"role": role, "confidence": 90})
 
     async def end(self, task: str) -> None:
         """It is done."""
