@@ -45,7 +45,9 @@ def main() -> None:
     from ca.runtime import log
 
     asked = argparse.ArgumentParser(prog="python -m tests.bench", description="every hot path beside its raw limit")
-    asked.add_argument("--only", choices=(*BENCHES, *LONG, "peers"), action="append", help="this one alone; may be said again")
+    asked.add_argument(
+        "--only", choices=(*BENCHES, *LONG, "peers"), action="append", help="this one alone; may be said again"
+    )
     asked.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the run is kept")
     chosen = asked.parse_args()
     log.setup("bench", level="error", stream=sys.stderr, json=False)
