@@ -5,7 +5,7 @@
 
 `room.principals()` and `room.connections()` ask `rabbitmqctl`; nothing of ours is needed to use this file. The wrapper
 leaves the virtual machine behind when it is killed, and that one would leave `epmd`: both are leaders of groups of
-their own, which die by PR_SET_PDEATHSIG and at exit by signal to the group.
+their own, which are killed at exit, and by a watchman with a pipe to us when we die without one.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Server:
     host: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     names: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    watchman: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def log(self) -> str:
@@ -141,6 +142,8 @@ class Server:
         command = [str(epmd), "-port", str(self.epmd), "-address", self.host]
         self.names = self._launch(command, environment)
         self.process = self._launch([str(_BINARIES / "rabbitmq-server")], environment)
+        watch = f"read _; kill -9 -{self.process.pid}; kill -9 -{self.names.pid}"
+        self.watchman = subprocess.Popen(["/bin/sh", "-c", watch], stdin=subprocess.PIPE, start_new_session=True)
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
             if self.process.poll() is not None:
@@ -153,12 +156,12 @@ class Server:
 
     def stop(self) -> None:
         """Kill it with its `epmd`: a power cut."""
-        for process in (self.process, self.names):
+        for process in (self.watchman, self.process, self.names):
             if process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.wait(_PATIENCE)
-        self.process = self.names = None
+                process.communicate(timeout=_PATIENCE)
+        self.watchman = self.process = self.names = None
 
     def _launch(self, command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with (self.folder / "out").open("ab") as out:
