@@ -21,17 +21,16 @@ async def _listen(agent: Running, said: list[dict[str, Any]]) -> None:
         said.append(json.loads(await agent.line()))
 
 
-async def _kill_in_turn(found: Brokers) -> None:
-    """One each five seconds; it is back before the next one dies, so two are always up."""
-    for number in range(ROUNDS):
+async def _in_turn(found: Brokers, how: signal.Signals, rounds: int) -> None:
+    """One each five seconds; it is back before the next one ends, so two are always up."""
+    for number in range(rounds):
         begun, name = CLOCK.boot(), NAMES[number % len(NAMES)]
-        await found.running[name].end(signal.SIGKILL)
+        assert await found.running[name].end(how) == (0 if how is signal.SIGTERM else -how)
         await found.start(name)
         await CLOCK.sleep(max(0.0, begun + EVERY - CLOCK.boot()))
 
 
-async def test_one_is_killed_every_five_seconds_and_no_agent_notices() -> None:
-    """Under steady load; in the end what is outside is what is active, and nothing was told or closed twice."""
+async def _under_load(how: signal.Signals, rounds: int) -> None:
     async with brokers() as found:
         for name in NAMES:
             await found.start(name)
@@ -45,12 +44,22 @@ async def test_one_is_killed_every_five_seconds_and_no_agent_notices() -> None:
             ]
             for agent, lines in zip(agents, said.values(), strict=True):
                 group.create_task(_listen(agent, lines))
-            await _kill_in_turn(found)
+            await _in_turn(found, how, rounds)
             for agent in agents:
                 await agent.say("enough")
         assert [line for lines in said.values() for line in lines if "error" in line] == []
-        assert all(sum("done" in line for line in lines) >= ROUNDS for lines in said.values())
+        assert all(sum("done" in line for line in lines) >= rounds for lines in said.values())
         await found.clean()
+
+
+async def test_one_is_killed_every_five_seconds_and_no_agent_notices() -> None:
+    """Under steady load; in the end what is outside is what is active, and nothing was told or closed twice."""
+    await _under_load(signal.SIGKILL, ROUNDS)
+
+
+async def test_each_is_stopped_and_started_in_turn_and_no_agent_notices() -> None:
+    """As for a new version: who stops finishes what it has begun, and its agents go on at the next."""
+    await _under_load(signal.SIGTERM, len(NAMES))
 
 
 async def test_one_is_frozen_in_the_middle_of_a_create_and_thawed_when_its_work_was_taken_over() -> None:
