@@ -36,6 +36,10 @@ _BUSY = frozenset({"40001", "40P01", "55P03"})
 """Somebody else held what the unit needed: it may be run again from its beginning."""
 
 
+_MADE_AT_ONCE = frozenset({"42P07", "42710"})
+"""A table, or its type: IF NOT EXISTS does not help those who look at the same moment."""
+
+
 class Lost(Exception):
     """The connection is of no use any more; nothing that was not committed is durable."""
 
@@ -194,6 +198,8 @@ def _refused(error: asyncpg.PostgresError, *, writes: bool) -> Exception:
         return Malformed("a value is longer than the store can hold")
     if code == "42501":
         return Unavailable("the store's role may not do this: it must own its tables")
+    if code in _MADE_AT_ONCE:
+        return Duplicate(f"there is one like it already: {error.args[0]}")
     if code.startswith("42"):  # speaks of the statement, whose values are never in it
         return RuntimeError(f"PostgreSQL refused a statement: {error.args[0]} ({name})")
     if code.startswith(("22", "25", "0A", "2F", "3")):

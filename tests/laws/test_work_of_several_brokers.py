@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,17 @@ from broker.loops.claims import BEAT, GRACE, Claims
 from broker.loops.reaper import Reaper
 from broker.model.lease import LeaseState
 from broker.model.scope import Budget
+from broker.store import installation
 from ca.errors import Exhausted, Problem, Unavailable
 from ca.runtime.bell import SharedWake, open_bell
 from ca.runtime.database import open_database
+from ca.runtime.past import Past
 from ca.runtime.postgres_session import SETTINGS
 from ca.runtime.postgres_unit import FAILURES
 from fakes.clock import ManualClock
 from fakes.stores import database_of, postgres_address
 from fakes.target import FakeEngine, FakeTarget
-from fakes.world import AGENT, House, living
+from fakes.world import AGENT, House, living, settle
 from servers.postgres import postgres
 
 Pair = tuple[House, House]
@@ -212,3 +215,16 @@ async def test_a_broker_that_is_frozen_in_a_transaction_holds_nobody_up_for_long
             await frozen.execute("COMMIT")
         frozen.terminate()
         assert [event.epoch.n for event in await house.events() if event.epoch is not None] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("round_", range(8))
+async def test_several_that_start_at_once_make_the_tables_once(tmp_path: Path, round_: int) -> None:
+    """Whoever comes second finds them, also in the middle of the first one's making."""
+    address = await postgres_address(tmp_path / str(round_))
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(open_database(address)) for _ in range(5)]
+        await asyncio.gather(*(settle(store) for store in stores))
+        now = ManualClock().now()
+        past = Past(names=frozenset("a"), next="a")
+        found = await asyncio.gather(*(store.write(lambda tx: installation.settle(tx, now, past)) for store in stores))
+    assert len({one.incarnation for one in found}) == 1
