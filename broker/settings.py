@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, cast
 
-from pydantic import Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, create_model, model_validator
 
 from broker.engines import ENGINES, INTERNAL, svid
 from broker.engines import load as load_kind
@@ -149,9 +149,19 @@ class TargetSettings(Settings):
         return {role.full_name: role for role in roles}
 
 
+def _default(model: type[Settings]) -> Any:
+    """What a role says to its engine when it says nothing; `...` where it must say something."""
+    try:
+        return model()
+    except ValidationError:
+        return ...
+
+
 def _of(kind: str) -> type[TargetSettings]:
     module = load_kind(kind)
-    role: Any = create_model(f"{kind}_role", __base__=RoleSettings, engine=(module.RoleSettings, ...))
+    role: Any = create_model(
+        f"{kind}_role", __base__=RoleSettings, engine=(module.RoleSettings, _default(module.RoleSettings))
+    )
     roles: Any = (Mapping[Name, role], Field(default_factory=dict))
     return create_model(f"{kind}_target", __base__=TargetSettings, engine=(module.Settings, ...), roles=roles)
 

@@ -86,9 +86,12 @@ async def up_in(
     stopped: bool = True,
     trust_domain: str = TRUST_DOMAIN,
     descriptors: int | None = None,
+    key: str | None = None,
 ) -> AsyncIterator[RunningUp]:
     """Start it on the state folder of `places`, and stop it in order at the end, unless the test kills it itself."""
     command: tuple[str, ...] = (SOJOURN, "up", "--state", str(places.state), "--trust-domain", trust_domain)
+    if key is not None:
+        command = (*command, "--key", key)
     if descriptors is not None:
         command = ("/bin/sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command)
     async with started(*command, folder=places.state.parent, name="up", environment=environment) as running:
