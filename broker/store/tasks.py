@@ -267,8 +267,8 @@ async def ended_instances(tx: Transaction, since: datetime) -> Sequence[Instance
     """Instances whose own end ended a task since then, the earliest first: their keys may still be about."""
     rows = await tx.fetch(
         "SELECT instance, MAX(ended_at) AS ended FROM tasks"
-        " WHERE instance IS NOT NULL AND end_reason = $1 AND ended_at >= $2 GROUP BY instance ORDER BY ended, instance",
-        EndReason.PROCESS_ENDED,
+        " WHERE instance IS NOT NULL AND end_reason = 'process-ended' AND ended_at >= $1"
+        " GROUP BY instance ORDER BY ended, instance",
         micros(since),
     )
     return [InstanceId(row["instance"]) for row in rows]

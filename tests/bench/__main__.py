@@ -27,6 +27,7 @@ BENCHES = (
     "credentials",
     "endings",
     "fences",
+    "restart",
     "streams",
     "revocations",
     "handshakes",

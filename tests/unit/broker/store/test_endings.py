@@ -93,6 +93,7 @@ HOT: dict[str, Any] = {
     "pardon": tasks.pardon,
     "say_drained": lambda tx, now: tasks.say_drained(tx, TASK, now),
     "call_in": lambda tx, now: endings.call_in(tx, Called(TASK, now), 10),
+    "ended_instances": tasks.ended_instances,
     "without_identity": lambda tx, now: tasks.without_identity(tx, 10),
     "receipts' ends": lambda tx, now: receipts.newest_heads(tx, 10),
     "every receipts' end": lambda tx, now: receipts.heads(tx),
