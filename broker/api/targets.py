@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict
 from broker.api.door import asked, door, gate
 from broker.service import targets
 from broker.wire.roles import TargetPage, TargetTold
-from broker.wire.targets import AuthorityTold, FindingsTold, FindingTold, HoldingTold, Reloaded, RotationTold
+from broker.wire.targets import (
+    AdoptedTold,
+    AdoptTarget,
+    AuthorityTold,
+    FindingsTold,
+    FindingTold,
+    HoldingTold,
+    Reloaded,
+    RotationTold,
+)
 from ca.runtime.web import Call, Route
 
 
@@ -30,7 +39,7 @@ async def list_targets(call: Call) -> TargetPage:
                 engine=one.engine,
                 state="down" if one.down else "up" if one.claimed else "unknown",
                 roles=list(one.roles),
-                trouble=_trouble(one.leaving),
+                trouble=one.foreign or _trouble(one.leaving),
             )
             for one in targets.listed(gate(call))
         ]
@@ -48,6 +57,14 @@ async def check(call: Call) -> FindingsTold:
     found = await targets.check(gate(call), asked(call), name)
     told = [FindingTold(name=one.name, well=one.well, detail=one.detail, fix=one.fix) for one in found]
     return FindingsTold(target=name, well=all(one.well for one in found), findings=told)
+
+
+async def adopt(call: Call) -> AdoptedTold:
+    """End a target's quarantine."""
+    said: AdoptTarget = call.body
+    name = call.path("name")
+    found = await targets.adopt(gate(call), asked(call), name, dry_run=said.dry_run)
+    return AdoptedTold(target=name, adopted=not said.dry_run, strangers=list(found))
 
 
 async def authority(call: Call) -> AuthorityTold:
@@ -77,6 +94,14 @@ async def reload(call: Call) -> Reloaded:
 
 
 ROUTES = (
+    Route(
+        "POST",
+        "/v1/targets/{name}/adopt",
+        adopt,
+        summary="End a target's quarantine after a restore",
+        body=AdoptTarget,
+        answer=AdoptedTold,
+    ),
     Route("GET", "/v1/targets", list_targets, summary="List targets", answer=TargetPage),
     Route(
         "POST",

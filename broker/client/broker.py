@@ -40,7 +40,7 @@ from broker.wire.leases import Acknowledge, LeasePage, LeaseTold, QuarantinePage
 from broker.wire.operators import AddOperator, OperatorPage, OperatorTold
 from broker.wire.reports import ReportTold
 from broker.wire.roles import RolePage, TargetPage
-from broker.wire.targets import AuthorityTold, FindingsTold, Reloaded, RotationTold
+from broker.wire.targets import AdoptedTold, AdoptTarget, AuthorityTold, FindingsTold, Reloaded, RotationTold
 from broker.wire.tasks import Beat, EndTask, Heartbeat, OpenTask, StateChange, TaskOpened, TaskPage, TaskTold, TaskTree
 from broker.wire.values import PutValue, ValuePut, VersionsTold
 from ca.errors import Problem
@@ -203,6 +203,10 @@ class Broker:
     async def forget_rotation(self, name: str) -> None:
         """Let the password of the settings count again."""
         await self._transport.call("DELETE", f"/v1/targets/{quote(name, safe='')}/rotation")
+
+    async def adopt_target(self, name: str, ask: AdoptTarget) -> AdoptedTold:
+        """End a target's quarantine after a restore, or only see what is there."""
+        return read(await self._transport.call("POST", f"/v1/targets/{quote(name, safe='')}/adopt", ask), AdoptedTold)
 
     async def reload_targets(self, *, confirm: bool = False) -> Reloaded:
         """Have the targets' settings read again; `confirm` ends the secrets that have no room in them."""

@@ -291,3 +291,27 @@ def _readable(path: Path) -> Path:
 
     Reference("file", str(path.absolute())).read()
     return path
+
+
+@target.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Only list what no lease knows of.")
+@operator_options
+@command_options
+async def adopt(console: Console, where: Where, name: str, *, dry_run: bool) -> None:
+    """End a target's quarantine, after its store was restored, promoted or moved and you looked at what is there.
+
+    What no lease knows of is then destroyed by the next sweeps, and what ran out is ended again.
+
+    Example: sojourn target adopt orders-db --dry-run
+    """
+    from broker.client.asking import asking
+    from broker.command.doors import as_operator
+    from broker.command.tables import plain
+    from broker.wire.targets import AdoptTarget
+
+    async with as_operator(where) as broker:
+        told = await broker.adopt_target(name, asking(AdoptTarget, dry_run=dry_run))
+    known = ", ".join(told.strangers) or "none"
+    done = "adopted" if told.adopted else "not adopted yet"
+    console.result(plain(told), f"{name} is {done}; principals no lease knows of: {known}")

@@ -11,19 +11,20 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from broker.engines import load
 from broker.engines.protocol import Certifying, Checkable, Engine, Finding, Lent, OwnAccount, Rotating, Vault
 from broker.errors import NotPossible
+from broker.lifecycle import reconcile
 from broker.lifecycle.borrowed import Borrowed
 from broker.lifecycle.rotate import in_force
 from broker.lifecycle.world import World
 from broker.model.role import Role
 from broker.targets.target import Target, open_target
-from ca.errors import Malformed, NotFound, Problem
+from ca.errors import Conflict, Malformed, NotFound, Problem, Unavailable
 from ca.runtime import failpoint, log
 
 _log = log.get(__name__)
@@ -136,13 +137,33 @@ async def check(world: World, target: str) -> Sequence[Finding]:
         NotFound: no such target.
     """
     engine = _known(world, target)
-    if not isinstance(engine, Checkable):
-        return ()
+    whose = await _whose(world, target)
+    if not isinstance(engine, Checkable) or not all(one.well for one in whose):
+        return whose  # nothing is tried where somebody else works
     roles = [role for role in world.roles.values() if role.target == target]
     failpoint.reach("configured.check.before")
     findings = await engine.check(roles, world.prefix)
     failpoint.reach("configured.check.after")
-    return findings
+    since = await reconcile.quarantined(world, target)
+    waits = () if since is None else (_waits(target, since),)
+    return (*whose, *waits, *findings)
+
+
+async def _whose(world: World, target: str) -> Sequence[Finding]:
+    """Whether the target carries our claim: another installation's is refused here as for a grant (traps 19)."""
+    try:
+        found = await reconcile.claim(world, target)
+    except Conflict as conflict:
+        fix = "use a target of its own, or have its owner remove the claim if that installation is no more"
+        return (Finding(name="claim", well=False, detail=str(conflict), fix=fix),)
+    except Unavailable:
+        return ()  # the check itself says what stands in the way
+    return () if found is None else (Finding(name="claim", well=True, detail="it is this installation's"),)
+
+
+def _waits(target: str, since: datetime) -> Finding:
+    detail = f"the store was restored or promoted at {since:%Y-%m-%d %H:%M} UTC: nothing unknown is destroyed here"
+    return Finding(name="quarantine", well=False, detail=detail, fix=f"sojourn target adopt {target}")
 
 
 async def authority(world: World, target: str) -> str:

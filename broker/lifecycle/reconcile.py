@@ -16,7 +16,7 @@ from broker.lifecycle import told, withdraw
 from broker.lifecycle.world import World
 from broker.model.lease import CloseReason, Handle, Lease
 from broker.model.receipt import Receipt, ReceiptKind
-from broker.store import receipts, strangers
+from broker.store import installation, receipts, strangers
 from ca.errors import Conflict
 from ca.runtime import failpoint
 from ca.runtime.database import Transaction
@@ -44,20 +44,50 @@ async def claim(world: World, target: str) -> Claim | None:
         failpoint.reach("reconcile.claim.before")
         found = await calls.call(engine.claim(facts.id, facts.incarnation), ending=True)
         failpoint.reach("reconcile.claim.after")
-    except Conflict:
+    except Conflict as conflict:
         world.claimed.discard(target)
+        world.foreign[target] = str(conflict)
         raise
     world.claimed.add(target)
+    world.foreign.pop(target, None)
     return found
 
 
-async def adopt(world: World, target: str) -> None:
-    """An operator looked at what is there: from now on strangers are destroyed again. Raises Conflict, TargetDown."""
+async def adopt(world: World, target: str, by: str, now: datetime) -> Sequence[str]:
+    """An operator looked at what is there: from now on strangers are destroyed again; answers those that are known.
+
+    Raises:
+        Conflict: the target belongs to another installation.
+        TargetDown, OutcomeUnknown: it was not told.
+    """
     engine, calls = world.at(target)
     if isinstance(engine, Claimable):
         failpoint.reach("reconcile.adopt.before")
         await calls.call(engine.adopt(world.installation.id, world.installation.incarnation), ending=True)
         failpoint.reach("reconcile.adopt.after")
+
+    async def unit(tx: Transaction) -> Sequence[str]:
+        await installation.adopt(tx, target, by, now)
+        there = sorted(await strangers.all_of(tx, target))
+        body = {"target": target, "strangers": len(there), "incarnation": world.installation.incarnation}
+        await receipts.append(tx, world.broker, Receipt(kind=ReceiptKind.TARGET_ADOPTED, at=now, actor=by, body=body))
+        return there
+
+    failpoint.reach("reconcile.adopted.before")
+    there = await world.database.write(unit)
+    failpoint.reach("reconcile.adopted.after")
+    return there
+
+
+async def quarantined(world: World, target: str) -> datetime | None:
+    """Since when nothing that no lease stands for may be destroyed at `target`; None when it may be.
+
+    After a restore our own memory is what is wrong: what it says ran out may have been renewed since, what it says was
+    never received may be in use, and what it does not know may be ours.
+    """
+    if world.installation.quarantined_at is None:
+        return None
+    return await world.database.read(lambda tx: installation.quarantined(tx, target))
 
 
 async def names(world: World, target: str) -> Sequence[str] | None:

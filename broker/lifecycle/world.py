@@ -75,6 +75,8 @@ class World:
     """Leases a call of this process is just making or replacing: nobody else of us touches them."""
     claimed: set[str] = field(default_factory=set, repr=False)
     """Targets that were seen to carry our claim since this process began."""
+    foreign: dict[str, str] = field(default_factory=dict, repr=False)
+    """Targets that carry another installation's claim, and what was said of it: nothing is given there."""
     nameless: set[TaskId] = field(default_factory=set, repr=False)
     """Tasks that were just opened and are to have an identity of their own."""
     identities: Wake = field(default_factory=Wake, repr=False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from broker.lifecycle import doubt, end_task
+from broker.lifecycle import doubt, end_task, reconcile
 from broker.lifecycle.attend import attend, note
 from broker.lifecycle.call_in import call_in
 from broker.lifecycle.world import World
@@ -116,12 +116,13 @@ class Reaper:
 
     async def _target(self, target: str, urgent: Sequence[Lease], now: datetime) -> None:
         calls = self.world.targets.get(target)
+        doubtful = await reconcile.quarantined(self.world, target) is not None
         if calls is None or calls.breaker.is_open:
-            await self._without(target, calls, now)
+            await self._without(target, calls, now, doubtful=doubtful)
             return
         room = calls.pace.room(self.world.clock.boot(), _BATCH)
         due = await self._due(target, now, room)
-        await self._attend([*urgent, *due], calls, now)
+        await self._attend([*urgent, *due], calls, now, doubtful=doubtful)
         calls.pace.spend(len(due), room)
         if len(due) >= _BATCH:
             self.world.reaper.set()
@@ -138,34 +139,38 @@ class Reaper:
     def _turn(self, now: datetime) -> Turn:
         return Turn(broker=self.world.broker, others_until=self.claims.others_until(now))
 
-    async def _without(self, target: str, calls: Target | None, now: datetime) -> None:
+    async def _without(self, target: str, calls: Target | None, now: datetime, *, doubtful: bool) -> None:
         """The target is not there: decide what needs no word of it, and send the canary when it is time."""
         self._looked_at.discard(target)
         turn = self._turn(now)
         if calls is None:
             gone = await self.world.database.read(lambda tx: endings.due(tx, target, now, turn, _FEW))
-            await self._attend(gone, None, now)
-        elif calls.breaker.may_look(self.world.clock.boot()) and await self._look(target, calls, turn, now):
+            await self._attend(gone, None, now, doubtful=doubtful)
+        elif await self._look(target, calls, now, doubtful=doubtful):
             self.world.reaper.set()
             return
         for lease in await self.world.database.read(lambda tx: endings.active_due(tx, target, now, turn, _BATCH)):
-            await _safely(note(self.world, lease, now), target=target, lease=lease.id)
+            await _safely(note(self.world, lease, now, quarantined=doubtful), target=target, lease=lease.id)
 
-    async def _look(self, target: str, calls: Target, turn: Turn, now: datetime) -> bool:
-        """Attend to one lease, to see whether the target is back."""
+    async def _look(self, target: str, calls: Target, now: datetime, *, doubtful: bool) -> bool:
+        """Attend to one lease when it is time to, and see whether the target is back."""
+        if not calls.breaker.may_look(self.world.clock.boot()):
+            return False
+        turn = self._turn(now)
         canary = await self.world.database.read(lambda tx: endings.due(tx, target, now, turn, 1))
         canary = canary or await self.world.database.read(lambda tx: endings.stalled(tx, target, now, turn, 1))
-        await self._attend(canary, None, now)
+        await self._attend(canary, None, now, doubtful=doubtful)
         return not calls.breaker.is_open
 
-    async def _attend(self, leases: Sequence[Lease], calls: Target | None, now: datetime) -> None:
+    async def _attend(self, leases: Sequence[Lease], calls: Target | None, now: datetime, *, doubtful: bool) -> None:
         """One lease's trouble is no other's; what was not begun when the target went away is left as it is."""
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def one(lease: Lease) -> None:
             async with places:
                 if calls is None or not calls.breaker.is_open:
-                    await _safely(attend(self.world, lease, now), target=lease.handle.target, lease=lease.id)
+                    work = attend(self.world, lease, now, quarantined=doubtful)
+                    await _safely(work, target=lease.handle.target, lease=lease.id)
 
         await asyncio.gather(*(one(lease) for lease in leases))
 

@@ -38,6 +38,8 @@ class Swept:
     unreadable: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     trouble: str | None = None
+    since: datetime | None = None
+    """Since when it waits to be adopted."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Sweep:
         swept = Swept(target=target)
         try:
             claim = await reconcile.claim(self.world, target)
+            swept.since = await reconcile.quarantined(self.world, target)
             await self._compare(swept, claim, now)
         except Problem as problem:
             swept.trouble = str(problem)
@@ -116,7 +119,8 @@ class Sweep:
 
         The target of a lease is not asked for: two targets may be two databases of one server, with one list.
         """
-        ours = claim is not None and claim.incarnation == self.world.installation.incarnation
+        present = self.world.installation.incarnation
+        ours = claim is not None and claim.incarnation == present and swept.since is None
         for name in names:
             if await reconcile.notice(self.world, swept.target, name, now) >= _SURE and ours:
                 swept.destroyed.append(name)

@@ -36,6 +36,7 @@ class ReceiptKind(StrEnum):
     LEASE_CLOSED = "lease.closed"
     DISOWN_PROPOSED = "disown.proposed"
     DISOWNED = "disown.confirmed"  # by a second operator; what it is about was not verified to have ended
+    TARGET_ADOPTED = "target.adopted"
     FOUND_UNKNOWN = "target.unknown_principal"
     OPERATOR_CHANGED = "operator.changed"
     VALUE_CHANGED = "value.changed"

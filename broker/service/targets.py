@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from broker.lifecycle import configured
+from broker.lifecycle import configured, reconcile
 from broker.lifecycle import rotate as rotation
 from broker.lifecycle.reload import Reloaded
 from broker.model.caller import Verb
 from broker.model.lease import IDENTITY
 from broker.service.gate import Gate
 from broker.service.proofs import Asked
+from broker.store import strangers
+from ca.errors import NotFound
 
 Reload = Callable[[str | None], Awaitable[Reloaded]]
 """Read the settings' targets again, confirmed by an operator or not. A bad file changes nothing."""
@@ -37,6 +39,7 @@ class Standing:
     claimed: bool
     roles: tuple[str, ...]
     leaving: tuple[str, ...]
+    foreign: str | None = None
 
 
 def listed(gate: Gate) -> Sequence[Standing]:
@@ -49,6 +52,7 @@ def listed(gate: Gate) -> Sequence[Standing]:
             down=target.breaker.is_open,
             claimed=name in world.claimed,
             roles=tuple(sorted(role.full_name for role in world.roles.values() if role.target == name)),
+            foreign=world.foreign.get(name),
             leaving=tuple(sorted(name for name in world.leaving if world.roles[name].target == target.name)),
         )
         for name, target in sorted(world.targets.items())
@@ -61,6 +65,21 @@ async def check(gate: Gate, asked: Asked, target: str) -> Sequence[Found]:
     asked.demand(Verb.MANAGE_TARGETS)
     found = await configured.check(gate.world, target)
     return [Found(name=one.name, well=one.well, detail=one.detail, fix=one.fix) for one in found]
+
+
+async def adopt(gate: Gate, asked: Asked, target: str, *, dry_run: bool) -> Sequence[str]:
+    """End a target's quarantine, or only look; answers the principals there that no lease knows of.
+
+    Raises:
+        Denied, NotFound: the caller may not; no such target.
+        Conflict: it belongs to another installation.
+    """
+    asked.demand(Verb.MANAGE_TARGETS)
+    if target not in gate.world.targets:
+        raise NotFound(f"there is no target `{target[:60]}`")
+    if dry_run:
+        return sorted(await gate.world.database.read(lambda tx: strangers.all_of(tx, target)))
+    return await gate.world.finish(reconcile.adopt(gate.world, target, str(asked.caller), asked.now))
 
 
 async def authority(gate: Gate, asked: Asked, target: str) -> str:

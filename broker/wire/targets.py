@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from broker.wire.body import Told
+from broker.wire.body import Asked, Told
 
 
 class FindingTold(Told):
@@ -29,6 +29,20 @@ class AuthorityTold(Told):
 
     target: str
     authority: str
+
+
+class AdoptTarget(Asked):
+    """Somebody looked at what is there: its quarantine is over. With `dry_run` only the strangers are told."""
+
+    dry_run: bool = False
+
+
+class AdoptedTold(Told):
+    """The principals at a target that no lease knows of; destroyed by the next sweeps once it is `adopted`."""
+
+    target: str
+    adopted: bool
+    strangers: list[str]
 
 
 class RotationTold(Told):

@@ -73,7 +73,7 @@ async def test_after_a_restore_nothing_is_destroyed_until_an_operator_adopts(tmp
     async with living(tmp_path, clock=clock, engine=FakeEngine(target)) as restored:
         for _ in range(5):
             assert (await restored.sweep()).quarantined == [name]
-        await reconcile.adopt(restored.world, restored.role.target)
+        await reconcile.adopt(restored.world, restored.role.target, "ada", restored.clock.now())
         assert (await restored.sweep()).destroyed == [name]
 
 

@@ -240,7 +240,8 @@ class Load:
         await configured.check(self.broker.world, self.luck.choice(list(self.broker.taps)))
 
     async def adopt(self) -> None:
-        await reconcile.adopt(self.broker.world, self.luck.choice(list(self.broker.taps)))
+        there = self.luck.choice(list(self.broker.taps))
+        await reconcile.adopt(self.broker.world, there, "ada", self.broker.clock.now())
 
 
 WEIGHTS = {

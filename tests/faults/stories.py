@@ -171,7 +171,7 @@ async def strangers(broker: Broker) -> None:
     await leases.give_back(broker.gate, asked(broker), closed.lease.id)
     await broker.tick()
     await configured.check(broker.world, DATABASE)
-    await reconcile.adopt(broker.world, DATABASE)
+    await reconcile.adopt(broker.world, DATABASE, "ada", broker.clock.now())
     async with outside(broker) as owner:
         await plant(broker, owner, closed.lease.handle.name)
         await plant(broker, owner, f"{broker.world.prefix}stranger")
