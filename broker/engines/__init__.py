@@ -9,6 +9,7 @@ from types import ModuleType
 from ca.errors import Malformed
 
 ENGINES: Mapping[str, str] = {
+    "aws": "broker.engines.aws",
     "mysql": "broker.engines.mysql",
     "oauth": "broker.engines.oauth",
     "postgres": "broker.engines.postgres",

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Protocol, cast, runtime_checkable
@@ -199,6 +199,18 @@ class FixedEnd(Protocol):
         """Whether that is so for this principal; pure."""
 
 
+@runtime_checkable
+class ShortestLife(Protocol):
+    """The power to say that the target gives nothing that ends sooner, and takes nothing back.
+
+    The lease of such a secret lasts at least so long, also past its task's deadline: it must not close before the
+    secret has ended. The engine's guarantee says the seconds.
+    """
+
+    def shortest(self, handle: Handle) -> timedelta:
+        """How long what `handle` names lives at least; pure."""
+
+
 @cache
 def has(kind: type, power: type) -> bool:
     """Whether engines of the class `kind` have a power; to ask a protocol anew each time costs as much as a statement.
@@ -211,6 +223,11 @@ def has(kind: type, power: type) -> bool:
 def end_is_fixed(engine: Engine, handle: Handle) -> bool:
     """Whether the end of what `handle` names is written into its secret."""
     return has(type(engine), FixedEnd) and cast("FixedEnd", engine).end_is_fixed(handle)
+
+
+def shortest_life(engine: Engine, handle: Handle) -> timedelta:
+    """How long what `handle` names lives at least; nothing where its end can be set as near as wanted."""
+    return cast("ShortestLife", engine).shortest(handle) if has(type(engine), ShortestLife) else timedelta(0)
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from broker.engines.protocol import Issued, end_is_fixed
+from broker.engines.protocol import Issued, end_is_fixed, shortest_life
 from broker.errors import AlreadyAcknowledged, ClockUntrusted, NotPossible, OutcomeUnknown, TargetDown, UnderWay
 from broker.lifecycle import doubt, exclusive, quotas, reconcile, told
 from broker.lifecycle.reissue import begin_reissue, reissue
@@ -165,7 +165,7 @@ def _planned(world: World, ask: _Ask, fresh: LeaseId, line: Sequence[Task]) -> L
     handle = engine.plan(role, world.name_of(fresh))
     last = min([now + ask.life, *(link.deadline for link in line if link.deadline is not None)])
     if end_is_fixed(engine, handle):
-        last = min(last, now + role.ttl)
+        last = max(min(last, now + role.ttl), now + shortest_life(engine, handle))
     return Lease(
         id=fresh,
         task=ask.permit.task.id,

@@ -47,7 +47,8 @@ def soon(place: Place, seconds: float = 60) -> datetime:
 
 async def made(place: Place, handle: Handle) -> Issued:
     """A principal that exists."""
-    issued: Issued = await place.engine.create(handle, place.role, soon(place), soon(place, 10))
+    until = soon(place, place.role.ttl.total_seconds())
+    issued: Issued = await place.engine.create(handle, place.role, until, soon(place, 10))
     return issued
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,12 @@ import pytest
 from broker.errors import NotYet, OutcomeUnknown, TargetDown
 from broker.lifecycle import withdraw
 from broker.model.event import EventKind
-from broker.model.lease import CloseReason, LeaseState
+from broker.model.lease import CloseReason, Handle, LeaseState
 from broker.model.receipt import ReceiptKind
 from fakes.clock import ManualClock
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget, in_both_ways  # noqa: F401 - a fixture
-from fakes.world import living
+from fakes.world import living, role
 
 pytestmark = pytest.mark.usefixtures("in_both_ways", "on_every_store")
 
@@ -95,6 +96,32 @@ async def test_what_cannot_be_revoked_closes_as_expired_at_its_last_second(tmp_p
         await clock.advance(121)
         await house.reap()
         assert (await house.lease(handed.lease.id)).state is LeaseState.EXPIRED
+
+
+class Unhurried(FakeEngine):
+    """One whose secrets live a quarter of an hour at least, and are not taken back."""
+
+    fixed = True
+
+    def shortest(self, handle: Handle) -> timedelta:
+        return timedelta(minutes=15)
+
+
+async def test_what_outlives_its_task_is_not_closed_before_it_ended(tmp_path: Path) -> None:
+    """A target that gives nothing short: the lease lasts as long as the secret, past the task's deadline."""
+    clock = ManualClock()
+    engine = Unhurried(FakeTarget(clock), revocable=False)
+    async with living(tmp_path, clock=clock, engine=engine, the_role=role(ttl=timedelta(minutes=20))) as house:
+        task = await house.open(deadline=clock.now() + timedelta(minutes=1))
+        handed = await house.held(task)
+        assert handed.lease.until == handed.lease.last == handed.lease.intended_at + timedelta(minutes=15)
+        await house.end(task)
+        for minutes, state in ((14, LeaseState.REVOKING), (2, LeaseState.EXPIRED)):
+            await clock.advance(minutes * 60)
+            await house.reap()
+            lease = await house.lease(handed.lease.id)
+            assert lease.state is state
+        assert lease.access_ended_at == handed.lease.until
 
 
 async def test_access_that_ended_is_told_before_the_rest_is_cleared_away(tmp_path: Path) -> None:
