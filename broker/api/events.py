@@ -54,7 +54,7 @@ def _patience() -> float:
 async def _tell(out: EventStream, feed: Feed, lines: Sequence[Event | Resync]) -> None:
     """Tell what came, or that nothing did."""
     if not lines:
-        await out.beat(str(feed.epoch))
+        await out.send_encoded(None, feed.beat())
     for line in lines:
         if isinstance(line, Resync):
             await out.send(str(line.epoch), "resync", _snapshot(line))

@@ -98,10 +98,11 @@ class EventStream:
         if id is not None:
             self.cursor = id
 
-    async def send_encoded(self, id: str, content: bytes) -> None:  # noqa: A002
-        """Tell one event that was put into its words for many readers (`encoded`)."""
+    async def send_encoded(self, id: str | None, content: bytes) -> None:  # noqa: A002
+        """Tell what was put into its words for many readers (`encoded`)."""
         await self._write(content)
-        self.cursor = id
+        if id is not None:
+            self.cursor = id
 
     async def beat(self, data: str = "") -> None:
         """Say that nothing happened; `data` is the newest cursor there is."""
