@@ -57,12 +57,20 @@ async def end(
         return await world.finish(_end_unrecorded(world, said))
 
 
+def because(world: World, task: TaskId, reason: EndReason, now: datetime) -> UnrecordedEnd:
+    """An end nobody said, for `end_all`."""
+    event = ENDING_EVENT[reason]
+    return UnrecordedEnd(task=task, event=event, reason=reason, words=None, actor=told.us(world), at=now)
+
+
 async def end_all(world: World, said: Sequence[UnrecordedEnd], *, also: Receipt | None = None) -> Sequence[Task]:
     """End several tasks and everything below them in one transaction; `also` is written with the first that ends.
 
     Raises:
         NotFound: one of them was never there; none ended.
     """
+    if not said:
+        return ()
     try:
         return await record(world, *said, also=also)
     except Unavailable as unavailable:

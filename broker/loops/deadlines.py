@@ -7,10 +7,11 @@ from datetime import datetime
 
 from broker.lifecycle import end_task
 from broker.lifecycle.world import World
-from broker.model.task import EndReason
+from broker.model.task import EndReason, Task
 from broker.store import tasks
 
-_BATCH = 200
+_BATCH = 100
+"""Tasks that end in one transaction, each with all that is below it."""
 
 
 @dataclass(slots=True)
@@ -31,9 +32,16 @@ class Deadlines:
             self._pardoned = True
         ended = 0
         while due := await self.world.database.read(lambda tx: tasks.due(tx, now, _BATCH)):
-            for task in due:
-                reason = EndReason.DEADLINE if task.is_past_deadline(now) else EndReason.SILENT
-                ended += len(await end_task.end(self.world, task.id, reason=reason, now=now))
+            said = [
+                end_task.because(self.world, task.id, _reason(task, now), now)
+                for task in due
+                if task.id not in self.world.unrecorded
+            ]
+            ended += len(await end_task.end_all(self.world, said))
             if all(task.id in self.world.unrecorded for task in due):
                 break
         return ended
+
+
+def _reason(task: Task, now: datetime) -> EndReason:
+    return EndReason.DEADLINE if task.is_past_deadline(now) else EndReason.SILENT

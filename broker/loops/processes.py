@@ -38,12 +38,11 @@ class Processes:
         return ended
 
     async def end(self, instance: InstanceId, reason: EndReason, now: datetime) -> int:
-        """End every task bound to one instance."""
-        ended = 0
-        for task in await self.world.database.read(lambda tx: tasks.by_instance(tx, instance)):
-            if task.id not in self.world.unrecorded:
-                ended += len(await end_task.end(self.world, task.id, reason=reason, now=now))
-        return ended
+        """End every task bound to one instance, in one transaction."""
+        bound = await self.world.database.read(lambda tx: tasks.by_instance(tx, instance))
+        open_yet = [task.id for task in bound if task.id not in self.world.unrecorded]
+        said = [end_task.because(self.world, task, reason, now) for task in open_yet]
+        return len(await end_task.end_all(self.world, said)) if said else 0
 
     def _reason(self, instance: InstanceId) -> EndReason | None:
         state = self.world.observer.observed(instance).state

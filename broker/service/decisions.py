@@ -32,7 +32,7 @@ async def decide(gate: Gate, asked: Asked, ask: AskDecision) -> Decision:
     chain = await gate.proven(asked, task)
     await gate.watch(chain)
     observed = gate.usable(chain, asked.now)
-    role = gate.world.roles.get(ask.resource) if ask.action in {Action.OBTAIN, Action.RENEW} else None
+    role = gate.role(ask.resource, held=ask.action is Action.RENEW) if _is_known(gate, ask) else None
     act = ask.to_act(_sensitivity(role))
     decision = gate.decide(asked.workload, chain, act, gate.facts(observed, role), asked.now)
     receipt = told.decision(asked.caller, task, act, decision, advice=True)
@@ -43,6 +43,10 @@ async def decide(gate: Gate, asked: Asked, ask: AskDecision) -> Decision:
 
     await gate.world.database.write(write)
     return decision
+
+
+def _is_known(gate: Gate, ask: AskDecision) -> bool:
+    return ask.action in {Action.OBTAIN, Action.RENEW} and ask.resource in gate.world.roles
 
 
 async def _spend(tx: Transaction, chain: Sequence[Task]) -> None:
