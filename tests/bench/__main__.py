@@ -25,6 +25,7 @@ BENCHES = (
     "rules",
     "decisions",
     "credentials",
+    "kinds",
     "endings",
     "fences",
     "restart",
@@ -35,8 +36,8 @@ BENCHES = (
 )
 
 
-LONG = ("crowds",)
-"""Those that take minutes by themselves: only when asked for by name."""
+APART = ("crowds", "peers")
+"""Those that take minutes by themselves, or need what is not brought otherwise: only when asked for by name."""
 
 
 def main() -> None:
@@ -46,9 +47,7 @@ def main() -> None:
     from ca.runtime import log
 
     asked = argparse.ArgumentParser(prog="python -m tests.bench", description="every hot path beside its raw limit")
-    asked.add_argument(
-        "--only", choices=(*BENCHES, *LONG, "peers"), action="append", help="this one alone; may be said again"
-    )
+    asked.add_argument("--only", choices=(*BENCHES, *APART), action="append", help="this one alone; may be said again")
     asked.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the run is kept")
     chosen = asked.parse_args()
     log.setup("bench", level="error", stream=sys.stderr, json=False)

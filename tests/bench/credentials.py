@@ -62,23 +62,23 @@ async def _measured(folder: Path, kind: str, count: int, *, apart: bool) -> list
 
 async def _in_turns(world: House, place: Room, opened: Sequence[Any], kind: str, count: int) -> tuple[Load, Load, Load]:
     tasks = [await world.open() for _ in range(MANY)]
-    await _obtained(world, tasks, _WARM)
+    await obtained(world, tasks, _WARM)
     await _made(opened, creates(place, kind, _WARM))
     many, few, raw = [], [], []
     for _ in range(_TURNS):
         raw.append(await _made(opened, creates(place, kind, count)))
-        many.append(await _obtained(world, tasks, count))
-        few.append(await _obtained(world, tasks[:PLACES], count))
+        many.append(await obtained(world, tasks, count))
+        few.append(await obtained(world, tasks[:PLACES], count))
     return sum(many[1:], many[0]), sum(few[1:], few[0]), sum(raw[1:], raw[0])
 
 
-async def _obtained(world: House, tasks: Sequence[Task], count: int) -> Load:
+async def obtained(world: House, tasks: Sequence[Task], count: int) -> Load:
     """By as many agents as there are tasks."""
 
     async def one(worker: int) -> None:
         await world.obtain(tasks[worker])
 
-    return await _shared_out(one, len(tasks), count)
+    return await shared_out(one, len(tasks), count)
 
 
 async def _made(opened: Sequence[Any], statements: Sequence[tuple[str, str]]) -> Load:
@@ -87,10 +87,10 @@ async def _made(opened: Sequence[Any], statements: Sequence[tuple[str, str]]) ->
     async def one(worker: int) -> None:
         await opened[worker].execute(next(waiting)[1])
 
-    return await _shared_out(one, len(opened), len(statements))
+    return await shared_out(one, len(opened), len(statements))
 
 
-async def _shared_out(one: Callable[[int], Awaitable[None]], workers: int, count: int) -> Load:
+async def shared_out(one: Callable[[int], Awaitable[None]], workers: int, count: int) -> Load:
     """`count` of them by several workers, each as soon as its last is done."""
     took: list[float] = []
     left = iter(range(count))
