@@ -28,6 +28,7 @@ from attestor.client.source import X509Material
 from broker.client.address import START, check_urls
 from broker.client.addresses import Addresses
 from broker.client.answers import read
+from broker.client.farewell import Sockets
 from broker.client.stream import BEAT, END, Snapshot, told
 from broker.client.transport import Transport
 from broker.wire.audit import EntryPage, HeadPage
@@ -68,10 +69,14 @@ class Broker:
         def is_broker(found: SpiffeId) -> bool:
             return found.trust_domain == source.svid.id.trust_domain and found.path == BROKER_PATH
 
-        addresses = Addresses(check_urls(url))
-        async with client_session(source, is_broker) as session:
-            where = str(addresses)
-            yield cls(Transport(session=session, where=where, hint=START, addresses=addresses, clock=source.clock))
+        addresses, sockets = Addresses(check_urls(url)), Sockets()
+        connector = aiohttp.TCPConnector(socket_factory=sockets.make)
+        try:
+            async with client_session(source, is_broker, connector=connector) as session:
+                where = str(addresses)
+                yield cls(Transport(session=session, where=where, hint=START, addresses=addresses, clock=source.clock))
+        finally:
+            await sockets.closed(source.clock)
 
     @classmethod
     @asynccontextmanager

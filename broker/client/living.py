@@ -5,8 +5,6 @@ Used by `broker.client.task`, which opens it, and by whoever watches a task it d
 
 from __future__ import annotations
 
-import asyncio
-import secrets as random_bytes
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
@@ -16,31 +14,27 @@ from attestor.client.backoff import Backoff
 from attestor.client.beside import beside
 from broker.client.asking import asking
 from broker.client.broker import Broker
-from broker.client.secret import HeldSecret
+from broker.client.ending import ending, outcome_of, patiently, until_gone
+from broker.client.refreshing import Refreshing
+from broker.client.secret import Changed, HeldSecret
 from broker.client.stream import Snapshot
-from broker.errors import UnderWay
 from broker.model.event import EventKind
 from broker.model.ids import LeaseId, TaskId
-from broker.model.report import Fate
+from broker.model.lease import CloseReason
 from broker.model.task import LIVE
 from broker.wire.body import parse_moment
 from broker.wire.credentials import AskCredential
 from broker.wire.events import EventLine
 from broker.wire.reports import ReportTold
 from broker.wire.tasks import EndTask, Heartbeat, TaskTold
-from ca.errors import Denied, NotFound, Problem, Stale, Unavailable
+from ca.errors import Denied, NotFound, Problem, Stale
 from ca.runtime import log
-from ca.runtime.clock import Clock
 
 T = TypeVar("T")
 
 HEARTBEAT = timedelta(seconds=20)
 """How often a task promises to be heard of; three missed beats end it."""
 
-_TRIES = 6
-_UNDER_WAY = 60.0
-"""Seconds for which the same request is waited for that another broker is answering, or was."""
-_OPEN = frozenset({Fate.IN_USE, Fate.ENDING})
 _GIVES_BACK = frozenset({EventKind.LEASE_REVOKING, EventKind.LEASE_ACCESS_ENDED, EventKind.LEASE_CLOSED})
 _log = log.get(__name__)
 
@@ -59,6 +53,7 @@ class LiveTask:
         self.held: dict[LeaseId, HeldSecret] = {}
         self._broker = broker
         self._over = False
+        self._refreshing = Refreshing(broker, self.id, self.held)
 
     @property
     def id(self) -> TaskId:
@@ -73,26 +68,41 @@ class LiveTask:
         confidence: int = 0,
         tool: str | None = None,
         destination: str | None = None,
+        refresh: bool = True,
+        on_change: Changed | None = None,
     ) -> HeldSecret:
         """Ask for a secret of `role` and acknowledge it.
 
         A lost answer is asked for again under the same key: the first secret is dead then, and there is never a second
-        one. Raises what the broker answers: Refused names the policies and the nearest change.
+        one. Some time before its last moment another one takes its place in the same object, unless `refresh` is false:
+        whoever waits in `changed` goes on, and `on_change` is called. Raises what the broker answers: Refused names the
+        policies and the nearest change.
         """
         wish = asking(AskCredential, role=role, ttl=ttl, confidence=confidence, tool=tool, destination=destination)
-        key = random_bytes.token_urlsafe(18)
-        told = await self._patiently(lambda: self._broker.ask(self.id, wish, key=key))
-        await self._patiently(lambda: self._broker.ack(told.lease.id))
-        held = HeldSecret(told)
+        held = HeldSecret(await self._refreshing.ask(wish), on_change)
         self.held[held.lease] = held
+        self._refreshing.keep(held, wish, again=refresh)
         return held
 
-    async def end(self, outcome: EndTask) -> TaskTold:
-        """End the task now; leaving the block does nothing more then."""
+    async def refresh(self, held: HeldSecret) -> None:
+        """Have another secret take the place of `held` now, because the target refuses it; the old one is given back.
+
+        Raises what the broker answers, and NotPossible: it is none of this task's, or is over.
+        """
+        await self._refreshing.now(held)
+
+    async def end(self, outcome: EndTask | None = None, *, wait: bool = False) -> ReportTold:
+        """End the task now and read its closing report; with `wait` once its access is verified to be gone.
+
+        Leaving the block does nothing more then.
+        """
+        await self._end(outcome or EndTask())
+        return await self.until_gone() if wait else await self._patiently(self.report)
+
+    async def _end(self, outcome: EndTask) -> None:
         self._over = True
         self.told = await self._patiently(lambda: self._broker.end(self.id, outcome))
         self._forget("the task ended")
-        return self.told
 
     async def report(self) -> ReportTold:
         """What was issued, and what is verified gone."""
@@ -107,11 +117,15 @@ class LiveTask:
 
     async def live(self) -> None:
         """Beat and listen until the task ends; raises TaskEnded then."""
-        async with beside(self._listen()):
+        async with beside(self._listen()), beside(self._refreshing.go_on(self._every)):
             await self._beat()
 
+    @property
+    def _every(self) -> float:
+        """Seconds from beat to beat: one may be lost and the promise is kept."""
+        return (self.told.heartbeat or HEARTBEAT).total_seconds() / 2
+
     async def _beat(self) -> None:
-        every = (self.told.heartbeat or HEARTBEAT).total_seconds() / 2
         backoff = Backoff(self._broker.clock)
         while True:
             listed = list(self.held)
@@ -126,7 +140,7 @@ class LiveTask:
             else:
                 backoff.reset()
                 self._drop(set(listed) - set(beat.acknowledged), "the broker holds it for over")
-            await self._broker.clock.sleep(every)
+            await self._broker.clock.sleep(self._every)
 
     async def _listen(self) -> None:
         try:
@@ -153,7 +167,9 @@ class LiveTask:
             if isinstance(until, str):
                 held.renewed(parse_moment(until))
         elif event.kind in _GIVES_BACK:
-            self._drop({held.lease}, str(event.body.get("reason") or "it was taken back"))
+            reason = str(event.body.get("reason") or "it was taken back")
+            if reason != CloseReason.RAN_OUT or not self._refreshing.hurry(held):
+                self._drop({held.lease}, reason)
 
     async def _look(self) -> None:
         """Ask how the task stands. Raises TaskEnded: it is over, and this is not the body's own doing."""
@@ -187,57 +203,8 @@ class LiveTask:
         if self._over:
             return
         try:
-            await self.end(_outcome(error))
+            await self._end(outcome_of(error))
         except Problem as trouble:
             if error is None:
                 raise
             _log.warning("the task could not be ended, its silence will end it", task=self.id, error=trouble)
-
-
-async def patiently(clock: Clock, call: Callable[[], Awaitable[T]]) -> T:
-    """Ask again while the broker can't answer now; twice must be once.
-
-    A request that is under way elsewhere is waited for longer: who answers it may have died with it, and the next one
-    has to be sure of that.
-    """
-    backoff, tries, until = Backoff(clock), 1, clock.boot() + _UNDER_WAY
-    while True:
-        try:
-            return await call()
-        except UnderWay as trouble:
-            if clock.boot() >= until:
-                raise
-            _log.debug("asked again", error=trouble)
-        except Unavailable as trouble:
-            if tries == _TRIES:
-                raise
-            tries += 1
-            _log.debug("asked again", error=trouble)
-        await backoff.wait()
-
-
-def _outcome(error: BaseException | None) -> EndTask:
-    """How a task ends whose block was left with `error`: told by the error's kind, never by its text."""
-    if error is None:
-        return EndTask()
-    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
-        return EndTask(outcome="cancelled", words="the work in it was cancelled")
-    return EndTask(outcome="failed", words=f"left by {type(error).__name__}")
-
-
-async def until_gone(broker: Broker, task: str) -> ReportTold:
-    """Return when of everything an ended task was given nobody can use anything any more that can be taken back."""
-    backoff = Backoff(broker.clock, longest=1.0)
-    while True:
-        report = await broker.report(task)
-        if report.ended_at is not None and not any(line.fate in _OPEN for line in report.leases):
-            return report
-        await backoff.wait()
-
-
-def ending(told: TaskTold) -> str:
-    """Why a task is over, in the words of the one who caused it."""
-    reason = f"the task is `{told.state}`"
-    if told.end_reason is not None:
-        reason += f" ({told.end_reason})"
-    return f"{reason}: {told.end_words}" if told.end_words else reason

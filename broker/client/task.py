@@ -21,7 +21,8 @@ from attestor.client.source import X509Source
 from broker.client.address import find_broker, find_workload_api, places_of
 from broker.client.asking import asking
 from broker.client.broker import Broker
-from broker.client.living import HEARTBEAT, LiveTask, TaskEnded, patiently
+from broker.client.ending import patiently
+from broker.client.living import HEARTBEAT, LiveTask, TaskEnded
 from broker.model.scope import Pattern, Sensitivity
 from broker.wire.tasks import OpenTask, ScopeBody
 from ca.runtime.clock import Clock

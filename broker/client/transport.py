@@ -123,9 +123,12 @@ class Transport:
                 if answer.status >= 400:
                     raise problem_of(answer.status, await _content(answer))
                 reader = Reader()
-                async for piece in answer.content.iter_any():
-                    for message in reader.feed(piece):
-                        yield message
+                try:
+                    async for piece in answer.content.iter_any():
+                        for message in reader.feed(piece):
+                            yield message
+                finally:
+                    _abort(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.addresses.give_up(base)
             raise self.trouble(error, base) from error
@@ -175,6 +178,13 @@ async def _content(answer: aiohttp.ClientResponse) -> bytes:
         if len(found) > _LARGEST:
             raise Malformed(f"the broker's answer is longer than {_LARGEST} bytes")
     return bytes(found)
+
+
+def _abort(answer: aiohttp.ClientResponse) -> None:
+    """Leave a stream that has no end by itself: no farewell is waited for, which would outlive the event loop."""
+    connection = answer.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 def _judged(error: BaseException | None) -> Problem | None:

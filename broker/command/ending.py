@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.client.asking import asking
-from broker.client.living import until_gone
+from broker.client.ending import until_gone
 from broker.command import tables
 from broker.model.report import Fate
 from broker.wire.tasks import EndTask

@@ -107,7 +107,8 @@ async def _within_a_task(
     lasts: timedelta | None,
     user: int | None,
 ) -> int:
-    from broker.client.living import TaskEnded, ending
+    from broker.client.ending import ending
+    from broker.client.living import TaskEnded
     from broker.client.task import task
     from broker.command import gifts
     from broker.model.task import EndReason
@@ -119,9 +120,9 @@ async def _within_a_task(
         async with task(purpose=purpose, roles=plan.roles, lasts=lasts, broker=broker) as work:
             opened.append(work)
             code = await _child(console, work, plan, command, user)
-            told = await work.end(_outcome(code))
-            if told.end_reason is not EndReason.SAID_SO:
-                console.error(ending(told))
+            await work.end(_outcome(code))
+            if work.told.end_reason is not EndReason.SAID_SO:
+                console.error(ending(work.told))
     except TaskEnded as ended:
         console.error(f"{ended}; the command was ended")
         code = Exit.FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,22 +13,32 @@ from attestor.client.http import client_session
 from attestor.client.source import X509Source
 from ca.spiffe.match import IdPattern
 from journeys.orders import orders
-from journeys.processes import ROOT, finished, started
+from journeys.processes import ROOT, SOJOURN, finished, started
 from journeys.up import TRUST_DOMAIN, up
 
+AGENTS = {
+    "count_orders.py": (sys.executable,),
+    "nightly_report.py": (sys.executable,),
+    "count_orders.sh": ("/bin/sh",),
+    "follow_orders.py": (sys.executable,),
+}
+"""Each example that reads the orders, and what runs it."""
 
-async def test_the_smallest_agent_gets_its_rows_and_leaves_nothing() -> None:
+
+async def test_each_agent_gets_its_rows_and_leaves_nothing() -> None:
     """It prints what it read as a user of its own; when it has ended the server has no user of ours."""
     async with orders() as stage:
         environment = {"SPIFFE_ENDPOINT_SOCKET": stage.up.workload_api, "SOJOURN_BROKER": stage.up.address}
-        done = await finished(
-            sys.executable,
-            str(ROOT / "examples" / "count_orders.py"),
-            folder=stage.up.places.state.parent,
-            environment=environment,
-        )
-        assert (done.code, done.out) == (0, "3\n"), done.err
-        assert await stage.users() == set()
+        environment["PATH"] = f"{Path(SOJOURN).parent}:{os.environ['PATH']}"
+        for name, runner in AGENTS.items():
+            done = await finished(
+                *runner,
+                str(ROOT / "examples" / name),
+                folder=stage.up.places.state.parent,
+                environment=environment,
+            )
+            assert (done.code, done.out.splitlines()[0]) == (0, "3"), done.err
+            assert await stage.users() == set()
 
 
 async def test_a_service_that_knows_who_calls() -> None:

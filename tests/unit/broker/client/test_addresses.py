@@ -14,7 +14,7 @@ import pytest
 from attestor.client.errors import Unreachable
 from broker.client.addresses import Addresses
 from broker.client.broker import Broker
-from broker.client.living import patiently
+from broker.client.ending import patiently
 from broker.client.transport import Transport
 from broker.errors import TargetDown, UnderWay
 from broker.wire.proof import HEADER, new_key
