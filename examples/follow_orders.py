@@ -16,14 +16,7 @@ from broker.client.task import task
 @asynccontextmanager
 async def connected(secret: HeldSecret) -> AsyncIterator[asyncpg.Connection]:
     """A session with what the secret is now."""
-    given = secret.revealed()
-    session = await asyncpg.connect(
-        host=given["host"],
-        port=given["port"],
-        database=given["database"],
-        user=given["username"],
-        password=given["password"],
-    )
+    session = await asyncpg.connect(secret["url"].reveal())  # one value, so that no two secrets are mixed
     try:
         yield session
     finally:
