@@ -14,12 +14,13 @@ What comes even later is found by the sweep, for its lease is closed.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from broker.engines.protocol import Making
 from broker.lifecycle import withdraw
 from broker.lifecycle.schedule import Course, may_still_appear_until
 from broker.lifecycle.world import World
-from broker.model.lease import CloseReason, Lease, LeaseEvent
+from broker.model.lease import CloseReason, Lease, LeaseEvent, LeaseState
 from broker.store import leases
 from ca.errors import Problem
 from ca.runtime import failpoint, log
@@ -32,7 +33,7 @@ async def never_made(world: World, lease: Lease, now: datetime) -> Lease:
     """Close an intent of which nothing was ever sent."""
 
     async def unit(tx: Transaction) -> Lease:
-        abandoned = await leases.move(tx, lease, LeaseEvent.ABANDONED, revoking_at=now)
+        abandoned = await leases.move(tx, await _present(tx, lease), LeaseEvent.ABANDONED, revoking_at=now)
         reason = CloseReason.NEVER_MADE
         step = withdraw.step(
             world, abandoned, LeaseEvent.GONE, now, close_reason=reason, access_ended_at=now, closed_at=now
@@ -50,10 +51,15 @@ async def lost(world: World, lease: Lease, now: datetime) -> Lease:
     """Note that nobody knows whether an intent was carried out; the reaper settles it."""
     engine = world.engines.get(lease.handle.target)
     held = None if engine is None else may_still_appear_until(lease, engine.making)
-    trouble = "the create was not answered"
-    unit = withdraw.step(
-        world, lease, LeaseEvent.LOST, now, due_at=now, end_due_at=max(now, held or now), trouble=trouble
-    )
+
+    async def unit(tx: Transaction) -> Lease:
+        changes: dict[str, Any] = {
+            "due_at": now,
+            "end_due_at": max(now, held or now),
+            "trouble": "the create was not answered",
+        }
+        return await withdraw.step(world, await _present(tx, lease), LeaseEvent.LOST, now, **changes)(tx)
+
     failpoint.reach("doubt.lost.before")
     doubted = await world.database.write(unit, ending=True)
     failpoint.reach("doubt.lost.after")
@@ -111,17 +117,14 @@ async def _certain(world: World, lease: Lease, course: Course) -> Lease:
 
 async def abandon(world: World, lease: Lease, now: datetime, trouble: str) -> Lease:
     """Give an intent up that the target refused, or that must not be used; what is there, if anything, is removed."""
-    unit = withdraw.step(
-        world,
-        lease,
-        LeaseEvent.ABANDONED,
-        now,
-        close_reason=CloseReason.NEVER_MADE,
-        revoking_at=now,
-        due_at=now,
-        end_due_at=now,
-        trouble=trouble,
-    )
+
+    async def unit(tx: Transaction) -> Lease:
+        present = await _present(tx, lease)
+        reason = present.close_reason or CloseReason.NEVER_MADE
+        moments: dict[str, Any] = dict.fromkeys(("revoking_at", "due_at", "end_due_at"), now)
+        step = withdraw.step(world, present, LeaseEvent.ABANDONED, now, close_reason=reason, trouble=trouble, **moments)
+        return await step(tx)
+
     failpoint.reach("doubt.abandon.before")
     abandoned = await world.database.write(unit, ending=True)
     failpoint.reach("doubt.abandon.after")
@@ -141,3 +144,9 @@ async def undo(world: World, lease: Lease, now: datetime, trouble: str) -> None:
             _log.warning("what must not be used could not be ended yet", lease=lease.id, error=problem)
         return
     await withdraw.drain(world, abandoned, course.now)
+
+
+async def _present(tx: Transaction, lease: Lease) -> Lease:
+    """An intent as it stands now: somebody may have asked for its end since it was read; otherwise as it was read."""
+    found = await leases.get(tx, lease.id)
+    return found if found.state is LeaseState.INTENDED else lease

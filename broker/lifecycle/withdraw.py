@@ -41,12 +41,17 @@ async def begin(
 ) -> Lease:
     """Decide that a lease ends; one that is ending or over stays as it is. The draining follows by itself.
 
+    Of one that is just being made the wish is kept with it: whoever makes it finds it changed, and undoes it.
+
     Raises:
         NotFound: there is no such lease.
     """
 
     async def unit(tx: Transaction) -> Lease:
         found = await leases.get(tx, lease)
+        if found.state is LeaseState.INTENDED and found.close_reason is None:
+            words = f"to be ended while it was being made, by {actor or told.us(world)}"
+            return await leases.keep(tx, found, close_reason=reason, due_at=now, trouble=trouble or words)
         if found.state is not LeaseState.ACTIVE:
             return found
         due = now if found.guarantee.revocable else max(now, found.until)

@@ -11,7 +11,7 @@ import pytest
 
 from broker.engines.protocol import Making
 from broker.errors import OutcomeUnknown
-from broker.lifecycle import doubt, flight
+from broker.lifecycle import doubt, flight, withdraw
 from broker.model.lease import CloseReason, LeaseState
 from broker.model.report import Fate, Line
 from ca.errors import Problem, Stale
@@ -142,6 +142,37 @@ async def test_a_create_whose_lease_was_settled_by_others_is_destroyed(tmp_path:
             await house.clock.advance(5)
             await house.reap()
         await house.sweep()
+        assert not house.engine.target.principals
+
+
+@pytest.mark.usefixtures("in_both_ways")
+@pytest.mark.parametrize("answer", ["made", "lost", "down"])
+async def test_a_lease_that_is_given_back_while_it_is_being_made_is_never_handed_over(
+    tmp_path: Path, answer: str
+) -> None:
+    """The word is kept with the intent, whatever the target answers: no secret leaves, nothing stays, it says why."""
+    async with living(tmp_path) as house:
+        arrived, go = house.engine.hold("create")
+        if answer != "made":
+            house.engine.fail("create", after=answer == "lost")
+        task = await house.open()
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(_outcome(house.obtain(task)))
+            await arrived.wait()
+            (making,) = await house.leases()
+            now = house.clock.now()
+            wished = await withdraw.begin(house.world, making.id, CloseReason.OPERATOR, now, actor="operator:ada")
+            assert (wished.state, wished.close_reason) == (LeaseState.INTENDED, CloseReason.OPERATOR)
+            await house.reap()
+            go.set()
+            assert isinstance(await asking, Problem)
+        assert not any(one.enabled for one in house.engine.target.principals.values()) or answer == "lost"
+        for _ in range(20):
+            await house.clock.advance(5)
+            await house.reap()
+        (lease,) = await house.leases()
+        assert lease.state is LeaseState.REVOKED
+        assert lease.close_reason is (CloseReason.NEVER_MADE if answer == "down" else CloseReason.OPERATOR)
         assert not house.engine.target.principals
 
 
