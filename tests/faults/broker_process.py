@@ -226,11 +226,12 @@ async def _targets(
     case: Case, clock: LeapingClock, stack: AsyncExitStack, database: Database
 ) -> tuple[Configured, dict[str, WireTap], Registry]:
     """Those of the case, the one in memory, and the identities of tasks."""
-    taps = {name: await stack.enter_async_context(tapped(*said["at"])) for name, said in case.targets.items()}
+    there = {name: said["at"] for name, said in case.targets.items() if "at" in said}
+    taps = {name: await stack.enter_async_context(tapped(*at)) for name, at in there.items()}
     configured = await stack.enter_async_context(
         open_configured(Lent(clock=clock, vault=Sealed(database, SEAL, clock)))
     )
-    wanted = {name: _tapped(case, name, tap) for name, tap in taps.items()}
+    wanted = {name: _tapped(case, name, taps.get(name)) for name in case.targets}
     await configured.become(
         wanted or {SHELF: _shelf(), **{name: _configuration(case, name) for name in (DATABASE, ANNEX)}}
     )
@@ -296,10 +297,10 @@ def _shelf() -> Configuration:
     return Configuration(engine=target.engine, roles=target.to_roles(SHELF))
 
 
-def _tapped(case: Case, name: str, tap: WireTap) -> Configuration:
-    """A target as the case describes it, behind its tap."""
+def _tapped(case: Case, name: str, tap: WireTap | None) -> Configuration:
+    """A target as the case describes it, behind its tap when it is somewhere."""
     os.environ.update(case.environment)
-    port, text = str(tap.address[1]), json.dumps(case.targets[name]["said"])
+    port, text = "0" if tap is None else str(tap.address[1]), json.dumps(case.targets[name]["said"])
     text = text.replace('"@PORT@"', port).replace("@PORT@", port)
     target = loads(text, "the target of this case", TargetSettings)
     return Configuration(engine=target.engine, roles=target.to_roles(name))

@@ -25,8 +25,8 @@ class Case:
     database: str = ""
     """The store's address, when it is no file."""
     targets: dict[str, Any] = field(default_factory=dict)
-    """By name what is `said` of a target, and where it is `at`: the broker reaches it through a tap at `@PORT@`. None:
-    those of a PostgreSQL room, without taps."""
+    """By name what is `said` of a target, and where it is `at`, if anywhere: the broker reaches it through a tap at
+    `@PORT@`. None: those of a PostgreSQL room, without taps."""
     environment: dict[str, str] = field(default_factory=dict)
     """What those settings refer to."""
     starved: bool = False

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from faults.grounds.mysql import mysql_ground
-from faults.grounds.postgres import postgres_ground
+from faults.grounds.postgres import postgres_ground, static_ground
 from faults.grounds.rabbitmq import rabbitmq_ground
 from faults.grounds.redis import redis_ground
 from faults.oracle import Eyes
@@ -26,8 +26,12 @@ class Ground(Protocol):
     async def clear(self) -> None:
         """Nothing of an earlier world is left, the claim neither."""
 
+    async def restart(self) -> None:
+        """The server loses power and has it again; between two lives."""
+
 
 GROUNDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]] = {
     "postgres": postgres_ground, "mysql": mysql_ground, "redis": redis_ground, "rabbitmq": rabbitmq_ground,
+    "static": static_ground,
 }  # fmt: skip
 """By the engine's kind."""

@@ -14,17 +14,21 @@ import secrets
 import sys
 from collections import Counter
 from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ca.runtime.clock import SystemClock
 from faults import record
 from faults.ground import GROUNDS
 from faults.nursery import Nursery
 from faults.record import Kill
+from faults.synced import built, preloaded
 from faults.worlds import World
 from house.draw_reliability import main as draw
 from servers.postgres import postgres
 
-STORES = ("sqlite", "postgres")
+STORES = ("sqlite", "postgres", "synced")
+"""A file, a server, and a file on a disk that loses what was not synced."""
 
 
 async def run(wanted: int, seed: int, engines: list[str], stores: list[str], *, keep: bool) -> list[str]:
@@ -40,8 +44,12 @@ async def run(wanted: int, seed: int, engines: list[str], stores: list[str], *, 
             record.append(judged)
 
     tally: Counter[str] = Counter()
-    nursery = Nursery()
     async with AsyncExitStack() as stack:
+        nursery, losing = Nursery(), None
+        stack.callback(nursery.close)
+        if "synced" in stores:
+            losing = Nursery(preloaded(built(Path(stack.enter_context(TemporaryDirectory())))))
+            stack.callback(losing.close)
         grounds = {kind: await stack.enter_async_context(GROUNDS[kind]()) for kind in engines}
         shared = None
         if "postgres" in stores:
@@ -50,16 +58,15 @@ async def run(wanted: int, seed: int, engines: list[str], stores: list[str], *, 
         for number, (store, engine) in enumerate(turns):
             if len(kills) >= wanted:
                 break
-            world = World(
-                nursery, grounds[engine], shared if store == "postgres" else None, engine, seed + number, tally
-            )
+            parent = losing if store == "synced" and losing else nursery
+            there = shared if store == "postgres" else None
+            world = World(parent, grounds[engine], there, engine, seed + number, tally, losing=parent is losing)
             await world.run(wanted - len(kills), told)
             for fault in world.faults:
                 _say(f"seed {world.seed} {store} {engine}: {fault}")
             faults += world.faults
             rate = len(kills) / (clock.boot() - began)
             _say(f"{len(kills)} kills, {len(faults)} broken promises, {rate:.1f}/s")
-    nursery.close()
     return faults
 
 

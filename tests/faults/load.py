@@ -13,7 +13,7 @@ from datetime import timedelta
 from random import Random  # noqa: TID251 - seeded: the same seed is the same load
 from typing import Any
 
-from broker.lifecycle import configured, reconcile
+from broker.lifecycle import configured, reconcile, rotate
 from broker.model.caller import Operator, Verb
 from broker.model.ids import InstanceId
 from broker.model.lease import Lease, LeaseState
@@ -28,7 +28,7 @@ from broker.wire.credentials import AskCredential
 from ca.errors import Problem
 from fakes.wire_tap import WireTap
 from faults.agent import asked
-from faults.broker_process import KEYS, Broker, nothing_grows
+from faults.broker_process import ACCOUNT, KEYS, SHELF, Broker, nothing_grows
 
 
 @dataclass
@@ -101,12 +101,15 @@ class Load:
         task = await self.task()
         key, role = f"k{self.luck.getrandbits(40):x}", self.luck.choice(sorted(self.broker.world.roles))
         handed = await self.ask(task, role, key)
-        while self.luck.random() < (0.6 if "reissue" in self.aim else 0.15):
+        if handed.lease.handle.target == SHELF:
+            password = handed.issued.secret["password"].reveal()
+            self.broker.note("lent", user=handed.lease.handle.name, account=ACCOUNT, password=password)
+        while handed.lease.handle.target != SHELF and self.luck.random() < (0.6 if "reissue" in self.aim else 0.15):
             handed = await self.ask(task, role, key)
         if self.luck.random() < 0.2:
             return  # never acknowledged
         await leases.received(self.broker.gate, self.by(task), handed.lease.id)
-        if handed.lease.handle.target != KEYS:
+        if handed.lease.handle.target not in {KEYS, SHELF}:
             user, password = handed.lease.handle.name, handed.issued.secret["password"].reveal()
             self.broker.note("held", user=user, password=password)
             if self.luck.random() < 0.25:
@@ -239,6 +242,12 @@ class Load:
         self.broker.note("probing")
         await configured.check(self.broker.world, self.luck.choice(list(self.broker.taps)))
 
+    async def rotate(self) -> None:
+        """The password the broker logs in with itself, where no other target has the same account."""
+        if len(self.broker.taps) == 1:
+            (target,) = self.broker.taps
+            await rotate.rotate(self.broker.world, target, self.broker.clock.now())
+
     async def adopt(self) -> None:
         there = self.luck.choice(list(self.broker.taps))
         await reconcile.adopt(self.broker.world, there, "ada", self.broker.clock.now())
@@ -247,10 +256,11 @@ class Load:
 WEIGHTS = {
     "open": 3, "secret": 12, "renew": 2, "give_back": 3, "beat": 1, "narrow": 2, "wait": 1, "end": 3,
     "process_ends": 0.5, "leap": 2, "sweep": 1, "lost_identity": 0.5, "no_identities": 0.3, "cut": 1, "away": 0.7,
-    "stranger": 0.4, "full": 0.3, "check": 0.2, "adopt": 0.2,
+    "stranger": 0.4, "full": 0.3, "check": 0.2, "adopt": 0.2, "rotate": 0.2,
 }  # fmt: skip
 
 LEADS = {
+    "rotate": "rotate",
     "acknowledge": "secret beat", "attend": "leap", "configured": "check", "doubt": "cut", "end_task": "end",
     "identity": "open lost_identity", "obtain": "secret", "reconcile.adopt": "adopt", "reconcile.claim": "sweep",
     "reconcile.names": "sweep", "reconcile": "stranger", "reissue": "secret", "renew": "renew leap secret",

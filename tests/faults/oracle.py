@@ -225,9 +225,10 @@ async def _lent(store: sqlite3.Connection, where: Outside, told: list[Any]) -> l
     found = []
     for note in [note for note in told if note["what"] == "lent"]:
         opened, lease = await where.eyes.opens(note["account"], note["password"]), states[note["user"]]
+        must_open = note["user"] not in _released(store, told)
         if opened and lease["state"] != "active":
             found.append(f"the password of {note['account']} still opens, and its lease is {lease['state']}")
-        if not opened and lease["state"] == "active" and lease["acknowledged_at"] is not None:
+        if not opened and lease["state"] == "active" and lease["acknowledged_at"] is not None and must_open:
             found.append(f"the lease of {note['account']} is active, and its password does not open")
     active = [name for name, row in states.items() if row["state"] == "active"]
     if len([name for name, row in states.items() if row["closed_at"] is None]) > 1:

@@ -19,7 +19,7 @@ from faults.record import LONGEST, OK, Kill
 from faults.worlds import World
 from servers.postgres import Room, Server
 
-WORLDS = {"postgres": 9, "mysql": 5, "redis": 5, "rabbitmq": 3}
+WORLDS = {"postgres": 6, "static": 4, "mysql": 5, "redis": 5, "rabbitmq": 2}
 """Of two dozen lives each: more than 500 in all, and twelve times as many when everything is asked for."""
 
 

@@ -31,6 +31,7 @@ from servers.postgres import Server
 
 LIVES = 24
 _COLD = 0.05
+_OUTAGE = 0.03
 _QUICK = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 2**28 else "/tmp"
 """Where worlds stand: a killed process loses nothing that it wrote, on whatever kind of disk."""
 _RESERVE = frozenset({"broker.db.reserve"})
@@ -121,6 +122,8 @@ class World:
         plan, nursery = self._plan(), self.nursery
         if self._luck.random() < _COLD:
             nursery.renew()
+        if self._luck.random() < _OUTAGE:
+            await self.ground.restart()
         points = ",".join(filter(None, (f"{SETTLED}=stop", plan.at_once)))
         case = replace(self._case, seed=plan.seed, points=points, later=plan.later)
         case.marker.unlink(missing_ok=True)  # it may have to be written on a full disk

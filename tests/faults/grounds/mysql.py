@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,9 +39,15 @@ class MysqlGround:
         }
 
     async def clear(self) -> None:
-        """Every principal and the claim."""
+        """Every principal and the claim; our own password is the settings'."""
         for user in [*self.server.principals(), "sojourn_claim"]:
             self.server.ask(f"DROP USER IF EXISTS '{user}'")
+        self.server.ask(f"ALTER USER {self.room.admin} IDENTIFIED BY '{self.room.admin_password}'")
+
+    async def restart(self) -> None:
+        """The server dies, and is there again."""
+        self.server.stop(signal.SIGKILL)
+        self.server.start()
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from faults.broker_process import ANNEX, DATABASE
 from faults.eyes.redis import RedisEyes
 from faults.grounds.targets import two_roles
 from servers.redis import Room, Server, redis
+
+_RIGHTS = ("+acl", "+client", "+time", "+ping", "+info", "+multi", "+exec")
 
 
 @dataclass
@@ -36,10 +39,18 @@ class RedisGround:
         }
 
     async def clear(self) -> None:
-        """Every principal and the claim."""
+        """Every principal and the claim; our own password is the settings'."""
         ours = ("sj_", "sojourn_claim_")
         if users := [user for user in self.server.ask("ACL", "USERS") if user.startswith(ours)]:
             self.server.ask("ACL", "DELUSER", *users)
+        self.server.ask("ACL", "SETUSER", self.room.admin, "reset", "on", f">{self.room.admin_password}", *_RIGHTS)
+
+    async def restart(self) -> None:
+        """The server dies, and forgets whoever was made since its start; our own user is brought back by its owner."""
+        self.server.stop(signal.SIGKILL)
+        self.server.start()
+        self.server.ask("ACL", "SETUSER", self.room.admin, "reset", "on", f">{self.room.admin_password}", *_RIGHTS)
+        self.server.ask("SET", self.room.key, "lamp")
 
 
 @asynccontextmanager
