@@ -25,7 +25,10 @@ _log = log.get(__name__)
 
 Wanted = Mapping[str, Configuration]
 
-_PLACE = ("kind", "host", "port", "database", "vhost", "url", "endpoint", "address", "region")
+_PLACE = (
+    "kind", "host", "port", "database", "vhost", "management", "endpoint", "region", "issuer", "token_endpoint",
+    "client_id", "account", "target",
+)  # fmt: skip
 """Settings of an engine that say where its target is; with another one of these it is another target."""
 
 _AT_ONCE = 50

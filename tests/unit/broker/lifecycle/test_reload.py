@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from broker.engines.protocol import Lent
 from broker.lifecycle.configured import Configuration, Configured
-from broker.lifecycle.reload import Reloading
+from broker.lifecycle.reload import Reloading, has_moved
 from broker.model.lease import CloseReason, LeaseState
 from broker.model.receipt import ReceiptKind
 from broker.model.role import Role
@@ -236,3 +237,11 @@ async def test_other_policies_end_nothing(tmp_path: Path) -> None:
         (kept,) = await house.house.leases()
         assert (kept.state, kept.until > house.clock.now()) == (LeaseState.ACTIVE, True)
         assert (await call(session, "GET", f"/v1/tasks/{task}"))[1]["state"] == "active"
+
+
+@pytest.mark.parametrize("name", ["host", "port", "issuer", "region", "account"])
+def test_another_place_is_told_from_another_way_to_it(name: str) -> None:
+    """Where a target is decides; how many connections go there, or with which password, does not."""
+    before = SimpleNamespace(kind="any", password="a", connections=4, **{name: "one"})
+    assert has_moved(before, SimpleNamespace(kind="any", password="a", connections=4, **{name: "two"}))
+    assert not has_moved(before, SimpleNamespace(kind="any", password="b", connections=9, **{name: "one"}))
