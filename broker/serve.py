@@ -380,7 +380,12 @@ async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, so
 
 def _wanted(settings: BrokerSettings, identities: TaskIdentities | None) -> Mapping[str, Configuration]:
     wanted = {
-        name: Configuration(engine=target.engine, roles=target.to_roles(name), rotate_every=target.rotate_every)
+        name: Configuration(
+            engine=target.engine,
+            roles=target.to_roles(name),
+            rotate_every=target.rotate_every,
+            bounds=target.calls.to_bounds(),
+        )
         for name, target in settings.all_targets().items()
     }
     if identities is not None:

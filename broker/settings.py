@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, create_model, m
 
 from broker.engines import ENGINES, INTERNAL, svid
 from broker.engines import load as load_kind
+from broker.model.bounds import Bounds
 from broker.model.quota import Quotas
 from broker.model.retention import LEAST, Retention
 from broker.model.role import Role
@@ -115,11 +116,24 @@ class RoleSettings(Settings):
     engine: Any
 
 
+class CallSettings(Settings):
+    """How many calls to a target go at once, and how fast the backlog of an outage is drained; read at the start."""
+
+    grants: int = Field(default=8, ge=1, le=1000)
+    endings: int = Field(default=4, ge=1, le=1000)
+    endings_per_second: float = Field(default=100.0, gt=0)
+
+    def to_bounds(self) -> Bounds:
+        """The value."""
+        return Bounds(grants=self.grants, endings=self.endings, rate=self.endings_per_second)
+
+
 class TargetSettings(Settings):
     """One system secrets are made in; which models `engine` and the roles' `engine` are follows from its kind."""
 
     engine: Any
     rotate_every: Annotated[Duration, Field(ge=timedelta(minutes=1))] | None = None
+    calls: CallSettings = CallSettings()
     roles: Mapping[Name, RoleSettings] = Field(default_factory=dict)
 
     @classmethod

@@ -22,6 +22,7 @@ from broker.lifecycle import reconcile
 from broker.lifecycle.borrowed import Borrowed
 from broker.lifecycle.rotate import in_force
 from broker.lifecycle.world import World
+from broker.model.bounds import Bounds
 from broker.model.role import Role
 from broker.targets.target import Target, open_target
 from ca.errors import Conflict, Malformed, NotFound, Problem, Unavailable
@@ -37,6 +38,7 @@ class Configuration:
     engine: Any
     roles: Mapping[str, Role]
     rotate_every: timedelta | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(slots=True)
@@ -75,7 +77,8 @@ class Configured:
             self._check_rotation(name, wanted[name], fresh[name])
         for name, engine in fresh.items():
             if name not in self.targets:
-                self.targets[name] = await self._stack.enter_async_context(open_target(name, self.lent.clock))
+                opening = open_target(name, self.lent.clock, bounds=wanted[name].bounds)
+                self.targets[name] = await self._stack.enter_async_context(opening)
             self.engines[name] = engine
         self.rotate_every.clear()
         self.rotate_every.update(

@@ -16,14 +16,12 @@ from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 from broker.errors import OutcomeUnknown, TargetDown
+from broker.model.bounds import Bounds
 from broker.targets.breaker import Breaker
 from broker.targets.pace import Pace
 from ca.runtime.clock import Clock
 
 T = TypeVar("T")
-
-RATE = 100.0
-"""Endings a second while the backlog of an outage is drained, unless an operator says otherwise."""
 
 _LOST_AFTER = 6
 """After so many deadlines a call that never came back gives its place free: what hangs must not stop what ends."""
@@ -70,7 +68,7 @@ class Target:
     grants: asyncio.Semaphore = field(repr=False)
     endings: asyncio.Semaphore = field(repr=False)
     breaker: Breaker = field(default_factory=Breaker)
-    pace: Pace = field(default_factory=lambda: Pace(RATE))
+    pace: Pace = field(default_factory=lambda: Pace(Bounds().rate))
 
     async def call(self, work: Coroutine[Any, Any, T], *, ending: bool = False) -> T:
         """Run `work` and wait for it up to the deadline.
@@ -138,25 +136,17 @@ class Target:
 
 @asynccontextmanager
 async def open_target(
-    name: str,
-    clock: Clock,
-    *,
-    deadline: timedelta = timedelta(seconds=10),
-    grants: int = 8,
-    endings: int = 4,
-    rate: float = RATE,
+    name: str, clock: Clock, *, deadline: timedelta = timedelta(seconds=10), bounds: Bounds | None = None
 ) -> AsyncIterator[Target]:
-    """A target's calls; left only when those under way have ended.
-
-    `grants` and `endings` are how many of each go at once, `rate` how many endings a second after an outage.
-    """
+    """A target's calls; left only when those under way have ended."""
+    bounds = bounds or Bounds()
     async with asyncio.TaskGroup() as group:
         yield Target(
             name=name,
             clock=clock,
             deadline=deadline,
             group=group,
-            grants=asyncio.Semaphore(grants),
-            endings=asyncio.Semaphore(endings),
-            pace=Pace(rate),
+            grants=asyncio.Semaphore(bounds.grants),
+            endings=asyncio.Semaphore(bounds.endings),
+            pace=Pace(bounds.rate),
         )

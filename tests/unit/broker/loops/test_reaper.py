@@ -15,6 +15,7 @@ import pytest
 from broker.errors import TargetDown
 from broker.lifecycle.world import World
 from broker.loops.reaper import Reaper
+from broker.model.bounds import Bounds
 from broker.model.lease import LeaseState
 from broker.model.role import Role
 from broker.targets.target import open_target
@@ -82,7 +83,7 @@ async def test_a_target_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
 @asynccontextmanager
 async def two_targets(folder: Path, **more: Any) -> AsyncIterator[tuple[House, FakeEngine, Role]]:
     """A broker with another target beside its own: its engine and the role there."""
-    async with living(folder, **more) as house, open_target("other", house.clock, rate=10) as calls:
+    async with living(folder, **more) as house, open_target("other", house.clock, bounds=Bounds(rate=10)) as calls:
         other, second = FakeEngine(FakeTarget(house.clock)), role("other")
         house.world = replace(
             house.world,

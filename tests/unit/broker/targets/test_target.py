@@ -8,7 +8,9 @@ from datetime import timedelta
 import pytest
 
 from broker.errors import OutcomeUnknown, TargetDown
+from broker.model.bounds import Bounds
 from broker.targets.breaker import Breaker
+from broker.targets.pace import Pace
 from broker.targets.target import open_target
 from fakes.clock import ManualClock
 
@@ -39,7 +41,7 @@ async def test_a_call_that_found_no_place_was_never_made() -> None:
         await go.wait()
 
     async with (
-        open_target("t", clock, deadline=timedelta(seconds=5), grants=1, endings=1) as target,
+        open_target("t", clock, deadline=timedelta(seconds=5), bounds=Bounds(grants=1, endings=1)) as target,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(_outcome(target.call(work(1))))
@@ -79,6 +81,47 @@ async def test_while_it_is_down_one_goes_to_look() -> None:
         await clock.advance(2)
         assert await target.call(up()) == "here"
         assert await target.call(up()) == "here"
+
+
+async def test_a_call_that_never_comes_back_does_not_keep_its_place_for_ever() -> None:
+    """After some deadlines its place is given free: what hangs must not stop what ends."""
+    clock, never = ManualClock(), asyncio.Event()
+
+    async def hangs() -> None:
+        await never.wait()
+
+    async def ends() -> str:
+        return "done"
+
+    async with (
+        open_target("t", clock, deadline=timedelta(seconds=5), bounds=Bounds(endings=1)) as target,
+        asyncio.TaskGroup() as group,
+    ):
+        hanging = group.create_task(_outcome(target.call(hangs(), ending=True)))
+        await clock.advance(5)
+        assert isinstance(await hanging, OutcomeUnknown)
+        await clock.advance(10)
+        second = group.create_task(_outcome(target.call(ends(), ending=True)))
+        await clock.advance(5)
+        assert isinstance(await second, TargetDown)
+        await clock.advance(30)
+        assert await target.call(ends(), ending=True) == "done"
+        never.set()
+        await clock.settle()
+
+
+def test_a_backlog_is_drained_at_a_rate() -> None:
+    """A second's worth at once, then as time goes on; without a backlog nothing is held."""
+    pace = Pace(10)
+    assert pace.room(0, 200) == 200
+    pace.hold(100)
+    assert pace.room(100, 200) == 10
+    pace.spend(10, 10)
+    assert pace.room(100, 200) == 0
+    assert pace.room(101, 200) == 10
+    pace.spend(3, 10)
+    assert not pace.is_held
+    assert pace.room(101, 200) == 200
 
 
 def test_looks_become_rarer_and_never_stop() -> None:
