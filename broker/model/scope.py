@@ -73,7 +73,7 @@ class Pattern:
         if other.text == "*":
             return True
         if self.is_prefix:
-            return other.is_prefix and self.text[:-1].startswith(other.text[:-1]) and self.text != "*"
+            return other.is_prefix and self.text[:-1].startswith(other.text[:-1])
         return other.matches(self.text)
 
     def __str__(self) -> str:

@@ -86,6 +86,91 @@ def test_lines_stand_in_order_and_the_last_end_is_told() -> None:
     assert told["leases"][0]["fate"] == "in-use"
 
 
+def test_the_document_says_everything_that_is_known() -> None:
+    """Each member under its own name: whoever reads reports by machine loses nothing."""
+    soon, late = "2026-11-23T12:00:05.000000Z", "2026-11-23T12:01:00.000000Z"
+    given = _lease(
+        state=LeaseState.REVOKING,
+        acknowledged_at=LATER,
+        access_ended_at=LATER,
+        close_reason=CloseReason.ASKED,
+        trouble="nobody is there",
+    )
+    closed = _lease(state=LeaseState.DISOWNED, intended_at=LATER, closed_at=LATER, end_due_at=LATER)
+    first, second = (Line.of(one).to_json() for one in (given, closed))
+    guarantee = first.pop("guarantee")
+    assert guarantee == AT_ONCE.to_json()
+    assert first == {
+        "lease": given.id,
+        "task": ENDED.id,
+        "role": "orders-db/readonly",
+        "fate": "gone",
+        "issued_at": "2026-11-23T12:00:00.000000Z",
+        "acknowledged_at": soon,
+        "access_ended_at": soon,
+        "closed_at": None,
+        "close_reason": "asked",
+        "lives_until": None,
+        "sessions_may_live": False,
+        "verified_by": "broker-1",
+        "trouble": "nobody is there",
+        "end_due_at": None,
+    }
+    assert (second["close_reason"], second["closed_at"], second["end_due_at"]) == (None, soon, soon)
+    assert (second["lives_until"], second["acknowledged_at"], second["verified_by"]) == (late, None, None)
+
+
+def test_the_document_of_a_task() -> None:
+    """Who, what for, how it ended, and who has yet to say that it knows."""
+    heard = [Confirmation(point="proxy", epoch="abc.3", at=LATER)]
+    gone = _lease(state=LeaseState.REVOKED, access_ended_at=LATER, closed_at=LATER)
+    found = Report.of(ENDED, [gone], LATER, heard, expected=["proxy", "mail"], epoch="abc.2", unreadable=0).to_json()
+    (line,) = found.pop("leases")
+    assert line["lease"] == gone.id
+    assert found == {
+        "task": ENDED.id,
+        "owner": str(ENDED.owner),
+        "purpose": ENDED.purpose,
+        "state": "failed",
+        "opened_at": "2026-11-23T12:00:00.000000Z",
+        "ended_at": "2026-11-23T12:00:00.000000Z",
+        "end_reason": "process-ended",
+        "end_words": None,
+        "made_at": "2026-11-23T12:00:05.000000Z",
+        "final": True,
+        "access_gone_after_ms": 5000,
+        "epoch": "abc.2",
+        "lives_until": None,
+        "confirmed": [{"point": "proxy", "epoch": "abc.3", "at": "2026-11-23T12:00:05.000000Z"}],
+        "expected": ["mail", "proxy"],
+        "unconfirmed": ["mail"],
+        "unreadable": 0,
+    }
+    alive = Report.of(task(), [gone], LATER, unreadable=1).to_json()
+    assert (alive["ended_at"], alive["end_reason"], alive["final"], alive["unreadable"]) == (None, None, False, 1)
+    assert alive["access_gone_after_ms"] is None
+
+
+@pytest.mark.parametrize("unreadable", [0, 1])
+def test_what_can_t_be_read_keeps_a_report_open(unreadable: int) -> None:
+    """Nothing is known of such a row: neither is the report final nor access said to be gone."""
+    gone = _lease(state=LeaseState.REVOKED, access_ended_at=LATER, closed_at=LATER)
+    report = Report.of(ENDED, [gone], LATER, unreadable=unreadable)
+    assert report.is_final is (not unreadable)
+    assert (report.access_gone_after is None) is bool(unreadable)
+
+
+def test_access_is_gone_when_the_last_one_is() -> None:
+    """By the latest that was seen; never less than nothing; not while one is still being ended or in use."""
+    before = _lease(state=LeaseState.REVOKED, access_ended_at=NOW - timedelta(seconds=1), closed_at=NOW)
+    after = _lease(state=LeaseState.REVOKED, access_ended_at=LATER, closed_at=LATER)
+    assert Report.of(ENDED, [before], LATER).access_gone_after == timedelta(0)
+    assert Report.of(ENDED, [after, before], LATER).access_gone_after == timedelta(seconds=5)
+    assert Report.of(ENDED, [], LATER).access_gone_after is None
+    for state in (LeaseState.REVOKING, LeaseState.ACTIVE):
+        assert Report.of(ENDED, [after, _lease(state=state)], LATER).access_gone_after is None
+
+
 def test_each_line_says_whose_it_is() -> None:
     """A report is about a task and those below it."""
     below = task(parent=ENDED.id)

@@ -44,7 +44,7 @@ def test_what_is_no_pattern(text: str) -> None:
 
 def test_within_is_what_matching_says() -> None:
     """`a.within(b)` holds exactly when no name is meant by a and not by b, over every short name."""
-    names = ["/".join(parts) for length in (1, 2, 3) for parts in product("ab", repeat=length)]
+    names = ["/".join(parts) for length in (1, 2, 3) for parts in product(("a", "ab"), repeat=length)]
     every = [Pattern.parse(name) for name in names] + [Pattern.parse(f"{name}/*") for name in names] + [Pattern("*")]
     deeper = [*names, *(f"{name}/c" for name in names), *(f"{name}/c/d" for name in names)]
     for one, other in product(every, every):
@@ -95,6 +95,31 @@ def test_what_is_missing_reaches_nothing() -> None:
     assert not Scope().allows_role("a/b")
     assert not Scope().allows_tool("sql")
     assert not Scope().allows_destination("house/mail")
+
+
+@pytest.mark.parametrize("of", ["roles", "tools", "destinations"])
+def test_a_scope_is_within_another_in_every_kind_of_name(of: str) -> None:
+    """What one kind gives is not paid for by another."""
+    narrow, wide = Scope(**{of: patterns(["a/b"])}), Scope(**{of: patterns(["a/*", "c"])})  # type: ignore[arg-type]
+    assert narrow.within(wide)
+    assert Scope().within(narrow)
+    assert not wide.within(narrow)
+    assert not narrow.within(Scope())
+    others = {other: patterns(["*"]) for other in ("roles", "tools", "destinations") if other != of}
+    assert not narrow.within(Scope(**others))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("of", ["secrets", "decisions"])
+def test_a_budget_is_within_another_in_both_numbers(of: str) -> None:
+    """As many is within, one more is not, and neither number pays for the other."""
+    two = Budget(**{of: 2})
+    assert two.within(two)
+    assert Budget(**{of: 1}).within(two)
+    assert two.within(Budget())
+    assert not Budget(**{of: 3}).within(two)
+    assert not Budget().within(two)
+    assert not Scope(budget=Budget(**{of: 3})).within(Scope(budget=two))
+    assert not Scope(sensitivity=Sensitivity.INTERNAL).within(Scope())
 
 
 def test_a_budget_is_within_a_bound_only_when_it_has_one() -> None:
