@@ -10,6 +10,7 @@ from ca.errors import Malformed
 
 ENGINES: Mapping[str, str] = {
     "aws": "broker.engines.aws",
+    "kubernetes": "broker.engines.kubernetes",
     "mysql": "broker.engines.mysql",
     "oauth": "broker.engines.oauth",
     "postgres": "broker.engines.postgres",

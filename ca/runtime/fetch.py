@@ -146,6 +146,10 @@ class Fetcher:
         """Send; a redirect is not followed. Raises as `get` does."""
         return await self._whole("POST", url, headers, body)
 
+    async def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Fetched:
+        """The same by another method. Raises as `get` does."""
+        return await self._whole(method, url, headers, body)
+
     @asynccontextmanager
     async def lines(
         self, url: str, headers: Mapping[str, str] | None = None, *, patience: float

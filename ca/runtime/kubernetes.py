@@ -1,4 +1,4 @@
-"""A client of the Kubernetes API: get, post and watch, over `fetch`.
+"""A client of the Kubernetes API: get, list, post, put, delete and watch, over `fetch`.
 
     async with Kubernetes(KubernetesSettings()) as cluster:            # inside a pod: its own service account
         pod = await cluster.get("/api/v1/namespaces/shop/pods/cart-0")
@@ -104,6 +104,19 @@ class Kubernetes:
         """Create. Raises Malformed, Conflict and as `get` does."""
         return _object(await self._fetcher.post(self._url(path), json.dumps(body).encode(), await self._headers()))
 
+    async def put(self, path: str, body: Object) -> Object:
+        """Replace; with a `resourceVersion` only that one. Raises Conflict and as `post` does."""
+        return await self._send("PUT", path, body)
+
+    async def delete(self, path: str, uid: str) -> None:
+        """Remove the object, if it is the one with this `uid`. Raises Conflict: it is another; and as `get` does."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        await self._send("DELETE", path, options)
+
+    async def list(self, path: str, query: Mapping[str, str] | None = None) -> tuple[Object, ...]:
+        """Every object of a kind, page by page. Raises as `get` does."""
+        return (await self._list(path, query))[0]
+
     async def watch(self, path: str, query: Mapping[str, str] | None = None) -> AsyncIterator[Listed | Changed]:
         """All objects of a kind, then every change, for ever.
 
@@ -161,6 +174,11 @@ class Kubernetes:
                 meta = found.get("metadata")
                 newer = _version(meta if isinstance(meta, dict) else {})
                 yield (Changed(_KINDS[kind], found) if kind in _KINDS else None), newer
+
+    async def _send(self, method: str, path: str, body: Object) -> Object:
+        return _object(
+            await self._fetcher.send(method, self._url(path), json.dumps(body).encode(), await self._headers())
+        )
 
     async def _headers(self) -> dict[str, str]:
         try:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from joserfc.errors import JoseError
@@ -251,13 +251,22 @@ class FakeCluster:
                 await self._changed.wait()
 
 
+Cluster = TypeVar("Cluster", bound=FakeCluster)
+
+
 @asynccontextmanager
 async def cluster(
     folder: Path, *, now: Callable[[], datetime] | None = None, algorithm: Algorithm = "RS256"
 ) -> AsyncIterator[FakeCluster]:
     """A cluster on a free port; its token and CA files lie in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    fake = FakeCluster(folder, now or SystemClock().now, algorithm)
+    async with serving(FakeCluster(folder, now or SystemClock().now, algorithm)) as fake:
+        yield fake
+
+
+@asynccontextmanager
+async def serving(fake: Cluster) -> AsyncIterator[Cluster]:
+    """This one, on a free port."""
     app = web.Application(middlewares=[fake.gate])
     app.add_routes(fake.routes())
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

@@ -17,6 +17,7 @@ from ca.runtime.clock import Clock, SystemClock
 from fakes.target import FakeEngine, FakeTarget, Session
 from fakes.world import role
 from servers.aws_place import aws_place
+from servers.kubernetes_place import kubernetes_place
 from servers.mariadb_place import mariadb_place
 from servers.oauth_place import oauth_place
 from servers.place import Kind, Trait, new_prefix
@@ -89,6 +90,8 @@ for _name, _more in _OAUTH.items():
 PLACES["oauth-at-expiry"] = Kind(engine="oauth", open=partial(oauth_place, ends="at-expiry"), traits=_TOKEN)
 PLACES["aws"] = Kind(engine="aws", open=aws_place, traits=_TOKEN)
 PLACES["aws-keys"] = Kind(engine="aws", open=partial(aws_place, authentication="keys"), traits=_TOKEN)
+_BOUND = frozenset({_T.LISTS, _T.CLAIMS, _T.CREATE_ONLY, _T.AT_ONCE})
+PLACES["kubernetes"] = Kind(engine="kubernetes", open=kubernetes_place, traits=_TOKEN | _BOUND)
 PLACES["static"] = Kind(
     engine="static", open=shelf_place, traits=frozenset({_T.PROVES, _T.HANDS_OVER, _T.RENEWS, _T.JUDGES})
 )
