@@ -14,15 +14,16 @@ from datetime import datetime
 from typing import Any
 
 from broker.errors import NotPossible
-from broker.lifecycle import withdraw
+from broker.lifecycle import told, withdraw
 from broker.lifecycle.world import World
-from broker.model.ids import LeaseId
+from broker.model.ids import LeaseId, TaskId
 from broker.model.lease import CloseReason, Lease, LeaseEvent, LeaseState
 from broker.model.receipt import Receipt, ReceiptKind
-from broker.store import disownings, endings, leases, operators, receipts
+from broker.store import disownings, endings, events, leases, operators, quarantine, receipts, tasks
 from broker.store.disownings import Proposal
 from ca.errors import Denied, NotFound
 from ca.runtime import failpoint
+from ca.runtime.clock import micros
 from ca.runtime.database import Transaction, Unit
 
 _BATCH = 100
@@ -69,14 +70,17 @@ async def give_up(world: World, what: str, by: str, now: datetime) -> int:
 def _giving_up(world: World, what: str, by: str, now: datetime) -> Unit[int]:
     async def unit(tx: Transaction) -> int:
         proposal = await _second(tx, what, by, now)
-        found = await _meant(tx, what)
+        blind = await quarantine.give_up(tx, what, micros(now))
+        found = [] if blind and what.startswith("lease:") else await _meant(tx, what)
         for lease in found:
             await _close(world, tx, lease, (proposal.by, by), now)
         if len(found) < _BATCH:
             await disownings.forget(tx, what)
-            await receipts.append(
-                tx, world.broker, _receipt(ReceiptKind.DISOWNED, what, by, now, proposed_by=proposal.by, verified=False)
-            )
+            facts: dict[str, Any] = {"proposed_by": proposal.by, "verified": False, "unreadable": len(blind)}
+            await receipts.append(tx, world.broker, _receipt(ReceiptKind.DISOWNED, what, by, now, **facts))
+        drained = [await tasks.say_drained(tx, TaskId(task), now) for _, task in blind]
+        if closed := [told.task_closed(one, now) for one in drained if one is not None]:
+            await events.append(tx, *closed)
         return len(found)
 
     return unit

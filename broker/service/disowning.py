@@ -12,6 +12,7 @@ from broker.service.gate import Gate
 from broker.service.proofs import Asked
 from broker.store import leases
 from broker.store.disownings import LIFE
+from broker.store.quarantine import Unreadable
 from ca.errors import Conflict
 
 
@@ -27,7 +28,7 @@ class Disowned:
 
 
 async def lease(gate: Gate, asked: Asked, lease_id: LeaseId, *, confirm: bool) -> Disowned:
-    """Propose to give up one lease, or confirm it.
+    """Propose to give up one lease, or confirm it; one whose row can't be read too.
 
     Raises:
         Denied: the caller may not, or proposed it.
@@ -35,7 +36,10 @@ async def lease(gate: Gate, asked: Asked, lease_id: LeaseId, *, confirm: bool) -
         NotFound, NotPossible: as `lifecycle.disown`.
     """
     by = asked.demand(Verb.DISOWN_LEASES).name
-    found = await gate.world.database.read(lambda tx: leases.get(tx, lease_id))
+    try:
+        found = await gate.world.database.read(lambda tx: leases.get(tx, lease_id))
+    except Unreadable:
+        return await _either(gate, f"lease:{lease_id}", by, asked.now, confirm=confirm)
     if not found.is_closed and not found.is_overdue(asked.now):
         raise Conflict("the end of this lease is not overdue, nothing has to be given up", lease=lease_id)
     return await _either(gate, f"lease:{lease_id}", by, asked.now, confirm=confirm)

@@ -85,6 +85,24 @@ async def count(tx: Transaction) -> Mapping[str, int]:
     return {row["tab"]: int(row["n"]) for row in rows}
 
 
+async def give_up(tx: Transaction, what: str, now: int) -> Sequence[tuple[str, str]]:
+    """Close leases that were set aside, though nobody can read them; each with its task.
+
+    `what` is `lease:<id>` or `target:<name>`. They are found by no list of what can't be read any more.
+    """
+    kind, _, name = what.partition(":")
+    which: LiteralString = "target = $1" if kind == "target" else "id = $1"
+    rows = await tx.fetch(
+        f"UPDATE leases SET state = 'disowned', closed_at = $2 WHERE {which} AND set_aside IS NOT NULL"
+        " AND closed_at IS NULL RETURNING id, task",
+        name,
+        now,
+    )
+    for row in rows:
+        await tx.execute("DELETE FROM quarantine WHERE tab = 'leases' AND id = $1", row["id"])
+    return [(row["id"], row["task"]) for row in rows]
+
+
 @dataclass(slots=True)
 class Guarded:
     """A store whose bad rows are set aside as they are met."""

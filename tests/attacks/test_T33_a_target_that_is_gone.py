@@ -17,12 +17,13 @@ from broker.lifecycle.report import report
 from broker.loops.gauges import Gauges
 from broker.model.caller import ALL_VERBS, Operator, Verb
 from broker.model.closing import summary
+from broker.model.event import EventKind
 from broker.model.ids import LeaseId
 from broker.model.lease import LeaseState
 from broker.model.receipt import ReceiptKind
 from broker.model.report import Fate
 from broker.model.task import Task
-from broker.store import operators
+from broker.store import operators, quarantine
 from ca.runtime.metrics import Metrics
 from fakes.front import Front, call, front
 from fakes.world import House
@@ -161,6 +162,21 @@ async def test_what_is_in_use_at_a_target_that_is_gone_is_ended_and_given_up(tmp
         lease = await house.lease(handed.lease.id)
         assert (lease.state, lease.access_ended_at) == (LeaseState.DISOWNED, None)
         assert "ada and bob" in (lease.trouble or "")
+
+
+async def test_what_can_not_even_be_read_is_given_up_too(gone: Gone) -> None:
+    """By the same two: its task is over then, and nobody is alarmed by it any more."""
+    house, bad = gone.front.house, gone.leases[0]
+    await house.world.database.write(lambda tx: tx.execute("UPDATE leases SET facts = '{' WHERE id = $1", bad))
+    await gone.front.clock.advance(31)
+    await gone.front.tick()
+    assert await gone.overdue() == gone.leases[1:]
+    assert [row.key for row in await house.world.database.read(quarantine.all_of)] == [bad]
+    for what in (f"leases/{bad}", f"leases/{gone.leases[1]}"):
+        assert (await gone.ask(ADA, what))[0] == 200
+        assert (await gone.ask(BOB, what, confirm=True))[0] == 200
+    assert not await house.world.database.read(quarantine.all_of)
+    assert EventKind.TASK_CLOSED in [event.kind for event in await house.events()]
 
 
 async def test_a_target_that_comes_back_is_swept(gone: Gone) -> None:
