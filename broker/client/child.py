@@ -2,8 +2,9 @@
 
 Where the kernel lets us, the child has a cgroup of its own and ends by `cgroup.kill`, daemonised grandchildren too.
 Elsewhere this process becomes their subreaper and ends what it can see. In both cases the child dies when this process
-does (PDEATHSIG). A secret reaches the child as a descriptor of memory, a private file, or a named variable; a reader of
-the same uid can see each of them while the child runs (docs/threat-model.md).
+does (PDEATHSIG). It stays in this process's group, so that a terminal speaks to both. A secret reaches the child as a
+descriptor of memory, a private file in memory, or a named variable; a reader of the same uid can see each of them while
+the child runs (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import ctypes
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from broker.client.memory_folder import MemoryFolder
 from ca.errors import Malformed, NotFound
 from ca.runtime.secret import Secret
 
 _OURS = ("SOJOURN_", "SPIFFE_")
 _PDEATHSIG, _SUBREAPER = 1, 36
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_OF_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -52,7 +54,7 @@ class Child:
 
     process: subprocess.Popen[bytes]
     cgroup: Path | None
-    files: tempfile.TemporaryDirectory[str] | None
+    files: MemoryFolder | None
     others: frozenset[int]
     """This process's children from before: not the child's, and not to be ended with it."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -62,6 +64,12 @@ class Child:
         await self.ended.wait()
         code = self.process.returncode
         return 128 - code if code < 0 else code
+
+    def rewrite(self, gifts: Sequence[Gift]) -> None:
+        """Let the private files hold these values; what it was given otherwise can't be changed any more."""
+        for gift in gifts:
+            if gift.delivery is Delivery.FILE and self.files is not None:
+                self.files.write(gift.variable, gift.value)
 
     async def end(self) -> None:
         """End it and everything it started; return when nothing of it is left."""
@@ -73,7 +81,7 @@ class Child:
         if self.cgroup is None:
             await asyncio.to_thread(_kill_descendants, self.others)
         if self.files is not None:
-            self.files.cleanup()
+            self.files.remove()
 
 
 def start(command: Sequence[str], gifts: Sequence[Gift], *, user: int | None = None, own_cgroup: bool = True) -> Child:
@@ -90,12 +98,12 @@ def start(command: Sequence[str], gifts: Sequence[Gift], *, user: int | None = N
     if len(set(names)) != len(names):
         raise Malformed("two secrets want the same variable")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    files = _private_folder(user) if any(gift.delivery is Delivery.FILE for gift in gifts) else None
+    files = MemoryFolder.make(user) if any(gift.delivery is Delivery.FILE for gift in gifts) else None
     passed: list[int] = []
-    for gift in gifts:
-        environment[gift.variable] = _deliver(gift, files, passed, user)
     cgroup, others = _own_cgroup() if own_cgroup else None, _children()
     try:
+        for gift in gifts:
+            environment[gift.variable] = _deliver(gift, files, passed)
         child = Child(_spawn(command, environment, passed, cgroup, user), cgroup, files, others)
     except BaseException:
         _forget(cgroup, files)
@@ -138,7 +146,7 @@ def _spawn(
         raise NotFound(f"`{command[0]}` can't be run: {error.strerror}") from error
 
 
-def _deliver(gift: Gift, files: tempfile.TemporaryDirectory[str] | None, passed: list[int], user: int | None) -> str:
+def _deliver(gift: Gift, files: MemoryFolder | None, passed: list[int]) -> str:
     value = gift.value.reveal()
     if gift.delivery is Delivery.VARIABLE:
         return value
@@ -149,21 +157,7 @@ def _deliver(gift: Gift, files: tempfile.TemporaryDirectory[str] | None, passed:
         passed.append(descriptor)
         return str(descriptor)
     assert files is not None
-    path = Path(files.name) / gift.variable
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(value)
-    if user is not None:
-        os.chown(path, user, user)
-    return str(path)
-
-
-def _private_folder(user: int | None) -> tempfile.TemporaryDirectory[str]:
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of mode 0700 is made in it
-    folder = tempfile.TemporaryDirectory(prefix="run-", dir=memory if os.access(memory, os.W_OK) else None)
-    if user is not None:
-        os.chown(folder.name, user, user)
-    return folder
+    return str(files.write(gift.variable, gift.value))
 
 
 def _own_cgroup() -> Path | None:
@@ -207,16 +201,16 @@ def _kill_descendants(others: frozenset[int]) -> None:
                 os.waitpid(orphan, 0)
 
 
-def _forget(cgroup: Path | None, files: tempfile.TemporaryDirectory[str] | None) -> None:
+def _forget(cgroup: Path | None, files: MemoryFolder | None) -> None:
     if cgroup is not None:
         with contextlib.suppress(OSError):
             cgroup.rmdir()
     if files is not None:
-        files.cleanup()
+        files.remove()
 
 
 def _watch(child: Child) -> None:
-    """Tell `ended` when the process is gone; pass signals on; Ctrl-C reaches it by the terminal itself."""
+    """Tell `ended` when the process is gone; pass signals on, but those its terminal sent it as well."""
     loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(child.process.pid)
 
@@ -227,6 +221,26 @@ def _watch(child: Child) -> None:
         child.ended.set()
 
     loop.add_reader(pidfd, gone)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+
+    def unless_the_terminal_did(number: int) -> None:
+        if not _in_foreground():
+            child.process.send_signal(number)
+
+    for number in _OF_TERMINALS:
+        loop.add_signal_handler(number, unless_the_terminal_did, number)
     for number in _FORWARDED:
         loop.add_signal_handler(number, child.process.send_signal, number)
+
+
+def _in_foreground() -> bool:
+    """Whether a key of a terminal reaches this process, and so everything in its group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

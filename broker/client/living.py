@@ -117,7 +117,7 @@ class LiveTask:
 
     async def live(self) -> None:
         """Beat and listen until the task ends; raises TaskEnded then."""
-        async with beside(self._listen()), beside(self._refreshing.go_on(self._every)):
+        async with beside(self._listen()), beside(self._refreshing.go_on()):
             await self._beat()
 
     @property

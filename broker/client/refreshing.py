@@ -6,6 +6,7 @@ back, by an operator or by a change of its task's scope, is over and is not aske
 
 from __future__ import annotations
 
+import asyncio
 import secrets as random_bytes
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,8 +23,9 @@ from ca.runtime import log
 AHEAD = timedelta(minutes=2)
 """How long before its last moment a secret is replaced; a short one after two thirds of its life."""
 
-_SOON = 0.05
-"""Seconds from look to look at least."""
+_SOON, _LATER = 0.05, 10.0
+"""Seconds from look to look: at least, so that a broker that is away is not stormed; at most, for a suspended machine's
+sake."""
 _log = log.get(__name__)
 
 
@@ -32,6 +34,7 @@ class _Kept:
     wish: AskCredential
     due: datetime | None
     """When another one is asked for; None is never."""
+    busy: bool = False
 
 
 class Refreshing:
@@ -40,6 +43,7 @@ class Refreshing:
     def __init__(self, broker: Broker, task: TaskId, held: dict[LeaseId, HeldSecret]) -> None:
         self._broker, self._task, self._held = broker, task, held
         self._kept: dict[HeldSecret, _Kept] = {}
+        self._group: asyncio.TaskGroup | None = None
 
     async def ask(self, wish: AskCredential) -> CredentialTold:
         """Ask for one and acknowledge it; a lost answer is asked for again under the same key."""
@@ -53,6 +57,8 @@ class Refreshing:
         """Replace it when its time comes, if `again`."""
         due = _due(self._broker.clock.now(), held.last) if again else None
         self._kept[held] = _Kept(wish=wish, due=due)
+        if self._group is not None:
+            self._group.create_task(self._follow(held, self._kept[held]))
 
     def hurry(self, held: HeldSecret) -> bool:
         """It ran out: replace it now. False if it is not to be replaced."""
@@ -60,6 +66,8 @@ class Refreshing:
         if kept is None or kept.due is None:
             return False
         kept.due = self._broker.clock.now()
+        if self._group is not None:
+            self._group.create_task(self._try(held, kept))
         return True
 
     async def now(self, held: HeldSecret) -> None:
@@ -70,22 +78,27 @@ class Refreshing:
         await self._replace(held, kept)
         await patiently(self._broker.clock, lambda: self._broker.revoke(old))
 
-    async def go_on(self, every: float) -> None:
-        """Replace what is due, and look again, at least each `every` seconds."""
-        clock = self._broker.clock
-        while True:
-            moments = [kept.due for kept in self._living().values() if kept.due is not None]
-            ahead = (min(moments) - clock.now()).total_seconds() if moments else every
-            await clock.sleep(max(_SOON, min(ahead, every)))
-            for held, kept in self._living().items():
-                if kept.due is not None and kept.due <= clock.now():
-                    await self._try(held, kept)
+    async def go_on(self) -> None:
+        """Replace what is due, until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for held, kept in self._kept.items():
+                group.create_task(self._follow(held, kept))
+            await asyncio.Event().wait()
 
-    def _living(self) -> dict[HeldSecret, _Kept]:
-        self._kept = {held: kept for held, kept in self._kept.items() if held.over is None}
-        return dict(self._kept)
+    async def _follow(self, held: HeldSecret, kept: _Kept) -> None:
+        clock = self._broker.clock
+        while kept.due is not None and held.over is None:
+            await clock.sleep(max(_SOON, min((kept.due - clock.now()).total_seconds(), _LATER)))
+            if kept.due is not None and kept.due <= clock.now() and held.over is None:
+                await self._try(held, kept)
+        if held.over is not None:
+            self._kept.pop(held, None)
 
     async def _try(self, held: HeldSecret, kept: _Kept) -> None:
+        if kept.busy:
+            return
+        kept.busy = True
         try:
             await self._replace(held, kept)
         except Problem as trouble:
@@ -95,6 +108,8 @@ class Refreshing:
                 held.ended("it ran out, and another one was not to be had")
             elif not trouble.retryable:
                 kept.due = held.last  # whatever refuses it now may think otherwise once more
+        finally:
+            kept.busy = False
 
     async def _replace(self, held: HeldSecret, kept: _Kept) -> None:
         told, before = await self.ask(kept.wish), held.last

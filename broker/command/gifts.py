@@ -16,6 +16,9 @@ from ca.runtime.secret import Secret
 POSTGRES = "postgres"
 """The engine whose secrets need not be mapped: psql and everything on libpq find them by themselves."""
 
+SERVICE = "sojourn"
+"""What the command's database is called in its service file."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -79,6 +82,8 @@ def libpq(held: HeldSecret) -> list[Gift]:
     mode = _tls_mode(held)
     if mode is not None:
         plain["PGSSLMODE"] = mode
+    if "private_key" not in held.secrets:
+        plain["PGSERVICE"] = SERVICE
     return [
         *(Gift(variable=name, value=Secret(value), delivery=Delivery.VARIABLE) for name, value in plain.items()),
         *(Gift(variable=name, value=value, delivery=Delivery.FILE) for name, value in _proofs(held, parts).items()),
@@ -86,11 +91,17 @@ def libpq(held: HeldSecret) -> list[Gift]:
 
 
 def _proofs(held: HeldSecret, parts: Sequence[str]) -> Mapping[str, Secret]:
-    """What logs in: a certificate with its key, or a line of a password file."""
+    """What logs in: a certificate with its key, or a line of a password file.
+
+    With a password it also stands in a service file, which libpq prefers to the variables: that one can be rewritten
+    with the name of another user while the command runs.
+    """
     if "private_key" in held.secrets:
         return {"PGSSLCERT": held.value("certificate"), "PGSSLKEY": held["private_key"]}
     escaped = (part.replace("\\", "\\\\").replace(":", "\\:") for part in (*parts, held["password"].reveal()))
-    return {"PGPASSFILE": Secret(f"{':'.join(escaped)}\n")}
+    words = zip(("host", "port", "dbname", "user", "password"), (*parts, held["password"].reveal()), strict=True)
+    service = "".join(f"{name}={value}\n" for name, value in words)
+    return {"PGPASSFILE": Secret(f"{':'.join(escaped)}\n"), "PGSERVICEFILE": Secret(f"[{SERVICE}]\n{service}")}
 
 
 def _gift(wanted: Wanted, held: HeldSecret) -> Gift:

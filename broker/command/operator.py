@@ -15,11 +15,13 @@ VERBS = (
     "tasks:kill",
     "leases:read",
     "leases:revoke",
+    "leases:disown",
     "events:read",
     "audit:read",
     "epochs:confirm",
     "operators:manage",
     "targets:manage",
+    "values:manage",
     "policy:read",
 )
 """`broker.model.caller.Verb`, here so that `--help` loads nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePath
@@ -19,7 +19,9 @@ from ca.runtime.terminal import Console, Exit, command_options
 
 if TYPE_CHECKING:
     from broker.client.broker import Broker
+    from broker.client.child import Child
     from broker.client.living import LiveTask
+    from broker.client.secret import HeldSecret
     from broker.command.gifts import Wanted
     from broker.wire.tasks import EndTask
 
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 @click.option(
     "--fd", "descriptors", multiple=True, metavar="NAME=ROLE[:FIELD]", help="… by a descriptor this variable names."
 )
+@click.option(
+    "--notify",
+    type=click.Choice(["HUP", "USR1", "USR2"]),
+    help="Send the command this signal when another secret took a secret's place in its files.",
+)
 @click.option("--purpose", help="One line a human understands (default: the command's name).")
 @click.option("--lasts", type=Length(), help="End it after this: 90s, 10m, 1h.")
 @click.option("--user", type=click.IntRange(1, 2**31 - 1), metavar="UID", help="Run it as this user (needs root).")
@@ -49,6 +56,7 @@ async def run(
     envs: tuple[str, ...],
     files: tuple[str, ...],
     descriptors: tuple[str, ...],
+    notify: str | None,
     purpose: str | None,
     lasts: timedelta | None,
     user: int | None,
@@ -57,7 +65,8 @@ async def run(
     """Run a command inside a task of its own; its exit code is passed on.
 
     When the command ends, or the task is ended from outside, everything it was given is taken back, and everything it
-    started is ended. Without a field a file or descriptor holds the whole secret as JSON. Nothing of ours is in the
+    started is ended. Without a field a file or descriptor holds the whole secret as JSON. Before a secret runs out
+    another one takes its place: files are rewritten, variables and descriptors can't be. Nothing of ours is in the
     command's environment.
 
     Example: sojourn run --role orders-db/readonly -- psql -c "SELECT count(*) FROM orders"
@@ -65,9 +74,11 @@ async def run(
     Example: sojourn run --env PW=orders-db/readonly:password --lasts 10m -- ./report.sh
     """
     from broker.command.doors import as_agent
+    from ca.runtime.process import harden
 
     _check_user(user)
-    plan = _plan(roles, envs, files, descriptors)
+    harden()
+    plan = _plan(roles, envs, files, descriptors, None if notify is None else signal.Signals[f"SIG{notify}"])
     async with as_agent(console, where) as broker:
         words = purpose or f"run {PurePath(command[0]).name}"
         return await _within_a_task(console, broker, plan, command, purpose=words, lasts=lasts, user=user)
@@ -80,9 +91,16 @@ class _Plan:
     roles: tuple[str, ...]
     bare: tuple[str, ...]
     wanted: tuple[Wanted, ...]
+    notify: signal.Signals | None
 
 
-def _plan(roles: tuple[str, ...], envs: tuple[str, ...], files: tuple[str, ...], descriptors: tuple[str, ...]) -> _Plan:
+def _plan(
+    roles: tuple[str, ...],
+    envs: tuple[str, ...],
+    files: tuple[str, ...],
+    descriptors: tuple[str, ...],
+    notify: signal.Signals | None,
+) -> _Plan:
     from broker.client.child import Delivery
     from broker.command.gifts import Wanted
     from ca.errors import Malformed
@@ -94,7 +112,8 @@ def _plan(roles: tuple[str, ...], envs: tuple[str, ...], files: tuple[str, ...],
         raise click.UsageError(str(error)) from None
     named = {one.role for one in wanted}
     every = tuple(dict.fromkeys((*roles, *(one.role for one in wanted))))
-    return _Plan(roles=every, bare=tuple(role for role in dict.fromkeys(roles) if role not in named), wanted=wanted)
+    bare = tuple(role for role in dict.fromkeys(roles) if role not in named)
+    return _Plan(roles=every, bare=bare, wanted=wanted, notify=notify)
 
 
 async def _within_a_task(
@@ -132,19 +151,40 @@ async def _within_a_task(
 
 async def _child(console: Console, work: LiveTask, plan: _Plan, command: Sequence[str], user: int | None) -> int:
     """Start the command and see it and everything it started to its end."""
+    from attestor.client.beside import beside
     from broker.client.child import start
     from broker.command import gifts
 
-    held = {}
+    held: dict[str, HeldSecret] = {}
     for role in plan.roles:
         with console.progress(f"asking for {role}"):
             held[role] = await work.secret(role)
     child = start(command, gifts.gifts(plan.bare, plan.wanted, held), user=user)
     try:
-        return await child.wait()
+        async with beside(_follow(child, plan, held)):
+            return await child.wait()
     finally:
         _take_signals()
         await child.end()
+
+
+async def _follow(child: Child, plan: _Plan, held: Mapping[str, HeldSecret]) -> None:
+    """Rewrite the command's files whenever another secret took one's place, and tell it so."""
+    from broker.command import gifts
+
+    async def follow(one: HeldSecret) -> None:
+        seen = one.generation
+        while one.over is None:
+            if (now := await one.changed(seen)) == seen:
+                continue
+            seen = now
+            child.rewrite(gifts.gifts(plan.bare, plan.wanted, held))
+            if plan.notify is not None and not child.ended.is_set():
+                child.process.send_signal(plan.notify)
+
+    async with asyncio.TaskGroup() as group:
+        for one in held.values():
+            group.create_task(follow(one))
 
 
 def _take_signals() -> None:

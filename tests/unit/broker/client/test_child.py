@@ -57,7 +57,7 @@ async def test_a_private_file_is_gone_afterwards() -> None:
     os.close(writing)
     assert await child.wait() == 0
     assert child.files is not None
-    folder = Path(child.files.name)
+    folder = child.files.path
     assert folder.exists()
     await child.end()
     assert not folder.exists()
