@@ -86,6 +86,25 @@ def test_nobody_may_more_than_is_said(case: str) -> None:
 
 
 @CASE
+def test_the_broker_reaches_the_api_only_to_give_tokens(case: str) -> None:
+    """In the namespaces that are named, for the accounts that are named; otherwise it has no token of its own."""
+    wanted = {"shop": ["invoices-reader"], "books": ["clerk", "auditor"]} if case == "everything" else {}
+    roles = [found for found in objects(case) if found["kind"] == "Role"]
+    bindings = [found for found in objects(case) if found["kind"] == "RoleBinding"]
+    assert {role["metadata"]["namespace"]: role["rules"][1]["resourceNames"] for role in roles} == wanted
+    for role, binding in zip(roles, bindings, strict=True):
+        assert [rule["resources"] for rule in role["rules"]] == [["secrets"], ["serviceaccounts/token"]]
+        assert role["rules"][0]["verbs"] == ["create", "get", "list", "update", "delete"]
+        assert role["rules"][1]["verbs"] == ["create"]
+        assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        assert [subject["name"] for subject in binding["subjects"]] == ["teller"]
+    for name, pod in pods(case):
+        if name.endswith("broker"):
+            assert any(volume["name"] == "api" for volume in pod["spec"]["volumes"]) is bool(wanted)
+
+
+@CASE
 def test_what_selects_finds(case: str) -> None:
     """Every Service and every workload selects pods there are, by ports they have."""
     made = dict(pods(case))
