@@ -25,7 +25,7 @@ from broker.model.receipt import ReceiptKind
 from broker.model.role import Role
 from broker.model.task import USABLE, Task
 from broker.store import events, leases, receipts, requests, tasks
-from ca.errors import Exhausted, Problem, Stale
+from ca.errors import Denied, Exhausted, Problem, Stale
 from ca.runtime import failpoint
 from ca.runtime.database import Transaction, Unit
 
@@ -66,6 +66,7 @@ async def obtain(
 
     Raises:
         Fenced, Stale: the task ended or changed, or the policies did, since the decision.
+        Denied: its role was taken out of the settings meanwhile.
         AlreadyAcknowledged, KeyReused: the idempotency key has had its answer, or another body.
         Exhausted: the task's budget is used up.
         QuotaReached: so much is out already, or was given lately.
@@ -185,7 +186,15 @@ def _planned(world: World, ask: _Ask, fresh: LeaseId, line: Sequence[Task]) -> L
     )
 
 
+async def _refuse_leaving(world: World, ask: _Ask, lease: Lease) -> None:
+    """Its role may have begun to leave since it was decided; a reload counts what is recorded, and this is now."""
+    if lease.role in world.leaving:
+        await doubt.never_made(world, lease, ask.course.now)
+        raise Denied(f"the role `{lease.role}` was taken out of the settings, nobody is given it anew", role=lease.role)
+
+
 async def _create(world: World, ask: _Ask, lease: Lease) -> Issued:
+    await _refuse_leaving(world, ask, lease)
     engine, calls = world.at(lease.handle.target)
     deadline = lease.intended_at + calls.deadline
     try:

@@ -25,7 +25,7 @@ from ca.runtime.database import Transaction
 async def ours(world: World, target: str) -> None:
     """Let a grant go on only at a target that carries our claim. Raises Conflict, TargetDown."""
     world.at(target)
-    if target not in world.claimed:
+    while target not in world.claimed:
         await claim(world, target)
 
 
@@ -48,8 +48,9 @@ async def claim(world: World, target: str) -> Claim | None:
         world.claimed.discard(target)
         world.foreign[target] = str(conflict)
         raise
-    world.claimed.add(target)
-    world.foreign.pop(target, None)
+    if world.engines.get(target) is engine:  # else it is another server now, of which that says nothing
+        world.claimed.add(target)
+        world.foreign.pop(target, None)
     return found
 
 

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from broker.lifecycle import withdraw
+from broker.lifecycle import exclusive, withdraw
 from broker.lifecycle.configured import Configuration, Configured
 from broker.lifecycle.world import World
 from broker.model.ids import LeaseId
@@ -30,6 +30,10 @@ _PLACE = (
     "client_id", "account", "target",
 )  # fmt: skip
 """Settings of an engine that say where its target is; with another one of these it is another target."""
+
+_PARTS = ("nodes", "replicas", "standbys", "revocations")
+"""Settings that list where else what is made there can be used; one that goes from the list is not looked at any more.
+"""
 
 _AT_ONCE = 50
 
@@ -119,24 +123,35 @@ class Reloading:
         return changed
 
     def _losing(self, wanted: Wanted) -> Mapping[str, frozenset[str]]:
-        """The roles that would not be there any more, by target: those taken out, and all of a target that moved."""
+        """The roles that would not be there any more, by target: those taken out, and all of a target that moved.
+
+        What another target lends through one that moves would be taken back at a place where it never was.
+        """
         found: dict[str, frozenset[str]] = {}
         for target, said in self.configured.known.items():
             then = wanted.get(target)
             gone = set(said.roles) - set(() if then is None else then.roles)
-            if then is not None and has_moved(said.engine, then.engine):
-                gone = set(said.roles)
+            if then is None or has_moved(said.engine, then.engine):
+                gone = set(said.roles) | self._through(target)
             if gone:
                 found[target] = frozenset(gone)
         return found
 
+    def _through(self, target: str) -> set[str]:
+        """The roles of other targets that lend what is at this one."""
+        roles = self.world.roles.values()
+        return {role.full_name for role in roles if target in exclusive.beneath(self.world, role)[1:]}
+
     async def _out(self, target: str, roles: frozenset[str]) -> Sequence[Holding]:
-        counted = await self.world.database.read(lambda tx: leases.out_by_role(tx, target))
-        return [
-            Holding(target=target, role=role, leases=many, tasks=tasks)
-            for role, many, tasks in counted
-            if role in roles
-        ]
+        found: list[Holding] = []
+        for place in sorted({_target_of(role) for role in roles}):
+            counted = await self.world.database.read(lambda tx, at=place: leases.out_by_role(tx, at))  # type: ignore[misc]
+            found += [
+                Holding(target=target, role=role, leases=many, tasks=tasks)
+                for role, many, tasks in counted
+                if role in roles
+            ]
+        return found
 
     def _with_held(self, target: str, wanted: Configuration | None, leaving: set[str]) -> Configuration:
         """A target as it must stay: moved or gone as it was, else as it is wanted with the roles that are held."""
@@ -149,7 +164,7 @@ class Reloading:
     async def _end(self, held: Holding, actor: str) -> int:
         ended, after = 0, LeaseId("")
         while page := await self.world.database.read(
-            lambda tx, after=after: leases.active_of_role(tx, held.target, held.role, after, _AT_ONCE)  # type: ignore[misc]
+            lambda tx, after=after: leases.active_of_role(tx, _target_of(held.role), held.role, after, _AT_ONCE)  # type: ignore[misc]
         ):
             now = self.world.clock.now()
             begun = (withdraw.begin(self.world, one, CloseReason.OPERATOR, now, actor=actor) for one in page)
@@ -159,5 +174,11 @@ class Reloading:
 
 
 def has_moved(before: object, after: object) -> bool:
-    """Whether the settings of an engine name another place."""
-    return any(getattr(before, name, None) != getattr(after, name, None) for name in _PLACE)
+    """Whether the settings of an engine name another place, or one of several less."""
+    if any(getattr(before, name, None) != getattr(after, name, None) for name in _PLACE):
+        return True
+    return any(set(getattr(before, name, ())) - set(getattr(after, name, ())) for name in _PARTS)
+
+
+def _target_of(role: str) -> str:
+    return role.partition("/")[0]

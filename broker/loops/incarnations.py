@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from broker.lifecycle import told
@@ -25,6 +25,7 @@ class Incarnations:
 
     database: Database
     past: Chronicle
+    _settled: bool = field(default=True, init=False)
 
     async def begin(self, now: datetime) -> Installation:
         """The installation, in another incarnation when the store has not the past it had.
@@ -37,6 +38,7 @@ class Incarnations:
         except StoreFull as full:
             _log.warning("what the store is now can't be written into it", error=full)
             found = await self.database.read(lambda tx: installation.compared(tx, known, now))
+            self._settled = False
         if found.quarantined_at == now:
             _log.warning(
                 "the store is not the one it was: it was restored, promoted or moved, and targets wait to be adopted",
@@ -45,8 +47,9 @@ class Incarnations:
         return found
 
     async def tick(self, _now: datetime) -> None:
-        """Note how far it has come."""
-        self.past.note((await self.database.read(events.epoch)).n)
+        """Note how far it has come; not while the name it is to have was never written into it."""
+        if self._settled:
+            self.past.note((await self.database.read(events.epoch)).n)
 
 
 async def begun(world: World, now: datetime) -> None:

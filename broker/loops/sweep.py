@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from broker.engines.protocol import Claim
+from broker.errors import TargetDown
 from broker.lifecycle import reconcile
 from broker.lifecycle.schedule import pages
 from broker.lifecycle.world import World
+from broker.model.lease import Lease
 from broker.store import leases, strangers
 from ca.errors import Problem
 from ca.runtime import log
@@ -94,9 +96,20 @@ class Sweep:
             swept.unreadable += [name for name, lease in known.items() if lease is None]  # ours: left as they are
             for lease in known.values():
                 if lease is not None and lease.is_closed:
-                    swept.destroyed.append(lease.handle.name)
-                    await reconcile.destroy(self.world, target, lease.handle.name, now, lease)
+                    await self._destroy(swept, lease.handle.name, now, lease)
         await self._strangers(swept, claim, strangers_there, now)
+
+    async def _destroy(self, swept: Swept, name: str, now: datetime, lease: Lease | None) -> None:
+        """One that can't be is tried again with the next sweep, and stands in nobody's way."""
+        try:
+            await reconcile.destroy(self.world, swept.target, name, now, lease)
+        except TargetDown:
+            raise
+        except Problem as problem:
+            swept.trouble = f"`{name}`: {problem}"
+            _log.warning("a principal could not be destroyed", target=swept.target, principal=name, error=problem)
+        else:
+            swept.destroyed.append(name)
 
     async def _missing(self, swept: Swept, found: frozenset[str], now: datetime) -> None:
         """Active leases without a principal: in use before a second look, and not there at it."""
@@ -123,8 +136,7 @@ class Sweep:
         ours = claim is not None and claim.incarnation == present and swept.since is None
         for name in names:
             if await reconcile.notice(self.world, swept.target, name, now) >= _SURE and ours:
-                swept.destroyed.append(name)
-                await reconcile.destroy(self.world, swept.target, name, now, None)
+                await self._destroy(swept, name, now, None)
             else:
                 swept.quarantined.append(name)
         earlier = await self.world.database.read(lambda tx: strangers.all_of(tx, swept.target))

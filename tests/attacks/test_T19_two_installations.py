@@ -61,6 +61,20 @@ async def test_a_stranger_is_watched_and_goes_when_it_is_surely_ours(tmp_path: P
         assert said == ["quarantined", "destroyed"]
 
 
+async def test_one_that_can_t_be_destroyed_shields_no_other(tmp_path: Path) -> None:
+    """The target refuses to end the first of two, again and again: the second goes all the same."""
+    async with living(tmp_path) as house:
+        names = [house.world.prefix + letter * 20 for letter in "yz"]
+        for name in names:
+            house.engine.target.principals[name] = Principal("x", house.clock.now() + timedelta(hours=1))
+        await house.sweep()
+        house.engine.fail("end_access", error=Conflict("others depend on it"))
+        swept = await house.sweep()
+        assert (swept.destroyed, names[0] in str(swept.trouble)) == (names[1:], True)
+        assert set(house.engine.target.principals) == {names[0]}
+        assert (await house.sweep()).destroyed == names[:1]
+
+
 async def test_after_a_restore_nothing_is_destroyed_until_an_operator_adopts(tmp_path: Path) -> None:
     """The store forgot leases that live: their principals are strangers, and stay."""
     clock = ManualClock()

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from broker.loops.incarnations import Incarnations
 from broker.store import events, installation
 from broker.store.installation import Installation
-from ca.runtime.database import open_database
+from ca.runtime.database import Database, StoreFull, Unit, open_database
 from ca.runtime.past import chronicle
 from fakes.clock import ManualClock
 from fakes.world import living, settle
 from servers.postgres import postgres, standby_of
 
 CLOCK = ManualClock()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Full:
+    """A store without room for anything."""
+
+    inner: Database
+
+    async def read(self, unit: Unit[T]) -> T:
+        return await self.inner.read(unit)
+
+    async def write(self, unit: Unit[T], *, ending: bool = False) -> T:
+        raise StoreFull("no space is left")
 
 
 async def start(url: str, *, endings: int = 0, restored: bool = False) -> Installation:
@@ -36,6 +53,17 @@ async def test_a_file_goes_on_where_it_was_left(tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 'broker.db'}"
     lives = {(await start(url, endings=1)).incarnation for _ in range(3)}
     assert len(lives) == 1
+
+
+async def test_a_start_on_a_full_store_is_no_restore_afterwards(tmp_path: Path) -> None:
+    """Its new name was never written into the store: once there is room the marker must not name it alone."""
+    url = f"sqlite:{tmp_path / 'broker.db'}"
+    first = await start(url, endings=1)
+    async with open_database(url) as database:
+        lives = Incarnations(Full(database), chronicle(url, database))
+        assert await lives.begin(CLOCK.now()) == first
+        await lives.tick(CLOCK.now())
+    assert await start(url) == first
 
 
 async def test_an_older_copy_of_the_file_is_another_life(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from broker.engines.protocol import Lent
+from broker.engines.protocol import Claim, Lent
 from broker.lifecycle.configured import Configuration, Configured
 from broker.lifecycle.reload import Reloading, has_moved
 from broker.model.lease import CloseReason, LeaseState
 from broker.model.receipt import ReceiptKind
 from broker.model.role import Role
 from broker.policy.source import parse
-from ca.errors import Malformed
+from ca.errors import Conflict, Denied, Malformed
 from fakes.front import ROLE, call, front, obtained, opened
+from fakes.lent_account import shelf
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget
 from fakes.world import House, living, role
@@ -44,8 +46,13 @@ class Pretended(Configured):
     """Opens engines of the test, each place its own."""
 
     servers: dict[str, FakeEngine] = field(default_factory=dict)
+    opening: asyncio.Event = field(default_factory=asyncio.Event)
+    slow: asyncio.Event | None = None
 
     async def _open(self, name: str, said: Configuration) -> Any:
+        self.opening.set()
+        if self.slow is not None:
+            await self.slow.wait()
         return self.servers.setdefault(said.engine.host, FakeEngine(FakeTarget(self.lent.clock)))
 
 
@@ -237,6 +244,76 @@ async def test_other_policies_end_nothing(tmp_path: Path) -> None:
         (kept,) = await house.house.leases()
         assert (kept.state, kept.until > house.clock.now()) == (LeaseState.ACTIVE, True)
         assert (await call(session, "GET", f"/v1/tasks/{task}"))[1]["state"] == "active"
+
+
+async def test_a_grant_that_was_decided_before_is_made_nowhere(tmp_path: Path) -> None:
+    """It waited for the target's claim while the target moved: made at the old place, it would be ended at the new."""
+    async with here(tmp_path) as at:
+        task = await at.house.open()
+        arrived, go = at.house.engine.hold("claim")
+        asking = asyncio.gather(at.house.obtain(task, role=READ), return_exceptions=True)
+        await arrived.wait()
+        at.configured.slow = asyncio.Event()
+        at.configured.opening.clear()
+        at.write(READ, WRITE, place=Place(host="db-2"))
+        moving = asyncio.gather(at.reloading.again())
+        await at.configured.opening.wait()
+        go.set()
+        (refused,) = await asking
+        assert isinstance(refused, Denied)
+        at.configured.slow.set()
+        assert [told.held for told in await moving] == [()]
+        assert at.there() == {}
+        assert (await at.house.obtain(task, role=READ)).lease.handle.name in at.there("db-2")
+
+
+async def test_the_claim_of_the_place_before_is_none_of_the_new_one(tmp_path: Path) -> None:
+    """An answer that comes after the target moved says nothing of where it is now."""
+    async with here(tmp_path) as at:
+        task = await at.house.open()
+        arrived, go = at.house.engine.hold("claim")
+        asking = asyncio.gather(at.house.obtain(task, role=READ), return_exceptions=True)
+        await arrived.wait()
+        at.write(READ, WRITE, place=Place(host="db-2"))
+        await at.reloading.again()
+        at.configured.servers["db-2"].target.claim = Claim(installation="another", incarnation="another")
+        go.set()
+        (refused,) = await asking
+        assert isinstance(refused, Conflict)
+        assert at.there("db-2") == {}
+
+
+async def test_what_is_lent_through_a_target_holds_its_move(tmp_path: Path) -> None:
+    """Given back at the new place, the account at the old one would keep the password that was lent."""
+    async with shelf(tmp_path) as at, AsyncExitStack() as stack:
+        world, lent = at.house.world, at.house.role
+        configured = Pretended(Lent(clock=world.clock), stack)
+        configured.engines, configured.targets, configured.roles = world.engines, world.targets, world.roles  # type: ignore[assignment]
+        configured.servers |= {"db-1": at.accounts, "shelf": world.engines["shelf"]}  # type: ignore[dict-item]
+        values = Configuration(engine=Place("shelf"), roles={lent.full_name: lent})
+        settings = {"shelf": values, "orders-db": Configuration(engine=Place(), roles={})}
+        reloading = Reloading(world, configured, lambda: settings)
+        await reloading.again()
+        task = await at.house.open()
+        held = await at.house.held(task)
+        settings["orders-db"] = Configuration(engine=Place("db-2"), roles={})
+        (holding,) = (await reloading.again()).held
+        assert (holding.target, holding.role, holding.leases) == ("orders-db", "shelf/legacy", 1)
+        assert world.engines["orders-db"] is at.accounts
+        assert at.log_in(held) is not None
+        assert (await reloading.again("operator:ada")).ending == 1
+        await at.house.reap()
+        assert at.log_in(held) is None
+        await reloading.tick()
+        assert (reloading.held, world.engines["orders-db"]) == ((), configured.servers["db-2"])
+
+
+@pytest.mark.parametrize("name", ["nodes", "replicas", "standbys", "revocations"])
+def test_one_place_of_several_less_is_another_place(name: str) -> None:
+    """What was made is still there, and would not be ended there any more; one more costs nobody anything."""
+    two, one = SimpleNamespace(kind="any", **{name: ("a", "b")}), SimpleNamespace(kind="any", **{name: ("b",)})
+    assert has_moved(two, one)
+    assert not has_moved(one, two)
 
 
 @pytest.mark.parametrize("name", ["host", "port", "issuer", "region", "account"])
