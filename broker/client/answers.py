@@ -59,6 +59,17 @@ _OURS = (
 _BY_CODE: Mapping[str, type[Problem]] = {kind.code: kind for kind in (*_PLAIN, *_OURS)}
 
 
+class Answer(bytes):
+    """What a broker answered, which may hold a secret: a traceback that shows its frames' locals does not show this."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Answer({len(self)} bytes)"
+
+    __str__ = __repr__
+
+
 def problem_of(status: int, content: bytes) -> Problem:
     """The Problem an answer with `status` of 400 or more stands for."""
     found = _document(content)
@@ -83,7 +94,7 @@ def read(content: bytes, model: type[M]) -> M:
 def _document(content: bytes) -> Mapping[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from attestor.client.errors import Unreachable
 from broker.client.addresses import Addresses
-from broker.client.answers import problem_of
+from broker.client.answers import Answer, problem_of
 from broker.client.stream import Message, Reader
 from broker.wire import proof
 from ca.errors import Malformed, Problem, Unavailable
@@ -60,7 +60,7 @@ class Transport:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         again: bool = False,
-    ) -> bytes:
+    ) -> Answer:
         """One request; answers the body. Raises the Problem that was answered, or Unreachable.
 
         Of several brokers the next one is asked when this one can't be reached; when it was and did not answer, or says
@@ -92,8 +92,9 @@ class Transport:
         *,
         query: Mapping[str, str] | None,
         headers: Mapping[str, str],
-    ) -> bytes:
-        options: dict[str, Any] = {"params": query, "headers": {**headers, **self._proof(method, path)}}
+    ) -> Answer:
+        shown = {**headers, **self._proof(method, path)}
+        options: dict[str, Any] = {"params": query, "headers": shown, "allow_redirects": False}
         if body is not None:
             options["data"] = body.model_dump_json(exclude_none=True).encode()
             options["headers"]["Content-Type"] = _JSON
@@ -105,7 +106,7 @@ class Transport:
             raise _NotSent(self.trouble(error, base)) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self.trouble(error, base) from error
-        if answer.status >= 400:
+        if answer.status >= 300:  # a broker sends nobody elsewhere
             raise problem_of(answer.status, content)
         return content
 
@@ -119,8 +120,10 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self.silence)
         base = next(self.addresses.in_turn())
         try:
-            async with self.session.get(base + path, params=query, headers=headers, timeout=timeout) as answer:
-                if answer.status >= 400:
+            async with self.session.get(
+                base + path, params=query, headers=headers, timeout=timeout, allow_redirects=False
+            ) as answer:
+                if answer.status >= 300:
                     raise problem_of(answer.status, await _content(answer))
                 reader = Reader()
                 try:
@@ -171,13 +174,16 @@ def _is_its_own(problem: Unavailable) -> bool:
     return type(problem) in {Unavailable, Unreachable}
 
 
-async def _content(answer: aiohttp.ClientResponse) -> bytes:
-    found = bytearray()
+async def _content(answer: aiohttp.ClientResponse) -> Answer:
+    pieces: list[Answer] = []
+    size = 0
     async for piece in answer.content.iter_any():
-        found += piece
-        if len(found) > _LARGEST:
+        pieces.append(Answer(piece))
+        size += len(piece)
+        del piece
+        if size > _LARGEST:
             raise Malformed(f"the broker's answer is longer than {_LARGEST} bytes")
-    return bytes(found)
+    return Answer(b"".join(pieces))
 
 
 def _abort(answer: aiohttp.ClientResponse) -> None:

@@ -19,6 +19,7 @@ from house.tree import ROOT, shown
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+EXAMPLE = re.compile(r"^\[examples/(\S+)\]\(\S+\)\n\n```[a-z]+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`(])sojourn ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
@@ -64,6 +65,15 @@ def test_help_in_a_document_is_the_commands_own(page: Path) -> None:
             words = block.partition("\n")[0].removeprefix("Usage: sojourn").split("[")[0].split()
             shown_help = CliRunner().invoke(root, [*words, "--help"], prog_name="sojourn").output
             assert block == shown_help
+
+
+def test_an_example_in_a_document_is_the_file_that_tests_run() -> None:
+    """A block that follows a link to a file of examples/ alone on its line is that file, and each agent is shown."""
+    shown_examples = EXAMPLE.findall((ROOT / "docs" / "client.md").read_text())
+    assert {name: text for name, text in shown_examples if text != (ROOT / "examples" / name).read_text()} == {}
+    assert {name for name, _ in shown_examples} == {path.name for path in (ROOT / "examples").iterdir()} - {
+        "who_calls.py"
+    }
 
 
 @pytest.mark.parametrize("page", draw_states.pages(), ids=str)
