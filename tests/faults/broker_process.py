@@ -42,6 +42,8 @@ from broker.settings import TargetSettings
 from broker.store.sealed import Sealed
 from broker.targets.target import open_target
 from ca.errors import Problem
+from ca.keys import open_key_store
+from ca.keys.protocol import Place
 from ca.runtime.database import Database, Transaction, migrate, open_database
 from ca.runtime.metrics import Metrics
 from ca.runtime.past import chronicle
@@ -139,10 +141,11 @@ class Broker:
         with self.case.notes.open("a") as file:
             file.write(json.dumps({"what": what, **facts}) + "\n")
 
-    def hand(self, issued: Issued) -> tuple[str, str]:
-        """The agent's user and password; the outside is told, as an agent would remember them."""
-        user, password = str(issued.fields["username"]), issued.secret["password"].reveal()
-        self.note("secret", user=user, password=password)
+    def hand(self, issued: Issued, name: str = "") -> tuple[str, str]:
+        """The agent's user and password; the outside is told, as an agent would remember them, maybe by the lease's."""
+        user, password = str(issued.fields["username"]), kept_of(issued)
+        door = issued.fields.get("certificate")
+        self.note("secret", user=name or user, password=password, door=door)
         return user, password
 
     @property
@@ -163,6 +166,11 @@ async def _still_active(tx: Transaction) -> bool:
         " WHERE l.state = 'active' AND t.ended_at IS NOT NULL"
     )
     return row is not None and row["n"] > 0
+
+
+def kept_of(issued: Issued) -> str:
+    """What an agent keeps to itself."""
+    return (issued.secret.get("password") or issued.secret["private_key"]).reveal()
 
 
 def room_of(case: Case) -> Room:
@@ -228,8 +236,9 @@ async def _targets(
     """Those of the case, the one in memory, and the identities of tasks."""
     there = {name: said["at"] for name, said in case.targets.items() if "at" in said}
     taps = {name: await stack.enter_async_context(tapped(*at)) for name, at in there.items()}
+    keys = open_key_store("disk", Place(folder=Path(case.folder, "keys")))
     configured = await stack.enter_async_context(
-        open_configured(Lent(clock=clock, vault=Sealed(database, SEAL, clock)))
+        open_configured(Lent(clock=clock, vault=Sealed(database, SEAL, clock), keys=keys))
     )
     wanted = {name: _tapped(case, name, taps.get(name)) for name in case.targets}
     await configured.become(

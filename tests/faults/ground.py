@@ -10,6 +10,7 @@ from faults.grounds.mysql import mysql_ground
 from faults.grounds.postgres import postgres_ground, static_ground
 from faults.grounds.rabbitmq import rabbitmq_ground
 from faults.grounds.redis import redis_ground
+from faults.grounds.ssh import ssh_ground
 from faults.oracle import Eyes
 
 
@@ -32,6 +33,6 @@ class Ground(Protocol):
 
 GROUNDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]] = {
     "postgres": postgres_ground, "mysql": mysql_ground, "redis": redis_ground, "rabbitmq": rabbitmq_ground,
-    "static": static_ground,
+    "ssh": ssh_ground, "static": static_ground,
 }  # fmt: skip
 """By the engine's kind."""

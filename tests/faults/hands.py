@@ -174,7 +174,24 @@ class RabbitmqHands:
             (await asyncio.to_thread(urllib.request.urlopen, request, timeout=30)).close()
 
 
+class SshHands:
+    """Nobody can make a certificate but the CA, and what agents open survives by the engine's own word."""
+
+    def __init__(self, facts: Facts, owner: Facts) -> None:
+        self._facts, self._owner = facts, owner
+
+    async def enter(self, user: str, password: str) -> tuple[Any, int]:
+        raise PermissionError("no session is kept here")
+
+    async def plant(self, name: str) -> None:
+        """Nothing."""
+
+    async def remove(self, name: str) -> None:
+        """Nothing."""
+
+
 HANDS: Mapping[str, type[Hands]] = {
     "postgres": PostgresHands, "mysql": MysqlHands, "redis": RedisHands, "rabbitmq": RabbitmqHands,
+    "ssh": SshHands,
 }  # fmt: skip
 """By the engine's kind."""

@@ -13,6 +13,7 @@ from datetime import timedelta
 from random import Random  # noqa: TID251 - seeded: the same seed is the same load
 from typing import Any
 
+from broker.errors import NotPossible
 from broker.lifecycle import configured, reconcile, rotate
 from broker.model.caller import Operator, Verb
 from broker.model.ids import InstanceId
@@ -28,7 +29,7 @@ from broker.wire.credentials import AskCredential
 from ca.errors import Problem
 from fakes.wire_tap import WireTap
 from faults.agent import asked
-from faults.broker_process import ACCOUNT, KEYS, SHELF, Broker, nothing_grows
+from faults.broker_process import ACCOUNT, KEYS, SHELF, Broker, kept_of, nothing_grows
 
 
 @dataclass
@@ -110,7 +111,7 @@ class Load:
             return  # never acknowledged
         await leases.received(self.broker.gate, self.by(task), handed.lease.id)
         if handed.lease.handle.target not in {KEYS, SHELF}:
-            user, password = handed.lease.handle.name, handed.issued.secret["password"].reveal()
+            user, password = handed.lease.handle.name, kept_of(handed.issued)
             self.broker.note("held", user=user, password=password)
             if self.luck.random() < 0.25:
                 await self.log_in(user, password)
@@ -118,7 +119,8 @@ class Load:
     async def ask(self, task: Task, role: str, key: str) -> Any:
         wish = AskCredential(role=role, confidence=80)
         handed, _ = await credentials.ask(self.broker.gate, self.by(task), task.id, wish, key)
-        self.broker.hand(handed.issued)
+        kept = handed.lease.handle.name if handed.issued.fields.get("certificate") else ""
+        self.broker.hand(handed.issued, kept)
         return handed
 
     async def log_in(self, user: str, password: str) -> None:
@@ -190,6 +192,9 @@ class Load:
         self.broker.registry.down = False
 
     def tap(self) -> WireTap:
+        """Of a target that is somewhere. Raises NotPossible."""
+        if not self.broker.taps:
+            raise NotPossible("nothing is reached, and nothing can be cut")
         return self.luck.choice(list(self.broker.taps.values()))
 
     async def cut(self) -> None:
@@ -240,7 +245,7 @@ class Load:
 
     async def check(self) -> None:
         self.broker.note("probing")
-        await configured.check(self.broker.world, self.luck.choice(list(self.broker.taps)))
+        await configured.check(self.broker.world, self.luck.choice(list(self.broker.case.targets)))
 
     async def rotate(self) -> None:
         """The password the broker logs in with itself, where no other target has the same account."""
@@ -249,7 +254,7 @@ class Load:
             await rotate.rotate(self.broker.world, target, self.broker.clock.now())
 
     async def adopt(self) -> None:
-        there = self.luck.choice(list(self.broker.taps))
+        there = self.luck.choice(list(self.broker.case.targets))
         await reconcile.adopt(self.broker.world, there, "ada", self.broker.clock.now())
 
 

@@ -17,9 +17,9 @@ from faults.nursery import Nursery, why
 GHOST = "sj_nobody00_ghost"
 
 
-@pytest.fixture(params=sorted(GROUNDS))
+@pytest.fixture(params=sorted(set(GROUNDS) - {"ssh", "static"}))
 async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
-    """One kind of target."""
+    """One kind of target, where somebody can tell who there is; `static` is a PostgreSQL's."""
     async with GROUNDS[request.param]() as found:
         yield found
 
@@ -38,7 +38,7 @@ async def test_what_is_there_is_seen(nursery: Nursery, ground: Ground, tmp_path:
     assert password.encode() not in ground.eyes.log.read_bytes()
     hands = HANDS[facts["room"]["kind"]](facts["room"], facts["superuser"])
     await hands.plant(GHOST)
-    assert set(await ground.eyes.principals("sj_")) == {user, GHOST}
+    assert set(await ground.eyes.principals("sj_") or ()) == {user, GHOST}
     await hands.remove(GHOST)
     closing = Case(story="closing", folder=str(tmp_path), **facts)
     assert nursery.run(closing) == 0, why(closing)

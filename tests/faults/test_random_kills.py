@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -19,42 +21,75 @@ from faults.record import LONGEST, OK, Kill
 from faults.worlds import World
 from servers.postgres import Room, Server
 
-WORLDS = {"postgres": 6, "static": 4, "mysql": 5, "redis": 5, "rabbitmq": 2}
+WORLDS = {"postgres": 6, "static": 4, "mysql": 4, "redis": 5, "rabbitmq": 2, "ssh": 2}
 """Of two dozen lives each: more than 500 in all, and twelve times as many when everything is asked for."""
 
+MANY = 12 if "FAULTS_ALL" in os.environ else 1
+TURNS = [
+    pytest.param(kind, store, id=f"{kind}-{store}-{number}")
+    for kind, worlds in WORLDS.items()
+    for number, store in enumerate(("sqlite", "postgres")[turn % 2] for turn in range(worlds * MANY))
+]
+TALLY: Counter[str] = Counter()
 
-@pytest.fixture(params=sorted(GROUNDS))
-async def ground(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, Ground]]:
-    """One kind of target."""
-    async with GROUNDS[request.param]() as found:
-        yield request.param, found
+
+@dataclass
+class Grounds:
+    """One of each kind for all worlds of this file, opened when it is first asked for."""
+
+    runner: asyncio.Runner
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    opened: dict[str, Ground] = field(default_factory=dict)
+
+    def at(self, kind: str) -> Ground:
+        if kind not in self.opened:
+            self.opened[kind] = self.runner.run(self.stack.enter_async_context(GROUNDS[kind]()))
+        return self.opened[kind]
 
 
-async def test_killed_anywhere(nursery: Nursery, ground: tuple[str, Ground], stage: tuple[Server, Room]) -> None:
+@pytest.fixture(scope="module")
+def grounds() -> Iterator[Grounds]:
+    """They live outside of any test's loop."""
+    with asyncio.Runner() as runner:
+        found = Grounds(runner)
+        yield found
+        runner.run(found.stack.aclose())
+
+
+@pytest.fixture
+def ground(grounds: Grounds, kind: str) -> Ground:
+    """That of one kind."""
+    return grounds.at(kind)
+
+
+@pytest.mark.parametrize(("kind", "store"), TURNS)
+async def test_killed_anywhere(
+    nursery: Nursery, ground: Ground, stage: tuple[Server, Room], kind: str, store: str
+) -> None:
     """Nothing leaked, nothing is lost; a world that fails says its seed."""
-    kind, place = ground
-    worlds = WORLDS[kind] * (12 if "FAULTS_ALL" in os.environ else 1)
-    seed, tally, kills = secrets.randbits(31), Counter[str](), list[Kill]()
-    for number, shared in zip(range(worlds), itertools.cycle((None, stage[0])), strict=False):
-        world = World(nursery, place, shared, kind, seed + number, tally)
-        await world.run(1000, kills.extend)
-        assert (seed + number, world.faults) == (seed + number, [])
+    kills = list[Kill]()
+    world = World(nursery, ground, stage[0] if store == "postgres" else None, kind, secrets.randbits(31), TALLY)
+    await world.run(1000, kills.extend)
+    await ground.eyes.close()
+    assert (world.seed, world.faults) == (world.seed, [])
     assert {kill.verdict for kill in kills} == {OK}
-    assert len(kills) >= 20 * worlds
+    assert len(kills) >= 18
 
 
-async def test_a_broken_promise_is_seen(nursery: Nursery) -> None:
+@pytest.mark.parametrize("kind", ["postgres"])
+async def test_a_broken_promise_is_seen(nursery: Nursery, ground: Ground) -> None:
     """A world in which the oracle sees a ghost stops there, and says so of whoever died last."""
-    async with GROUNDS["postgres"]() as place:
-        eyes = place.eyes
-        seeing = eyes.principals
+    eyes = ground.eyes
+    seeing = eyes.principals
 
-        async def ghost(prefix: str) -> dict[str, bool]:
-            return {**await seeing(prefix), "sj_nobody00_ghost": True}
+    async def ghost(prefix: str) -> dict[str, bool]:
+        return {**(await seeing(prefix) or {}), "sj_nobody00_ghost": True}
 
-        eyes.principals = ghost  # type: ignore[method-assign]
-        world, kills = World(nursery, place, None, "postgres", 1, Counter()), list[Kill]()
-        await world.run(1000, kills.extend)
+    eyes.principals = ghost  # type: ignore[method-assign]
+    world, kills = World(nursery, ground, None, "postgres", 1, Counter()), list[Kill]()
+    await world.run(1000, kills.extend)
+    await eyes.close()
+    del eyes.principals
     assert "the role sj_nobody00_ghost is there" in world.faults[0]
     assert {kill.verdict == OK for kill in kills} == {False}
     assert len(kills) <= 2

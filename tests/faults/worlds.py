@@ -160,7 +160,7 @@ class World:
         store = SharedStore(self._address) if self.shared else FileStore(case.store)
         found = await look(self._outside(case, store), after_a_minute=True)
         left = await self.ground.eyes.principals("sj_")
-        self._judge(found + [f"{name} is left" for name in left], LIVES)
+        self._judge(found + [f"{name} is left" for name in left or ()], LIVES)
 
     async def _look(self, case: Case) -> None:
         """While it stands still; what is in a file on a copy, since it holds that."""
