@@ -26,6 +26,7 @@ HERE = Path(__file__).parent / "oidc-provider"
 INSTALLED = Path(__file__).parents[2] / "build" / "oidc-provider"
 CLIENT, WATCHER = "sojourn", "resource"
 _BIN = Path(sys.executable).parent
+_BELIEVED = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ def install() -> Path:
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(HERE / name, INSTALLED)
             environment = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}"}
+            if _BELIEVED.exists():  # by the machine; node brings a list of its own
+                environment.setdefault("NODE_EXTRA_CA_CERTS", str(_BELIEVED))
             command = [str(_BIN / "npm"), "ci", "--no-fund", "--no-audit", "--ignore-scripts", "--silent"]
             subprocess.run(command, cwd=INSTALLED, check=True, env=environment, capture_output=True)
             done.write_bytes(wanted)
