@@ -22,7 +22,7 @@ from urllib.parse import quote
 import aiohttp
 from joserfc.jwk import ECKey
 
-from attestor.client.backoff import Backoff
+from attestor.client.backoff import Backoff, scattered
 from attestor.client.http import client_session
 from attestor.client.source import X509Material
 from broker.client.address import START, check_urls
@@ -259,7 +259,7 @@ class Broker:
         A stream that breaks, or falls silent, is taken up again where it was; what can't be gone on from comes as a
         Snapshot. Without a cursor it begins now. Leave it through `contextlib.aclosing`.
         """
-        backoff = Backoff(self.clock)
+        backoff = Backoff(self.clock, spread=scattered)
         while True:
             try:
                 stream = self._transport.messages("/v1/events", query=_given(task=task), cursor=cursor)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from attestor.client.backoff import Backoff
+from attestor.client.backoff import Backoff, scattered
 from broker.client.broker import Broker
 from broker.errors import UnderWay
 from broker.model.report import Fate
@@ -18,7 +18,7 @@ from ca.runtime.clock import Clock
 
 T = TypeVar("T")
 
-_TRIES = 6
+_TRIES = 7
 _UNDER_WAY = 60.0
 """Seconds for which the same request is waited for that another broker is answering, or was."""
 _OPEN = frozenset({Fate.IN_USE, Fate.ENDING})
@@ -31,7 +31,7 @@ async def patiently(clock: Clock, call: Callable[[], Awaitable[T]]) -> T:
     A request that is under way elsewhere is waited for longer: who answers it may have died with it, and the next one
     has to be sure of that.
     """
-    backoff, tries, until = Backoff(clock), 1, clock.boot() + _UNDER_WAY
+    backoff, tries, until = Backoff(clock, spread=scattered), 1, clock.boot() + _UNDER_WAY
     while True:
         try:
             return await call()

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TypeVar
 
-from attestor.client.backoff import Backoff
+from attestor.client.backoff import Backoff, scattered
 from attestor.client.beside import beside
 from broker.client.asking import asking
 from broker.client.broker import Broker
@@ -126,7 +126,7 @@ class LiveTask:
         return (self.told.heartbeat or HEARTBEAT).total_seconds() / 2
 
     async def _beat(self) -> None:
-        backoff = Backoff(self._broker.clock)
+        backoff = Backoff(self._broker.clock, spread=scattered)
         while True:
             listed = list(self.held)
             try:

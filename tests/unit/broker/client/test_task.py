@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.client.broker import Broker
+from broker.client.living import LiveTask
 from broker.client.secret import HeldSecret
 from broker.client.task import TaskEnded, task
 from broker.errors import Refused
@@ -59,6 +60,23 @@ async def test_an_error_fails_the_task_and_its_text_stays_here(house: Doors, age
     report = await work.report()
     assert report.state is TaskState.FAILED
     assert report.end_words == "left by ValueError"
+
+
+async def test_work_that_is_cancelled_ends_its_task_as_cancelled(house: Doors, agent: Broker) -> None:
+    """By a timeout, a task group or Ctrl-C: all are a CancelledError in here. Its secrets go as well."""
+    opened: list[LiveTask] = []
+
+    async def hang() -> None:
+        async with task(purpose="to see", roles=[ROLE], broker=agent) as work:
+            await work.secret(ROLE)
+            opened.append(work)
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await hang()
+    report = await opened[0].until_gone()
+    assert (report.state, report.end_words) == (TaskState.CANCELLED, "the work in it was cancelled")
+    assert house.engine_target.principals == {}
 
 
 async def test_a_kill_cancels_the_work(house: Doors, agent: Broker) -> None:
