@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,28 +29,12 @@ from broker.service.operators import KnownOperators
 from broker.service.proofs import Asked, Shown
 from broker.store import operators as operator_store
 from ca.errors import Problem
-from ca.runtime.database import Database, StoreFull, Transaction, Unit
+from ca.runtime.database import StoreFull, Transaction
 from ca.runtime.metrics import Metrics
 from fakes.attestor_parts import GRACE, LIMIT, attestation, parts, wants
+from fakes.filling import Filling
 from fakes.front import OPERATOR, front
 from fakes.world import living
-
-
-@dataclass
-class Filling:
-    """A real store on a disk that a test fills: first for grants, then so that not even the reserve is left."""
-
-    inner: Database
-    full: bool = False
-    reserve: bool = True
-
-    async def read(self, unit: Unit[Any]) -> Any:
-        return await self.inner.read(unit)
-
-    async def write(self, unit: Unit[Any], *, ending: bool = False) -> Any:
-        if self.full and not (ending and self.reserve):
-            raise StoreFull("the store is full")
-        return await self.inner.write(unit, ending=ending)
 
 
 async def test_grants_stop_and_endings_go_on_from_the_reserve(tmp_path: Path) -> None:

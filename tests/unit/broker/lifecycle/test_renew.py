@@ -5,19 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from broker.errors import NotPossible, OutcomeUnknown, TargetDown
+from broker.errors import ClockUntrusted, Fenced, NotPossible, OutcomeUnknown, TargetDown
+from broker.lifecycle import end_task
 from broker.lifecycle.renew import renew
 from broker.model.ids import InstanceId
 from broker.model.lease import CloseReason, LeaseState
-from broker.model.observed import Observation
-from broker.model.task import TaskState
+from broker.model.observed import Observation, Unobserving
+from broker.model.receipt import ReceiptKind
+from broker.model.task import EndReason, TaskState
 from broker.store import tasks
+from ca.errors import Stale
+from fakes.filling import Filling
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import in_both_ways  # noqa: F401 - a fixture
-from fakes.world import living, role
+from fakes.world import AGENT, living, role
 
 pytestmark = pytest.mark.usefixtures("in_both_ways", "on_every_store")
 
@@ -137,3 +142,89 @@ async def test_an_end_that_is_written_into_the_secret_is_not_moved(tmp_path: Pat
             await renew(house.world, before, house.clock.now())
         assert await house.lease(handed.lease.id) == before
         assert ("renew", before.handle.name) not in house.engine.calls
+
+
+async def test_a_renewal_stands_on_the_decision_it_was_asked_with(tmp_path: Path) -> None:
+    """Policies that changed since void it; one that holds is written with it, in its caller's name."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        handed = await house.held(task)
+        lease = await house.lease(handed.lease.id)
+        with pytest.raises(Stale):
+            await renew(house.world, lease, house.clock.now(), permit=house.permit(task, policy="older"))
+        assert await house.lease(lease.id) == lease
+        before = len(await house.receipts())
+        permit = house.permit(task)
+        await house.clock.advance(5)
+        renewed = await renew(house.world, lease, house.clock.now(), permit=permit)
+        assert renewed.until == house.clock.now() + house.role.ttl
+        said = [entry.receipt for entry in (await house.receipts())[before:]]
+        assert [(one.kind, one.actor) for one in said] == [
+            (ReceiptKind.DECIDED, str(AGENT)),
+            (ReceiptKind.LEASE_RENEWED, str(AGENT)),
+        ]
+        assert said[0].body["decision"] == permit.decision.id
+
+
+async def test_a_broken_clock_is_told_to_whoever_asks(tmp_path: Path) -> None:
+    """Neither the record nor the target is touched."""
+    async with living(tmp_path) as house:
+        handed = await house.held(await house.open())
+        lease = await house.lease(handed.lease.id)
+        house.clock.step_wall(timedelta(seconds=30))
+        with pytest.raises(ClockUntrusted):
+            await renew(house.world, lease, house.clock.now())
+        assert (await house.lease(lease.id), ("renew", lease.handle.name) in house.engine.calls) == (lease, False)
+
+
+async def test_each_process_of_the_chain_must_be_seen_and_a_task_of_none_need_not(tmp_path: Path) -> None:
+    """Where nobody tells of instances a task without one is renewed; one unseen process above is enough to stop it."""
+    async with living(tmp_path) as house:
+        unwatched = replace(house.world, observer=Unobserving())
+        free = await house.held(await house.open())
+        await renew(unwatched, await house.lease(free.lease.id), house.clock.now())
+        child = await house.open(await house.open(instance=WHO))
+        handed = await house.held(child)
+        house.observer.states[WHO] = Observation.UNOBSERVED
+        with pytest.raises(Fenced):
+            await renew(house.world, await house.lease(handed.lease.id), house.clock.now())
+
+
+async def test_a_task_whose_end_could_not_be_written_is_not_renewed(tmp_path: Path) -> None:
+    """It ended, whatever its row says."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        handed = await house.held(task)
+        now = house.clock.now()
+        house.world.unrecorded[task.id] = end_task.because(house.world, task.id, EndReason.SAID_SO, now)
+        with pytest.raises(Fenced):
+            await renew(house.world, await house.lease(handed.lease.id), now)
+
+
+async def test_what_the_target_was_not_told_is_told_again_soon(tmp_path: Path) -> None:
+    """The end stands in the record already: it is repeated within a moment, says why, and a full disk is no excuse."""
+    async with living(tmp_path, wrap=Filling) as house:
+        handed = await house.held(await house.open())
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
+
+        async def refusing(*_: object) -> None:
+            store.full = True
+            raise OutcomeUnknown("no answer came")
+
+        house.engine.renew = refusing
+        with pytest.raises(OutcomeUnknown):
+            await renew(house.world, await house.lease(handed.lease.id), house.clock.now())
+        lease = await house.lease(handed.lease.id)
+        assert (lease.attempts, lease.trouble) == (1, "no answer came")
+        assert lease.due_at == house.clock.now() + timedelta(milliseconds=250)
+
+
+async def test_a_principal_that_is_gone_ends_its_lease_at_once_and_says_so(tmp_path: Path) -> None:
+    """Whoever renewed hears that it is over."""
+    async with living(tmp_path) as house:
+        handed = await house.held(await house.open())
+        house.engine.target.principals.clear()
+        ending = await renew(house.world, await house.lease(handed.lease.id), house.clock.now())
+        assert (ending.state, ending.close_reason) == (LeaseState.REVOKING, CloseReason.RAN_OUT)
+        assert ending.trouble == "the principal was removed at the target"
+        assert await house.lease(handed.lease.id) == ending

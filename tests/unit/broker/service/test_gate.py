@@ -1,0 +1,145 @@
+"""The gate: who may look at a task, and that a denial is on record before it is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.errors import Refused
+from broker.model.act import Act, Action
+from broker.model.caller import ALL_VERBS, Operator, Verb, Workload
+from broker.model.decision import Decision, Effect
+from broker.model.ids import new_decision, new_task
+from broker.model.observed import Observation, Observed
+from broker.model.receipt import ReceiptKind
+from broker.model.task import Task
+from broker.service.gate import refusal
+from broker.service.proofs import Asked, Shown
+from broker.wire.proof import mint, new_key
+from ca.errors import Denied, NotFound, Unauthenticated
+from fakes.front import INSTANCE, OTHER, Front, front
+from fakes.nouns import NOW
+from fakes.world import AGENT
+
+LIVE = Observed(state=Observation.LIVE, strength="own-uid")
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[Front]:
+    """A broker."""
+    async with front(tmp_path) as found:
+        yield found
+
+
+def asks(house: Front, caller: Workload | Operator, header: str | None = None) -> Asked:
+    """A request to look at something."""
+    return Asked(caller=caller, shown=Shown(header=header, method="GET", path="/"), now=house.clock.now())
+
+
+async def family(house: Front) -> tuple[Task, Task, Task]:
+    """A task of one process, one below it of another, and one below that of no process."""
+    top = await house.house.open(instance=INSTANCE)
+    middle = await house.house.open(top, instance=OTHER)
+    return top, middle, await house.house.open(middle)
+
+
+async def test_an_operator_looks_by_its_verb(house: Front) -> None:
+    """Without it nobody looks; what is not there is not found."""
+    top, middle, bottom = await family(house)
+    reader = Operator(name="eve", verbs=frozenset({Verb.READ_TASKS}))
+    assert await house.gate.readable(asks(house, reader), bottom.id) == (top, middle, bottom)
+    other = Operator(name="bob", verbs=ALL_VERBS - {Verb.READ_TASKS})
+    with pytest.raises(Denied):
+        await house.gate.readable(asks(house, other), bottom.id)
+    with pytest.raises(NotFound):
+        await house.gate.readable(asks(house, reader), new_task(NOW))
+
+
+async def test_a_process_looks_down_its_own_tree_and_no_other_way(house: Front) -> None:
+    """Down to the bottom; neither up, nor beside, nor as nobody; in the words of a task that is not there."""
+    top, middle, bottom = await family(house)
+    above, below = house.agent(AGENT.path), house.agent(AGENT.path, instance=OTHER)
+    for task, chain in ((top, (top,)), (middle, (top, middle)), (bottom, (top, middle, bottom))):
+        assert await house.gate.readable(asks(house, above), task.id) == chain
+    assert await house.gate.readable(asks(house, below), middle.id) == (top, middle)
+    assert await house.gate.readable(asks(house, below), bottom.id) == (top, middle, bottom)
+    beside = await house.house.open(instance=INSTANCE)
+    foreign = replace(above, id=AGENT.parse("spiffe://foreign.test/agent"))
+    for caller, task in (
+        (below, top),
+        (below, beside),
+        (foreign, bottom),
+        (house.agent(AGENT.path, instance=None), top),
+        (house.agent(AGENT.path, instance=None), bottom),
+    ):
+        with pytest.raises(NotFound) as refused:
+            await house.gate.readable(asks(house, caller), task.id)
+        with pytest.raises(NotFound) as missing:
+            await house.gate.readable(asks(house, caller), new_task(NOW))
+        assert type(refused.value) is type(missing.value)
+
+
+async def test_a_key_looks_at_its_own_task(house: Front) -> None:
+    """The proof is good once, and opens nothing above."""
+    key = new_key()
+    top = await house.house.open(instance=INSTANCE)
+    own = await house.house.open(top, key=key.thumbprint())
+    caller = house.agent(AGENT.path, instance=None)
+    header = mint(key, "GET", "/", house.clock.now())
+    assert await house.gate.readable(asks(house, caller, header), own.id) == (top, own)
+    with pytest.raises(Unauthenticated):
+        await house.gate.readable(asks(house, caller, header), own.id)
+    with pytest.raises(NotFound):
+        await house.gate.readable(asks(house, caller, mint(key, "GET", "/", house.clock.now())), top.id)
+    with pytest.raises(Unauthenticated):
+        await house.gate.readable(asks(house, caller, "no proof"), own.id)
+
+
+async def test_a_denial_is_on_record_before_it_is_told(house: Front) -> None:
+    """Who asked for what, for which task, and who refused; a request of no task is on record too."""
+    task = await house.house.open(instance=INSTANCE)
+    chain = await house.gate.readable(asks(house, house.agent(AGENT.path)), task.id)
+    act = Act(action=Action.OBTAIN, resource="orders-db/secret", destination="mail")
+    caller = house.agent(AGENT.path)
+    with pytest.raises(Refused) as refused:
+        await house.gate.permit(caller, chain, act, house.gate.facts(LIVE), house.clock.now())
+    (entry,) = await house.house.receipts()
+    said = entry.receipt
+    assert (said.kind, said.actor, said.task) == (ReceiptKind.DECIDED, str(caller), task.id)
+    assert (said.body["resource"], said.body["destination"]) == ("orders-db/secret", "mail")
+    assert (said.body["effect"], said.body["decision"]) == ("deny", refused.value.details["decision"])
+    decision = Decision(
+        id=new_decision(NOW), effect=Effect.DENY, policies=(), reason="no", policy_version="v", decided_at=NOW
+    )
+    await house.gate.record_denial(caller, None, act, decision)
+    first, second = await house.house.receipts()
+    assert (second.receipt.task, second.receipt.actor, second.writer) == (None, str(caller), first.writer)
+    assert first.writer == house.house.world.broker
+
+
+@pytest.mark.parametrize(
+    ("policies", "nearest", "said"),
+    [
+        ((), (), ("none permits it", "no single change")),
+        (("one", "two"), ("a task of less", "another role"), ("one, two", "a task of less; another role")),
+    ],
+)
+def test_a_refusal_says_who_refused_and_what_would_do(
+    policies: tuple[str, ...], nearest: tuple[str, ...], said: tuple[str, str]
+) -> None:
+    """The agent is told the decision's own reason, its id, the policies, and the smallest change."""
+    decision = Decision(
+        id=new_decision(NOW),
+        effect=Effect.DENY,
+        policies=policies,
+        reason="readers may not write",
+        policy_version="v",
+        decided_at=NOW,
+        nearest=nearest,
+    )
+    refused = refusal(decision)
+    assert str(refused) == "readers may not write"
+    assert refused.details == {"decision": decision.id, "policies": said[0], "nearest": said[1]}
