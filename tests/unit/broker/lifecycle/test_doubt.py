@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker.engines.protocol import Making
-from broker.errors import OutcomeUnknown
+from broker.errors import Fenced, NotYet, OutcomeUnknown, TargetDown
 from broker.lifecycle import doubt, flight, withdraw
+from broker.model.event import EventKind
 from broker.model.lease import CloseReason, LeaseState
+from broker.model.receipt import ReceiptKind
 from broker.model.report import Fate, Line
-from ca.errors import Problem, Stale
+from ca.errors import Conflict, Problem, Stale, Unavailable
 from fakes.clock import ManualClock
+from fakes.filling import Filling, only_endings
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget, Unlisted, in_both_ways  # noqa: F401 - a fixture
 from fakes.world import House, living
@@ -194,3 +199,114 @@ async def _outcome(work: object) -> object:
         return await work  # type: ignore[misc]
     except Problem as error:
         return error
+
+
+@pytest.mark.parametrize(
+    "error", [OutcomeUnknown("no answer"), TargetDown("down"), Conflict("no"), Unavailable("late")]
+)
+async def test_a_create_that_failed_is_recorded_from_the_reserve(tmp_path: Path, error: Problem) -> None:
+    """The disk filled while the target was asked: whatever it answered is noted, and what it made is taken back."""
+    async with living(tmp_path, wrap=Filling) as house:
+        task = await house.open()
+        made = house.engine.create
+
+        async def create(*arguments: Any) -> Any:
+            await made(*arguments)
+            only_endings(house)
+            raise error
+
+        house.engine.create = create
+        assert await _outcome(house.obtain(task)) is error
+        (lease,) = await house.leases()
+        unsent = isinstance(error, TargetDown)
+        assert lease.state is (
+            LeaseState.REVOKED
+            if unsent
+            else LeaseState.IN_DOUBT
+            if isinstance(error, OutcomeUnknown)
+            else LeaseState.REVOKING
+        )
+        assert lease.trouble == (
+            None if unsent else "the create was not answered" if isinstance(error, OutcomeUnknown) else str(error)
+        )
+        for _ in range(3):
+            await house.clock.advance(15)
+            await house.reap()
+        lease = await house.lease(lease.id)
+        assert (lease.state, lease.close_reason) == (LeaseState.REVOKED, CloseReason.NEVER_MADE)
+
+
+async def test_what_was_never_sent_is_over_in_one_step(tmp_path: Path) -> None:
+    """Closed, with every moment, one receipt and one event; nobody was asked outside."""
+    async with living(tmp_path) as house:
+        house.engine.fail("create", error=TargetDown("nobody is there"))
+        await _outcome(house.obtain(await house.open()))
+        (lease,) = await house.leases()
+        now = house.clock.now()
+        assert (lease.state, lease.close_reason) == (LeaseState.REVOKED, CloseReason.NEVER_MADE)
+        assert (lease.revoking_at, lease.access_ended_at, lease.closed_at) == (now, now, now)
+        last = (await house.receipts())[-1].receipt
+        assert (last.kind, last.body["reason"]) == (ReceiptKind.LEASE_CLOSED, "never-made")
+        assert [event.kind for event in await house.events()] == [EventKind.LEASE_CLOSED]
+        assert {verb for verb, _ in house.engine.calls} == {"claim", "create"}
+
+
+@pytest.mark.parametrize("making", sorted(Making))
+async def test_doubt_says_by_when_it_should_be_over(tmp_path: Path, making: Making) -> None:
+    """Due at once, and overdue only after the last moment at which the create may still arrive."""
+    clock = ManualClock()
+    async with living(tmp_path, clock=clock, engine=FakeEngine(FakeTarget(clock), making=making)) as house:
+        house.engine.fail("create", error=OutcomeUnknown("no answer came"))
+        await _outcome(house.obtain(await house.open()))
+        (lease,) = await house.leases()
+        margin = 1 if making is Making.CREATE_ONLY else 60
+        assert lease.due_at == clock.now()
+        assert lease.end_due_at == lease.intended_at + timedelta(seconds=10 + margin)
+        receipt = (await house.receipts())[-1].receipt
+        assert (receipt.kind, receipt.body["state"]) == (ReceiptKind.LEASE_IN_DOUBT, "in_doubt")
+        assert [event.kind for event in await house.events()] == [EventKind.LEASE_REVOKING]
+        await clock.advance(1)  # the target is looked at again
+        await doubt.settle(house.world, lease, clock.now())
+        settled = await house.lease(lease.id)
+        if making is Making.CREATE_ONLY:
+            assert (settled.state, settled.revoking_at) == (LeaseState.REVOKING, clock.now())
+            assert settled.due_at == lease.intended_at + timedelta(seconds=11)
+        else:
+            assert (settled.state, settled.due_at) == (LeaseState.IN_DOUBT, lease.end_due_at)
+
+
+async def test_what_can_not_be_made_certain_stays_in_doubt(tmp_path: Path) -> None:
+    """It is tried again, later each time, and says why."""
+    async with living(tmp_path) as house:
+        house.engine.fail("create", error=OutcomeUnknown("no answer came"))
+        await _outcome(house.obtain(await house.open()))
+        (lease,) = await house.leases()
+        await house.clock.advance(1)
+        house.engine.fail("occupy", error=NotYet("another has it"), times=2)
+        for attempts, wait in ((1, 250), (2, 500)):
+            await doubt.settle(house.world, await house.lease(lease.id), house.clock.now())
+            kept = await house.lease(lease.id)
+            assert (kept.state, kept.attempts, kept.trouble) == (LeaseState.IN_DOUBT, attempts, "another has it")
+            assert kept.due_at == house.clock.now() + timedelta(milliseconds=wait)
+
+
+async def test_what_was_made_and_may_not_be_used_is_taken_back_at_once(tmp_path: Path) -> None:
+    """Its task ended while it was made: it is abandoned with the reason, and gone before the answer is."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        arrived, go = house.engine.hold("create")
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(_outcome(house.obtain(task)))
+            await arrived.wait()
+            await house.end(task)
+            go.set()
+            refused = await asking
+        assert isinstance(refused, Fenced)
+        assert not any(one.enabled for one in house.engine.target.principals.values())
+        (lease,) = await house.leases()
+        assert (lease.close_reason, lease.revoking_at) == (CloseReason.NEVER_MADE, house.clock.now())
+        assert lease.access_ended_at == house.clock.now()
+        kinds = [entry.receipt.kind for entry in await house.receipts()]
+        assert ReceiptKind.LEASE_ACTIVATED not in kinds
+        revoking = [one.receipt for one in await house.receipts() if one.receipt.kind is ReceiptKind.LEASE_REVOKING]
+        assert [one.body["reason"] for one in revoking] == ["never-made"]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.errors import NotYet
+from broker.lifecycle import end_task
 from broker.loops.outbox import OutboxLoop
 from broker.model.event import EventKind
-from broker.model.ids import new_task
-from broker.model.receipt import ReceiptKind
+from broker.model.ids import InstanceId, new_task
+from broker.model.receipt import Receipt, ReceiptKind
 from broker.model.task import EndReason, TaskEvent, TaskState
+from broker.store import outbox
 from broker.store.outbox import Message
 from ca.errors import NotFound, Unavailable
+from fakes.filling import Filling
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import living
 
@@ -87,3 +93,90 @@ async def test_what_is_not_there_can_not_end(tmp_path: Path) -> None:
         task = await house.open()
         with pytest.raises(NotFound):
             await house.end(replace(task, id=new_task(task.opened_at)))
+
+
+async def test_several_ends_are_one_and_what_was_meant_is_written_first(tmp_path: Path) -> None:
+    """Each with its own reason; one that was never there ends none of them; nothing to end is nothing."""
+    async with living(tmp_path) as house:
+        now = house.clock.now()
+        first, second = await house.open(), await house.open()
+        meant = Receipt(kind=ReceiptKind.KILLED, at=now, actor="operator:ada", body={})
+        ghost = end_task.because(house.world, new_task(now), EndReason.DEADLINE, now)
+        both = [
+            end_task.because(house.world, first.id, EndReason.DEADLINE, now),
+            end_task.because(house.world, second.id, EndReason.SILENT, now),
+        ]
+        with pytest.raises(NotFound):
+            await end_task.end_all(house.world, [*both, ghost], also=meant)
+        assert all([(await house.task(task.id)).is_live for task in (first, second)])
+        assert await end_task.end_all(house.world, [], also=meant) == ()
+        assert await house.receipts() == []
+        ended = await end_task.end_all(house.world, both, also=meant)
+        assert [(one.id, one.end_reason) for one in ended] == [
+            (first.id, EndReason.DEADLINE),
+            (second.id, EndReason.SILENT),
+        ]
+        said = [entry.receipt for entry in await house.receipts()]
+        assert [one.kind for one in said] == [ReceiptKind.KILLED, ReceiptKind.TASK_ENDED, ReceiptKind.TASK_ENDED]
+        assert {one.actor for one in said[1:]} == {f"broker:{house.world.broker}"}
+        assert [one.body["with"] for one in said[1:]] == [first.id, second.id]
+        assert await end_task.end_all(house.world, both, also=meant) == ()
+        assert len(await house.receipts()) == 3
+
+
+async def test_what_another_party_is_told_of_an_end(tmp_path: Path) -> None:
+    """Each party of each task: which one, whose process, at which version; once however often it is said."""
+    async with living(tmp_path, parties=("attestor", "proxy")) as house:
+        task = await house.open(instance=InstanceId("0" * 32))
+        await house.end(task)
+        await house.end(task)
+        body = {"task": task.id, "instance": task.instance, "version": 2}
+        for party in ("attestor", "proxy"):
+            owed = await house.world.database.read(lambda tx, to=party: outbox.due(tx, to, house.clock.now(), 10))  # type: ignore[misc]
+            said = [(one.id, one.party, one.kind, dict(one.body)) for one in owed]
+            assert said == [(f"{party}:{task.id}:ended", party, "task.ended", body)]
+
+
+async def test_an_end_wakes_whoever_waits_for_one(tmp_path: Path) -> None:
+    """The streams, the reaper and the outbox look at once, not at their next turn."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        wakes = (house.world.feed, house.world.reaper, house.world.outbox)
+        await house.end(task)
+        async with asyncio.timeout(60):
+            for wake in wakes:
+                await wake.wait()
+
+
+async def test_an_end_that_can_t_be_written_fences_the_whole_tree_and_nothing_beside_it(tmp_path: Path) -> None:
+    """Each task below with the reason of the one above; one that could not be cut keeps no other from it."""
+    async with living(tmp_path, wrap=Filling) as house:
+        store: Any = house.world.database.inner  # type: ignore[attr-defined]
+        top = await house.open()
+        middle, beside = await house.open(top), await house.open(top)
+        bottom = await house.open(middle)
+        held = {task.id: await house.held(task) for task in (top, middle, bottom, beside)}
+        over = await house.open(middle)
+        await house.end(over)
+        store.full, store.reserve = True, False
+        house.engine.fail("end_access", error=NotYet("still there"))
+        now = house.clock.now()
+        ended = await house.end(middle, EndReason.OPERATOR, words="enough", actor="operator:ada")
+        assert [(one.id, one.state, one.version, one.ended_at) for one in ended] == [
+            (middle.id, TaskState.CANCELLED, 2, now),
+            (bottom.id, TaskState.CANCELLED, 2, now),
+        ]
+        fenced = {middle.id, bottom.id}
+        assert fenced <= set(house.world.unrecorded) <= {*fenced, over.id}
+        assert {said.actor for said in house.world.unrecorded.values()} == {"operator:ada"}
+        opens = {name for name, one in held.items() if await house.engine.target.login(one.issued) is not None}
+        assert opens in ({top.id, beside.id, middle.id}, {top.id, beside.id, bottom.id})  # one was not gone yet
+        with pytest.raises(NotFound):
+            await house.end(replace(top, id=new_task(now)))
+        store.full = False
+        await house.clock.advance(1)
+        await house.reap()
+        assert not house.world.unrecorded
+        written = [await house.task(name) for name in (middle.id, bottom.id)]
+        assert [one.end_reason for one in written] == [EndReason.OPERATOR, EndReason.PARENT_ENDED]
+        assert {await house.engine.target.login(held[name].issued) for name in fenced} == {None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from broker.lifecycle import withdraw
 from broker.model.event import EventKind
 from broker.model.lease import CloseReason, Handle, LeaseState
 from broker.model.receipt import ReceiptKind
+from ca.errors import Problem
 from fakes.clock import ManualClock
+from fakes.filling import Filling, only_endings
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget, in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living, role
@@ -134,3 +138,95 @@ async def test_access_that_ended_is_told_before_the_rest_is_cleared_away(tmp_pat
         await house.reap()
         lease = await house.lease(handed.lease.id)
         assert (lease.access_ended_at is not None, lease.closed_at) == (True, None)
+
+
+async def test_every_step_of_an_ending_finds_room(tmp_path: Path) -> None:
+    """A full disk and a target whose places are all taken hold no ending up, and none that is put off."""
+    async with living(tmp_path, wrap=Filling) as house:
+        first, second = await house.held(await house.open()), await house.held(await house.open())
+        only_endings(house)
+        now = house.clock.now()
+        assert (await withdraw.end(house.world, first.lease, CloseReason.ASKED, now)).state is LeaseState.REVOKED
+        begun = await withdraw.begin(house.world, second.lease.id, CloseReason.ASKED, now)
+        house.engine.fail("end_access", error=NotYet("still there"))
+        put_off = await withdraw.drain(house.world, begun, now)
+        assert (put_off.attempts, put_off.trouble) == (1, "still there")
+        assert (await withdraw.drain(house.world, put_off, now)).state is LeaseState.REVOKED
+
+
+async def test_tries_come_at_growing_intervals_and_never_stop(tmp_path: Path) -> None:
+    """From a quarter of a second to a minute; each says why; nothing is announced of a try."""
+    async with living(tmp_path) as house:
+        handed = await house.held(await house.open())
+        lease = await withdraw.begin(house.world, handed.lease.id, CloseReason.ASKED, house.clock.now())
+        said = len(await house.receipts()), len(await house.events())
+        house.engine.fail("end_access", error=NotYet("still there"), times=20)
+        waits = []
+        for attempt in range(1, 13):
+            lease = await withdraw.drain(house.world, lease, house.clock.now())
+            assert (lease.attempts, lease.trouble, lease.state) == (attempt, "still there", LeaseState.REVOKING)
+            waits.append((lease.due_at - house.clock.now()).total_seconds())
+        assert waits == [0.25, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+        assert (len(await house.receipts()), len(await house.events())) == said
+
+
+@pytest.mark.parametrize("revocable", [True, False])
+async def test_what_is_decided_of_an_end_stands_in_the_lease(tmp_path: Path, *, revocable: bool) -> None:
+    """Why and when; due at once; and by when access should be gone: at its own end where nobody can take it back."""
+    clock = ManualClock()
+    async with living(tmp_path, clock=clock, engine=FakeEngine(FakeTarget(clock), revocable=revocable)) as house:
+        handed = await house.held(await house.open())
+        await clock.advance(7)
+        now = clock.now()
+        begun = await withdraw.begin(house.world, handed.lease.id, CloseReason.OPERATOR, now, trouble="it leaks")
+        assert (begun.close_reason, begun.trouble) == (CloseReason.OPERATOR, "it leaks")
+        assert (begun.revoking_at, begun.due_at) == (now, now)
+        assert begun.end_due_at == (now if revocable else handed.lease.until)
+        again = await withdraw.begin(house.world, handed.lease.id, CloseReason.ASKED, now, trouble="another")
+        assert again == begun == await house.lease(handed.lease.id)
+
+
+async def test_what_runs_out_runs_out_at_its_last_second_from_the_reserve(tmp_path: Path) -> None:
+    """Waited for until then, closed as expired with the moment its access ended; before that nothing is claimed."""
+    clock = ManualClock()
+    engine = FakeEngine(FakeTarget(clock), revocable=False)
+    async with living(tmp_path, clock=clock, engine=engine, wrap=Filling) as house:
+        handed = await house.held(await house.open())
+        only_endings(house)
+        begun = await withdraw.begin(house.world, handed.lease.id, CloseReason.ASKED, clock.now())
+        waiting = await withdraw.drain(house.world, begun, clock.now())
+        assert (waiting.state, waiting.due_at, waiting.access_ended_at) == (LeaseState.REVOKING, begun.until, None)
+        closed = await withdraw.drain(house.world, waiting, begun.until)
+        assert (closed.state, closed.access_ended_at, closed.closed_at) == (
+            LeaseState.EXPIRED,
+            begun.until,
+            begun.until,
+        )
+        last = (await house.receipts())[-1].receipt
+        assert (last.kind, last.body["state"], last.body["reason"]) == (ReceiptKind.LEASE_CLOSED, "expired", "asked")
+
+
+async def test_the_first_wish_to_end_what_is_being_made_is_the_one_that_is_kept(tmp_path: Path) -> None:
+    """With who had it; a second one changes nothing."""
+    async with living(tmp_path) as house:
+        arrived, go = house.engine.hold("create")
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(_refused(house.obtain(await house.open())))
+            await arrived.wait()
+            (making,) = await house.leases()
+            now = house.clock.now()
+            first = await withdraw.begin(house.world, making.id, CloseReason.ASKED, now, actor="operator:ada")
+            assert (first.state, first.due_at) == (LeaseState.INTENDED, now)
+            assert "operator:ada" in str(first.trouble)
+            assert await withdraw.begin(house.world, making.id, CloseReason.OPERATOR, now) == first
+            go.set()
+            await asking
+        await house.clock.advance(30)
+        await house.reap()
+        lease = await house.lease(making.id)
+        assert (lease.state, lease.close_reason) == (LeaseState.REVOKED, CloseReason.ASKED)
+
+
+async def _refused(work: Awaitable[object]) -> None:
+    with pytest.raises(Problem):
+        await work
