@@ -14,10 +14,7 @@ from broker.model.lease import CloseReason
 from broker.model.receipt import ReceiptKind
 from broker.model.task import EndReason
 from ca.errors import NotFound
-from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import AGENT, living
-
-pytestmark = pytest.mark.usefixtures("on_every_store")
 
 ME = str(AGENT)
 

@@ -1,4 +1,4 @@
-"""What one lease needs at a moment: the boundary of each, what a quarantine leaves alone, and what waits for a target."""
+"""What one lease needs at a moment: the boundary of each, what a quarantine lets be, and what waits for a target."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ from broker.model.task import EndReason
 from broker.store import leases
 from ca.errors import Problem
 from fakes.filling import Filling, only_endings
-from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import living, role
-
-pytestmark = pytest.mark.usefixtures("on_every_store")
 
 WHO = InstanceId("0" * 32)
 MOMENT = timedelta(microseconds=1)

@@ -15,11 +15,8 @@ from broker.store import strangers
 from ca.errors import Conflict
 from fakes.clock import ManualClock
 from fakes.filling import Filling, only_endings
-from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import FakeEngine, FakeTarget, Principal, Unlisted
 from fakes.world import House, living
-
-pytestmark = pytest.mark.usefixtures("on_every_store")
 
 DB = "orders-db"
 

@@ -14,10 +14,7 @@ from broker.model.lease import CloseReason, LeaseState
 from broker.model.receipt import ReceiptKind
 from broker.model.task import EndReason
 from ca.errors import Stale, Unavailable
-from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import AGENT, living, role
-
-pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 async def test_a_second_secret_is_written_down_before_it_is_made(tmp_path: Path) -> None:

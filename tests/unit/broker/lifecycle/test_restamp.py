@@ -15,10 +15,7 @@ from broker.model.scope import Scope, Sensitivity, patterns
 from broker.model.task import Task
 from broker.store import tasks
 from ca.errors import Stale
-from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import House, living
-
-pytestmark = pytest.mark.usefixtures("on_every_store")
 
 EXACT = Scope(roles=patterns(["orders-db/readonly"]), sensitivity=Sensitivity.INTERNAL)
 
