@@ -121,7 +121,7 @@ async def _end_access(world: World, lease: Lease, course: Course) -> Lease:
     failpoint.reach("withdraw.access_ended.before")
     changed = await world.database.write(unit, ending=True)
     failpoint.reach("withdraw.access_ended.after")
-    tell(world)
+    world.feed.set()  # nothing new is due by this
     return changed
 
 
@@ -134,7 +134,7 @@ async def _clean_up(world: World, lease: Lease, course: Course) -> Lease:
     failpoint.reach("withdraw.gone.before")
     closed = await world.database.write(unit, ending=True)
     failpoint.reach("withdraw.gone.after")
-    tell(world)
+    world.feed.set()  # nothing new is due by this
     return closed
 
 
@@ -154,7 +154,7 @@ async def _run_out(world: World, lease: Lease, now: datetime) -> Lease:
     failpoint.reach("withdraw.ran_out.before")
     closed = await world.database.write(unit, ending=True)
     failpoint.reach("withdraw.ran_out.after")
-    tell(world)
+    world.feed.set()  # nothing new is due by this
     return closed
 
 
