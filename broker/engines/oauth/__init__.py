@@ -34,6 +34,7 @@ from ca.runtime.secret import Secret
 __all__ = ["OAuth", "RoleSettings", "Settings", "open_engine"]
 
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ENDS = "ends"
 _NO_SEAL = "nothing rests here: the broker has no sealing key (`keys.seal`)"
 
 
@@ -59,9 +60,9 @@ class OAuth:
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def plan(self, role: Role, name: str) -> Handle:
-        """How it is asked for; the name is what the token rests under."""
-        said = role_settings(role)
-        return Handle(target=role.target, engine=self.kind, name=name, facts={"grant": said.grant})
+        """How it is asked for and how it ends, whatever the settings say later; the name is what it rests under."""
+        facts = {"grant": role_settings(role).grant, _ENDS: self._settings.ends}
+        return Handle(target=role.target, engine=self.kind, name=name, facts=facts)
 
     def guarantee(self, role: Role) -> Guarantee:
         """What the settings say of the server's tokens; what was opened with one is its service's to end."""
@@ -86,7 +87,7 @@ class OAuth:
         if now > deadline:
             raise Unavailable(f"the call for `{role.full_name}` came only after its deadline, and did nothing")
         name = self._name(handle)
-        at_once = self._settings.ends == "at-once"
+        at_once = self._at_once(handle)
         if at_once and await self._vault().read(name) is not None:
             raise Conflict("a token of that name was asked for already")
         token = await self._token(role, said)
@@ -114,7 +115,7 @@ class OAuth:
 
     async def end_access(self, handle: Handle) -> AccessEnded:
         """Revoke what rests of it, and look; a token that ended by itself is gone."""
-        if self._settings.ends == "at-once":
+        if self._at_once(handle):
             vault, name = self._vault(), self._name(handle)
             found = await vault.read(name)
             if found is not None:
@@ -124,7 +125,7 @@ class OAuth:
 
     async def clean_up(self, handle: Handle) -> None:
         """Nothing of it rests."""
-        if self._settings.ends == "at-once":
+        if self._at_once(handle):
             await self._vault().forget(self._name(handle))
 
     async def authority(self) -> str:
@@ -194,6 +195,9 @@ class OAuth:
                 await self.end_access(handle)
             except Problem:
                 return  # it rests: the ending of its lease does it
+
+    def _at_once(self, handle: Handle) -> bool:
+        return str(handle.facts.get(_ENDS, self._settings.ends)) == "at-once"
 
     def _name(self, handle: Handle) -> str:
         return f"oauth/{handle.target}/{handle.name}"

@@ -167,6 +167,18 @@ async def test_without_revocation_it_ends_by_itself_and_rests_nowhere() -> None:
         assert {path for path, _ in there.server.asked} == {METADATA, "/token"}
 
 
+async def test_how_it_ends_is_decided_when_it_is_asked_for() -> None:
+    """Other settings later, by a reload or a restart: what was to be revoked is revoked, and nothing of it rests."""
+    async with ground() as there:
+        token = (await there.create()).secret["access_token"].reveal()
+        handle = there.engine.plan(there.role, "sj_a_1")
+        there.engine._settings = settings(there.server, ends="at-expiry")
+        await there.engine.end_access(handle)
+        await there.engine.clean_up(handle)
+        assert token not in there.server.active
+        assert there.vault.values == {}
+
+
 async def test_the_same_name_is_asked_for_once() -> None:
     """A second token under it would outlive the first one's ending."""
     async with ground() as there:
