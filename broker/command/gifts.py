@@ -82,8 +82,7 @@ def libpq(held: HeldSecret) -> list[Gift]:
     mode = _tls_mode(held)
     if mode is not None:
         plain["PGSSLMODE"] = mode
-    if "private_key" not in held.secrets:
-        plain["PGSERVICE"] = SERVICE
+    plain["PGSERVICE"] = SERVICE
     return [
         *(Gift(variable=name, value=Secret(value), delivery=Delivery.VARIABLE) for name, value in plain.items()),
         *(Gift(variable=name, value=value, delivery=Delivery.FILE) for name, value in _proofs(held, parts).items()),
@@ -93,15 +92,18 @@ def libpq(held: HeldSecret) -> list[Gift]:
 def _proofs(held: HeldSecret, parts: Sequence[str]) -> Mapping[str, Secret]:
     """What logs in: a certificate with its key, or a line of a password file.
 
-    With a password it also stands in a service file, which libpq prefers to the variables: that one can be rewritten
-    with the name of another user while the command runs.
+    Who logs in where stands in a service file too, which libpq prefers to the variables: it can be rewritten with the
+    name of another user while the command runs.
     """
+    words = dict(zip(("host", "port", "dbname", "user"), parts, strict=True))
     if "private_key" in held.secrets:
-        return {"PGSSLCERT": held.value("certificate"), "PGSSLKEY": held["private_key"]}
-    escaped = (part.replace("\\", "\\\\").replace(":", "\\:") for part in (*parts, held["password"].reveal()))
-    words = zip(("host", "port", "dbname", "user", "password"), (*parts, held["password"].reveal()), strict=True)
-    service = "".join(f"{name}={value}\n" for name, value in words)
-    return {"PGPASSFILE": Secret(f"{':'.join(escaped)}\n"), "PGSERVICEFILE": Secret(f"[{SERVICE}]\n{service}")}
+        proofs = {"PGSSLCERT": held.value("certificate"), "PGSSLKEY": held["private_key"]}
+    else:
+        words["password"] = password = held["password"].reveal()
+        escaped = (part.replace("\\", "\\\\").replace(":", "\\:") for part in (*parts, password))
+        proofs = {"PGPASSFILE": Secret(f"{':'.join(escaped)}\n")}
+    service = "".join(f"{name}={value}\n" for name, value in words.items())
+    return {**proofs, "PGSERVICEFILE": Secret(f"[{SERVICE}]\n{service}")}
 
 
 def _gift(wanted: Wanted, held: HeldSecret) -> Gift:

@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from attestor.client.errors import Unreachable
+from attestor.client.tls import server_context
 from broker.client.broker import Broker
 from broker.client.secret import HeldSecret
 from broker.client.task import task
 from broker.wire.credentials import AskCredential
 from ca.errors import Malformed, Problem
-from fakes.doors import PASSWORD, doors
+from ca.runtime.web import Call, Route, application, listen
+from fakes.doors import CLOCK, PASSWORD, doors
+from fakes.pki import TestAuthority
 
 ROLE = "orders-db/readonly"
 CANARY = "tulip-canary"
@@ -152,6 +156,26 @@ async def test_a_secret_hides_itself_from_everything_that_prints_or_copies(tmp_p
                 with pytest.raises(TypeError) as caught:
                     attempt(one)
                 assert PASSWORD not in str(caught.value)
+
+
+async def test_another_member_of_the_trust_domain_is_no_broker(tmp_path: Path) -> None:
+    """Nor is another authority's that claims the broker's name: refused in the handshake, before a thing is told."""
+    heard: list[str] = []
+
+    async def hear(call: Call) -> None:
+        heard.append(call.request.path)
+
+    async with doors(tmp_path) as house:
+        claimed = TestAuthority(now=CLOCK.now())
+        for server in (house.material("/agents/other"), house.material("/sojourn/broker", authority=claimed)):
+            app = application((Route("GET", "/v1/roles", hear, summary="roles"),))
+            async with (
+                listen(app, host="127.0.0.1", port=0, ssl=server_context(server), drain=0.1) as (host, port),
+                Broker.connect(house.material(), f"https://{host}:{port}") as broker,
+            ):
+                with pytest.raises(Unreachable, match="not the broker that is expected"):
+                    await broker.roles()
+    assert heard == []
 
 
 def told(error: BaseException) -> str:
