@@ -70,11 +70,15 @@ async def give_up(world: World, what: str, by: str, now: datetime) -> int:
 def _giving_up(world: World, what: str, by: str, now: datetime) -> Unit[int]:
     async def unit(tx: Transaction) -> int:
         proposal = await _second(tx, what, by, now)
-        blind = await quarantine.give_up(tx, what, micros(now))
-        found = [] if blind and what.startswith("lease:") else await _meant(tx, what)
+        one = what.startswith("lease:")
+        blind = await quarantine.give_up(tx, what, micros(now)) if one else ()
+        found = [] if blind else await _meant(tx, what)
         for lease in found:
             await _close(world, tx, lease, (proposal.by, by), now)
         if len(found) < _BATCH:
+            blind = (
+                blind if one else await quarantine.give_up(tx, what, micros(now))
+            )  # with the receipt that counts them
             await disownings.forget(tx, what)
             facts: dict[str, Any] = {"proposed_by": proposal.by, "verified": False, "unreadable": len(blind)}
             await receipts.append(tx, world.broker, _receipt(ReceiptKind.DISOWNED, what, by, now, **facts))

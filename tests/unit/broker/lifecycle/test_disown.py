@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from broker.errors import NotPossible, OutcomeUnknown
 from broker.lifecycle import withdraw
 from broker.lifecycle.disown import give_up, propose
+from broker.model.caller import ALL_VERBS, Operator
 from broker.model.event import EventKind
 from broker.model.lease import CloseReason, LeaseState
 from broker.model.receipt import ReceiptKind
-from broker.store import disownings
+from broker.store import disownings, operators
 from ca.errors import Denied, NotFound
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import House, living
@@ -105,3 +107,63 @@ async def test_one_that_is_in_use_at_a_lost_target_is_ended_first(tmp_path: Path
             (ReceiptKind.LEASE_CLOSED, "operator:bob"),
             (ReceiptKind.DISOWNED, "operator:bob"),
         ]
+
+
+@pytest.mark.parametrize("many", [1, 101])
+async def test_what_can_t_be_read_is_given_up_and_counted_with_the_rest(tmp_path: Path, many: int) -> None:
+    """Though it takes several batches: the receipt says of how many nothing was known; their tasks are told over."""
+    async with living(tmp_path) as house:
+        task, other = await house.open(), await house.open()
+        bad = (await house.obtain(other)).lease.id
+        for _ in range(many):
+            await house.obtain(task)
+        await house.end(other)
+        now = house.clock.now()
+        await house.world.database.write(lambda tx: tx.execute("UPDATE leases SET set_aside = 1 WHERE id = $1", bad))
+        await propose(house.world, DB, "ada", now)
+        assert await give_up(house.world, DB, "bob", now) == many
+        ((_, _, body),) = await written(house, ReceiptKind.DISOWNED)
+        assert body["unreadable"] == 1
+        closed = [event.task for event in await house.events() if event.kind is EventKind.TASK_CLOSED]
+        assert closed == [other.id]
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_nobody_is_added_to_confirm(tmp_path: Path, *, later: bool) -> None:
+    """Who became an operator after it was proposed is no second one; who was one before is."""
+    async with living(tmp_path) as house:
+        handed = await house.held(await house.open())
+        await withdraw.begin(house.world, handed.lease.id, CloseReason.ASKED, house.clock.now())
+        await propose(house.world, DB, "ada", house.clock.now())
+        added = house.clock.now() + timedelta(seconds=1 if later else -1)
+        eve = Operator(name="eve", verbs=ALL_VERBS)
+        await house.world.database.write(lambda tx: operators.add(tx, eve, b"a certificate", "ada", added))
+        if later:
+            with pytest.raises(Denied):
+                await give_up(house.world, DB, "eve", house.clock.now())
+            assert (await house.lease(handed.lease.id)).state is LeaseState.REVOKING
+        else:
+            assert await give_up(house.world, DB, "eve", house.clock.now()) == 1
+
+
+async def test_what_is_in_use_is_not_given_up_alone(tmp_path: Path) -> None:
+    """Only one whose end can't be verified; one that is over is over."""
+    async with living(tmp_path) as house:
+        task = await house.open()
+        handed = await house.held(task)
+        what = f"lease:{handed.lease.id}"
+        await propose(house.world, what, "ada", house.clock.now())
+        with pytest.raises(NotPossible):
+            await give_up(house.world, what, "bob", house.clock.now())
+        await house.end(task)
+        await house.reap()
+        with pytest.raises(NotPossible):
+            await give_up(house.world, what, "bob", house.clock.now())
+        assert (await house.lease(handed.lease.id)).state is LeaseState.REVOKED
+        house.engine.fail("create", error=OutcomeUnknown("no answer"))
+        with pytest.raises(OutcomeUnknown):
+            await house.obtain(await house.open())
+        doubted = next(one for one in await house.leases() if one.state is LeaseState.IN_DOUBT)
+        await propose(house.world, f"lease:{doubted.id}", "ada", house.clock.now())
+        assert await give_up(house.world, f"lease:{doubted.id}", "bob", house.clock.now()) == 1
+        assert (await house.lease(doubted.id)).close_reason is CloseReason.OPERATOR

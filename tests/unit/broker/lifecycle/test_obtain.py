@@ -15,6 +15,7 @@ from broker.model.receipt import ReceiptKind
 from broker.model.scope import Budget, Scope, Sensitivity, patterns
 from broker.model.task import TaskState
 from ca.errors import Conflict, Exhausted, Stale, Unavailable
+from ca.runtime.clock import micros
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.target import in_both_ways  # noqa: F401 - a fixture
 from fakes.world import living, role
@@ -248,3 +249,40 @@ async def test_an_end_that_is_written_into_the_secret_is_the_lease_s(tmp_path: P
         lease = await house.lease(handed.lease.id)
         assert (lease.state, lease.close_reason) == (LeaseState.REVOKED, CloseReason.RAN_OUT)
         assert not any(verb == "renew" for verb, _ in house.engine.calls)
+
+
+async def test_what_is_intended_stands_in_the_row_before_anything_is_made(tmp_path: Path) -> None:
+    """Every bound of a lease, by its role, its task and what is asked for; the shortest one counts."""
+    async with living(tmp_path) as house:
+        now = house.clock.now()
+        top = await house.open(deadline=now + timedelta(minutes=30))
+        arrived, go = house.engine.hold("create")
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(house.obtain(await house.open(top)))
+            await arrived.wait()
+            (intent,) = await house.leases()
+            await house.clock.advance(3)
+            go.set()
+            handed = await asking
+        assert (intent.state, intent.generation, intent.activated_at) == (LeaseState.INTENDED, 1, None)
+        assert (intent.intended_at, intent.until, intent.last) == (now, now + timedelta(minutes=2), top.deadline)
+        assert (intent.ack_by, intent.due_at) == (now + timedelta(seconds=30), now + timedelta(seconds=20))
+        assert intent.handle.facts["create_by"] == micros(now + timedelta(seconds=10))
+        assert intent.broker == house.world.broker
+        active = await house.lease(intent.id)
+        assert active == handed.lease
+        made = now + timedelta(seconds=3)
+        assert (active.activated_at, active.ack_by, active.due_at) == (made, *[made + timedelta(seconds=30)] * 2)
+        assert (active.until, active.last) == (intent.until, intent.last)
+
+
+@pytest.mark.parametrize(("ttl", "last"), [(None, 3600), (600, 600), (7200, 3600), (60, 60)])
+async def test_a_life_is_as_long_as_was_asked_for_and_never_longer_than_the_role_s(
+    tmp_path: Path, ttl: int | None, last: int
+) -> None:
+    """And its first window is never longer than its life."""
+    async with living(tmp_path) as house:
+        asked = None if ttl is None else timedelta(seconds=ttl)
+        lease = (await house.obtain(await house.open(), ttl=asked)).lease
+        assert lease.last == house.clock.now() + timedelta(seconds=last)
+        assert lease.until == house.clock.now() + timedelta(seconds=min(last, 120))

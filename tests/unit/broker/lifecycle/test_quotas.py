@@ -29,7 +29,9 @@ async def refused(house: House, task: Any, quota: Quota) -> QuotaReached:
     before = (len(await house.leases()), dict(house.engine.target.principals), len(await house.receipts()))
     with pytest.raises(QuotaReached) as caught:
         await house.obtain(task)
-    assert caught.value.details["quota"] == quota
+    most = dict(house.world.quotas.bounds())[quota]
+    assert (caught.value.details["quota"], caught.value.details["limit"]) == (quota, most)
+    assert quota is Quota.GRANTS_PER_MINUTE or caught.value.details["retry_after"] == 1
     assert before == (len(await house.leases()), house.engine.target.principals, len(await house.receipts()))
     return caught.value
 
@@ -94,8 +96,12 @@ async def test_grants_come_at_a_pace(tmp_path: Path) -> None:
         await clock.advance(18)
         refusal = await refused(house, task, Quota.GRANTS_PER_MINUTE)
         assert refusal.details["retry_after"] == 42
+        await clock.advance(0.5)
+        assert (await refused(house, task, Quota.GRANTS_PER_MINUTE)).details["retry_after"] == 42
         await house.obtain(other)
-        await clock.advance(42)
+        await clock.advance(41.4)
+        assert (await refused(house, task, Quota.GRANTS_PER_MINUTE)).details["retry_after"] == 1
+        await clock.advance(0.1)
         await house.obtain(task)
 
 
