@@ -17,7 +17,7 @@ from broker.errors import NotPossible
 from broker.lifecycle import configured, reconcile, rotate
 from broker.model.caller import Operator, Verb
 from broker.model.ids import InstanceId
-from broker.model.lease import Lease, LeaseState
+from broker.model.lease import Lease
 from broker.model.observed import Observation
 from broker.model.scope import Scope, Sensitivity, patterns
 from broker.model.task import Task, TaskEvent, TaskState
@@ -135,9 +135,8 @@ class Load:
 
     async def give_back(self) -> None:
         if found := await self.lease():
-            begun = await leases.give_back(self.broker.gate, self.by(found[1]), found[0].id)
-            if begun.state is not LeaseState.INTENDED:
-                self.broker.note("given", user=found[0].handle.name)
+            await leases.give_back(self.broker.gate, self.by(found[1]), found[0].id)
+            self.broker.note("given", user=found[0].handle.name)
 
     async def beat(self) -> None:
         task = await self.task()
