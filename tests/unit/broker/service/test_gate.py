@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from broker.errors import Refused
+from broker.errors import ClockUntrusted, Refused
 from broker.model.act import Act, Action
 from broker.model.caller import ALL_VERBS, Operator, Verb, Workload
 from broker.model.decision import Decision, Effect
 from broker.model.ids import new_decision, new_task
 from broker.model.observed import Observation, Observed
 from broker.model.receipt import ReceiptKind
-from broker.model.task import Task
+from broker.model.task import Task, TaskState
 from broker.service.gate import refusal
 from broker.service.proofs import Asked, Shown
 from broker.wire.proof import mint, new_key
-from ca.errors import Denied, NotFound, Unauthenticated
-from fakes.front import INSTANCE, OTHER, Front, front
+from ca.errors import Denied, Malformed, NotFound, Unauthenticated, Unavailable
+from fakes.front import DOMAIN, INSTANCE, OTHER, ROLE, Front, front
 from fakes.nouns import NOW
 from fakes.world import AGENT
 
+MINUTE = timedelta(minutes=1)
 LIVE = Observed(state=Observation.LIVE, strength="own-uid")
 
 
@@ -143,3 +145,66 @@ def test_a_refusal_says_who_refused_and_what_would_do(
     refused = refusal(decision)
     assert str(refused) == "readers may not write"
     assert refused.details == {"decision": decision.id, "policies": said[0], "nearest": said[1]}
+
+
+async def test_a_task_is_given_something_while_it_and_all_above_live(house: Front) -> None:
+    """Until its deadline and until its third missed beat, not at them; by each task of its chain."""
+    now = house.clock.now()
+    top = replace(await house.house.open(deadline=now + MINUTE), heartbeat=timedelta(seconds=10))
+    task = await house.house.open(top, instance=INSTANCE)
+    gate, moment = house.gate, timedelta(microseconds=1)
+    assert gate.usable((top, task), now) == LIVE
+    assert gate.usable((replace(top, instance=None),), now) == Observed(state=Observation.UNKNOWN, strength="none")
+    due, silent = replace(top, heartbeat=None), replace(top, deadline=None)
+    for above, last in ((due, now + MINUTE), (silent, now + timedelta(seconds=30))):
+        assert gate.usable((above, task), last - moment) == LIVE
+        with pytest.raises(Denied):
+            gate.usable((above, task), last)
+    for chain in (
+        (replace(top, ended_at=now, state=TaskState.DONE), task),
+        (top, replace(task, ended_at=now, state=TaskState.DONE)),
+        (top, replace(task, state=TaskState.WAITING)),
+        (top, replace(task, state=TaskState.PROPOSED)),
+    ):
+        with pytest.raises(Denied):
+            gate.usable(chain, now)
+
+
+@pytest.mark.parametrize("state", sorted(set(Observation) - {Observation.LIVE}))
+async def test_a_process_that_is_not_seen_to_live_is_given_nothing(house: Front, state: Observation) -> None:
+    """Whatever else is known of it."""
+    task = await house.house.open(instance=INSTANCE)
+    house.house.observer.states[INSTANCE] = state
+    with pytest.raises(Denied):
+        house.gate.usable((task,), house.clock.now())
+
+
+async def test_a_broker_that_stops_or_doubts_its_clock_gives_nothing(house: Front) -> None:
+    """To nobody, whatever the task."""
+    task = await house.house.open()
+    house.clock.step_wall(timedelta(seconds=30))
+    with pytest.raises(ClockUntrusted):
+        house.gate.usable((task,), house.clock.now())
+    house.gate.stopping.set()
+    with pytest.raises(Unavailable):
+        house.gate.usable((task,), house.clock.now())
+
+
+async def test_a_role_that_leaves_is_for_who_has_it(house: Front) -> None:
+    """Nobody else gets it; one nobody knows is no role."""
+    gate = house.gate
+    assert gate.role(ROLE) == house.house.role
+    leaving = replace(gate, world=replace(gate.world, leaving={ROLE}))
+    assert leaving.role(ROLE, held=True) == house.house.role
+    with pytest.raises(Denied):
+        leaving.role(ROLE)
+    for held in (False, True):
+        with pytest.raises(Malformed):
+            leaving.role("orders-db/other", held=held)
+
+
+async def test_what_policies_are_told_is_what_we_vouch_for(house: Front) -> None:
+    """The observation, its strength, our trust domain, the role, and every role there is."""
+    facts = house.gate.facts(LIVE, house.house.role)
+    assert (facts.observation, facts.strength, facts.role) == (Observation.LIVE, "own-uid", house.house.role)
+    assert (facts.trust_domain, tuple(facts.roles)) == (DOMAIN, (house.house.role,))
