@@ -83,6 +83,27 @@ async def test_every_signal_is_the_commands_to_answer(place: Place, name: str) -
     assert (await ended(process))[0] == 5
 
 
+async def test_what_the_command_left_behind_ends_with_it(place: Place) -> None:
+    """A grandchild in a session of its own, whose parents are gone."""
+    code = (
+        "import os, signal\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        print(os.getpid(), flush=True)\n"
+        "        os.close(1), os.close(2), signal.pause()\n"
+        "    os._exit(0)\n"
+        "os.wait(), input()\n"
+    )
+    process = await started(place, "--", sys.executable, "-c", code)
+    left = int(await line(process))
+    assert not has_ended(left)
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    assert await ended(process) == (0, "", "")
+    assert has_ended(left)
+
+
 async def test_run_killed_takes_its_command_with_it(place: Place) -> None:
     """No handler runs at SIGKILL: the kernel ends the child."""
     code = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
