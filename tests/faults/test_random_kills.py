@@ -19,6 +19,7 @@ from faults.ground import GROUNDS, Ground
 from faults.nursery import Nursery
 from faults.record import LONGEST, OK, Kill
 from faults.worlds import World
+from house.failpoints import all_points
 from servers.postgres import Room, Server
 
 WORLDS = {"postgres": 6, "static": 4, "mysql": 4, "redis": 5, "rabbitmq": 2, "ssh": 2}
@@ -100,3 +101,5 @@ def test_a_line_is_short() -> None:
     kill = Kill(2**31, 24, "0123456+", "postgres", "postgres", "withdraw.cut_unrecorded.before", "the password of " * 9)
     assert len(kill.line()) == LONGEST
     assert kill.line().endswith('"}\n')
+    longest = max(all_points(), key=len)
+    assert Kill(2**31, 24, "0123456+", "postgres", "rabbitmq", longest).line().endswith('"v":"ok"}\n')

@@ -97,7 +97,7 @@ class World:
         """Its kind."""
         if self.shared is not None:
             return "postgres"
-        return "sqlite, synced only" if self.losing else "sqlite"
+        return "synced" if self.losing else "sqlite"
 
     async def _furnish(self, server: Server) -> str:
         name = secrets.token_hex(6)
