@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
@@ -19,8 +16,8 @@ from broker.lifecycle.obtain import HandOver
 from broker.model.lease import Handle
 from broker.model.role import Role
 from broker.wire.credentials import CredentialTold
-from ca.runtime import log
 from ca.runtime.secret import Secret
+from fakes.canary import sightings, written  # noqa: F401 - a fixture
 from fakes.clock import ManualClock
 from fakes.front import OTHER, ROLE, Front, call, front, obtained, opened
 from fakes.stores import on_disk, on_every_store  # noqa: F401 - a fixture
@@ -49,20 +46,6 @@ class Keeping(FakeEngine):
 
 
 @pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Everything the process logs, debug included."""
-    root, names = logging.getLogger(), ("ca", "attestor", "broker")
-    handlers, level, levels = list(root.handlers), root.level, [logging.getLogger(name).level for name in names]
-    found = io.StringIO()
-    log.setup("test", level="debug", stream=found)
-    yield found
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, old in zip(names, levels, strict=True):
-        logging.getLogger(name).setLevel(old)
-
-
-@pytest.fixture
 def engine() -> Keeping:
     """The hands."""
     return Keeping(FakeTarget(ManualClock()))
@@ -73,18 +56,6 @@ async def house(tmp_path: Path, engine: Keeping) -> AsyncIterator[Front]:
     """A broker's routes."""
     async with asyncio.timeout(60), front(tmp_path, engine=engine) as found:
         yield found
-
-
-def spellings(secret: str) -> list[bytes]:
-    """How it could stand somewhere."""
-    raw = secret.encode()
-    plain = [raw, raw[::-1], raw.hex().encode(), quote(secret).encode()]
-    return plain + [base64.b64encode(raw[start:]).rstrip(b"=")[:-1] for start in range(3)]
-
-
-def sightings(secrets: list[str], places: dict[str, bytes]) -> list[str]:
-    """Where any of them stands."""
-    return [name for name, content in places.items() for one in secrets for way in spellings(one) if way in content]
 
 
 async def everything_said(house: Front, task: str) -> bytes:
@@ -111,7 +82,10 @@ async def everything_said(house: Front, task: str) -> bytes:
 
 
 async def test_it_stands_nowhere_but_in_its_answer(
-    house: Front, engine: Keeping, tmp_path: Path, written: io.StringIO
+    house: Front,
+    engine: Keeping,
+    tmp_path: Path,
+    written: io.StringIO,  # noqa: F811 - the fixture
 ) -> None:
     """Asked, asked again, acknowledged, refused, failed, renewed, given back, ended; then every place is searched."""
     async with house.session(house.agent()) as session:
