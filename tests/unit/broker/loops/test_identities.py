@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ import pytest
 
 from attestor.wire.task_identity import Grant, Granted
 from broker.engines.svid import TARGET, Svid
-from broker.lifecycle import withdraw
+from broker.errors import Fenced
+from broker.lifecycle import end_task, withdraw
+from broker.lifecycle.identity import give
 from broker.loops.identities import EVERY, Identities
 from broker.loops.reaper import Reaper
 from broker.loops.sweep import Sweep
+from broker.model.event import EventKind
 from broker.model.ids import InstanceId
 from broker.model.lease import CloseReason, Lease, LeaseState
+from broker.model.receipt import ReceiptKind
 from broker.model.report import Fate, Line
 from broker.model.task import EndReason, Task
 from broker.targets.target import open_target
 from ca.errors import Conflict, Problem, Unavailable
+from ca.runtime.clock import micros
 from ca.spiffe.id import SpiffeId
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import House, living
@@ -300,3 +306,46 @@ async def test_one_that_was_lost_at_the_server_is_found_missing(tmp_path: Path) 
         await here.house.reap()
         await here.tick(EVERY)
         assert here.server.tasks == [task.id]
+
+
+async def test_it_ends_with_the_first_task_of_its_chain_to_the_second_and_is_on_record(tmp_path: Path) -> None:
+    """Never later than any deadline above it; given by the broker itself, and told in its own tree."""
+    async with place(tmp_path) as there:
+        now = there.house.clock.now()
+        top = await there.house.open(deadline=now + timedelta(minutes=10, milliseconds=900))
+        task = await there.open(parent=top)
+        await there.tick()
+        lease, end = await there.lease(task), now + timedelta(minutes=10)
+        assert (lease.until, lease.last, lease.ack_by, lease.due_at) == (end,) * 4
+        assert (lease.state, lease.activated_at, lease.task_version) == (LeaseState.ACTIVE, now, task.version)
+        assert lease.handle.facts["create_by"] == micros(now + timedelta(seconds=10))
+        us = f"broker:{there.house.world.broker}"
+        said = [entry.receipt for entry in await there.house.receipts()]
+        assert [(one.kind, one.actor, one.lease) for one in said] == [
+            (ReceiptKind.LEASE_INTENDED, us, lease.id),
+            (ReceiptKind.LEASE_ACTIVATED, us, lease.id),
+        ]
+        (event,) = await there.house.events()
+        assert (event.kind, event.root, event.task, event.lease) == (EventKind.LEASE_ISSUED, top.id, task.id, lease.id)
+        assert not len(there.house.world.in_flight)
+
+
+async def test_a_task_whose_end_could_not_be_written_gets_none(tmp_path: Path) -> None:
+    """Neither before the server is asked nor after it answered."""
+    async with place(tmp_path) as there:
+        world, now = there.house.world, there.house.clock.now()
+        early, late = await there.house.open(instance=INSTANCE), await there.house.open(instance=INSTANCE)
+        world.unrecorded[early.id] = end_task.because(world, early.id, EndReason.SAID_SO, now)
+        with pytest.raises(Fenced):
+            await give(world, early.id, now)
+        assert (there.server.taken, await there.house.leases()) == (set(), [])
+        granted = there.server.grant
+
+        async def grant(asked: Grant) -> Granted:
+            world.unrecorded[late.id] = end_task.because(world, late.id, EndReason.SAID_SO, now)
+            return await granted(asked)
+
+        there.server.grant = grant  # type: ignore[method-assign,assignment]
+        with pytest.raises(Fenced):
+            await give(world, late.id, now)
+        assert there.server.tasks == []
