@@ -66,6 +66,7 @@ class Configured:
             return await self._become(wanted)
 
     async def _become(self, wanted: Mapping[str, Configuration]) -> Sequence[str]:
+        _refuse_shared(wanted)
         changed = [name for name, said in wanted.items() if self.known.get(name) != said]
         fresh = {
             name: self.engines[name] if self._is_same(name, wanted[name]) else await self._open(name, wanted[name])
@@ -124,6 +125,26 @@ class Configured:
             raise Malformed(
                 f"the target `{name}` can't have `rotate_every`: the broker has no sealing key (`keys.seal`)"
             )
+
+
+_LOGIN = ("kind", "management", "host", "port", "user")
+"""Settings that say whom we log in as, and where."""
+
+
+def _refuse_shared(wanted: Mapping[str, Configuration]) -> None:
+    """A rotation at one target would lock every other out that logs in with the same account. Raises Malformed."""
+    rotated = {name: said for name, said in wanted.items() if said.rotate_every and hasattr(said.engine, "user")}
+    for name, said in rotated.items():
+        for other, beside in wanted.items():
+            if other != name and _login(beside.engine) == _login(said.engine):
+                raise Malformed(
+                    f"the target `{name}` can't have `rotate_every`: `{other}` logs in with the same account,"
+                    " give each an account of its own"
+                )
+
+
+def _login(engine: object) -> tuple[object, ...]:
+    return tuple(getattr(engine, key, None) for key in _LOGIN)
 
 
 @asynccontextmanager

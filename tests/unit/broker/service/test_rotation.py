@@ -128,6 +128,16 @@ async def test_a_schedule_that_can_t_be_kept_changes_nothing() -> None:
             assert configured.rotate_every == {}
 
 
+async def test_an_account_that_two_targets_log_in_with_is_not_rotated() -> None:
+    """The second would be locked out; also when it comes later, and says nothing of rotation itself."""
+    rotated = Configuration(engine=target().engine, roles={}, rotate_every=timedelta(days=1))
+    beside = target(engine={**SAID["engine"], "database": "another"}).engine
+    async with open_configured(Lent(clock=SystemClock(), vault=Vault())) as configured:
+        with pytest.raises(Malformed, match="`second` logs in with the same account"):
+            await configured.become({"ledger": rotated, "second": Configuration(engine=beside, roles={})})
+        assert configured.engines == {}
+
+
 async def test_what_was_rotated_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of what the settings name, for the account it is of; another user is another account."""
     monkeypatch.setenv("PGPASSWORD_OF_A_TEST", "named")
