@@ -36,7 +36,7 @@ async def _kill(  # noqa: PLR0917 - as `kill`
 ) -> Killed:
     ended: list[TaskId] = []
     place: TaskId | None = None
-    named = 0
+    named = unrecorded = 0
     while most is None or named < most:
         limit = BATCH if most is None else min(BATCH, most - named)
         batch = await world.database.read(lambda tx, at=place: kills.named(tx, what, now, at, limit))  # type: ignore[misc] # noqa: B023
@@ -46,9 +46,10 @@ async def _kill(  # noqa: PLR0917 - as `kill`
         begun = None if named else _begun(what, words, actor, now)
         ended += [task.id for task in await end_task.end_all(world, said, also=begun)]
         place, named = batch[-1], named + len(batch)
+        unrecorded += sum(task in world.unrecorded for task in batch)
         _log.info("tasks are being killed", what=str(what), ended=len(ended))
     left = await world.database.read(lambda tx: kills.count(tx, what, now))
-    return Killed(ended=tuple(ended), left=max(0, left - len(world.unrecorded)))
+    return Killed(ended=tuple(ended), left=max(0, left - unrecorded))
 
 
 def _said(task: TaskId, words: str | None, actor: str, now: datetime) -> UnrecordedEnd:

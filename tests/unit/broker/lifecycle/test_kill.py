@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from broker.lifecycle import kill as killing
+from broker.lifecycle.end_task import because
 from broker.lifecycle.kill import kill
 from broker.model.kill import Kill, Reach
 from broker.model.receipt import ReceiptKind
 from broker.model.task import EndReason, TaskState
+from ca.spiffe.id import SpiffeId
 from fakes.filling import Filling
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import AGENT, House, living
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("on_every_store")
 
 ALL = Kill(reach=Reach.AGENT, name=str(AGENT))
 ADA = "operator:ada"
+OTHER = SpiffeId.parse("spiffe://example.org/other")
 
 
 async def meant(house: House) -> list[tuple[str, dict[str, object]]]:
@@ -79,3 +82,13 @@ async def test_what_a_full_store_can_not_take_is_killed_all_the_same(tmp_path: P
         await house.reap()
         ended = [await house.task(task.id) for task in (first, second)]
         assert {(one.end_reason, one.end_words) for one in ended} == {(EndReason.OPERATOR, "enough")}
+
+
+async def test_what_is_left_is_not_made_less_by_what_others_ended(tmp_path: Path) -> None:
+    """Ends that wait for room in the store, of tasks it did not name: whoever asks for the rest must hear of it."""
+    async with living(tmp_path) as house:
+        tasks = sorted([(await house.open()).id for _ in range(3)])
+        for other in [await house.open(owner=OTHER) for _ in range(3)]:
+            house.world.unrecorded[other.id] = because(house.world, other.id, EndReason.DEADLINE, house.clock.now())
+        killed = await kill(house.world, ALL, words=None, actor=ADA, now=house.clock.now(), most=1)
+        assert (list(killed.ended), killed.left) == (tasks[:1], 2)
