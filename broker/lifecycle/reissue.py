@@ -19,9 +19,14 @@ from broker.model.lease import CloseReason, Lease, LeaseEvent, LeaseState
 from broker.model.receipt import ReceiptKind
 from broker.model.role import Role
 from broker.store import leases, receipts, tasks
-from ca.errors import NotFound, Problem, Stale, Unavailable
+from ca.errors import Exhausted, NotFound, Problem, Stale, Unavailable
 from ca.runtime import failpoint
 from ca.runtime.database import Transaction
+
+MOST = 32
+"""Secrets one request is answered with: what was lost on its way so often is not lost, and each costs the target work
+that no quota counts.
+"""
 
 
 async def begin_reissue(
@@ -30,6 +35,8 @@ async def begin_reissue(
     """Note, in a transaction that began with the fence, that the secret of `lease` is about to be replaced."""
     if lease.role != role.full_name:
         raise Stale("the earlier request was for another role")
+    if lease.generation >= MOST:
+        raise Exhausted(f"the same request was answered {MOST} times, and none was acknowledged", limit=MOST)
     changed = replace(lease, until=longest_until(world, lease, now), ack_by=now + role.ack_within)
     again = await leases.move(
         tx,

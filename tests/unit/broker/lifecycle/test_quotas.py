@@ -9,10 +9,12 @@ import pytest
 
 from broker.errors import QuotaReached
 from broker.lifecycle import withdraw
+from broker.lifecycle.reissue import MOST
 from broker.model.ids import InstanceId
 from broker.model.lease import CloseReason
 from broker.model.quota import Quota, Quotas
 from broker.store import quotas
+from ca.errors import Exhausted
 from ca.spiffe.id import SpiffeId
 from fakes.clock import ManualClock
 from fakes.front import ROLE, call, front, obtained, opened
@@ -103,6 +105,20 @@ async def test_grants_come_at_a_pace(tmp_path: Path) -> None:
         assert (await refused(house, task, Quota.GRANTS_PER_MINUTE)).details["retry_after"] == 1
         await clock.advance(0.1)
         await house.obtain(task)
+
+
+async def test_one_request_is_not_answered_for_ever(tmp_path: Path) -> None:
+    """No quota counts a re-issue, and each is work at the target: it ends, and the secret is taken back in time."""
+    async with living(tmp_path, quotas=Quotas(grants_per_minute=1)) as house:
+        task = await house.open()
+        for _ in range(MOST):
+            lease = (await house.obtain(task, key="same")).lease
+        with pytest.raises(Exhausted, match="none was acknowledged"):
+            await house.obtain(task, key="same")
+        assert (await house.lease(lease.id)).generation == MOST
+        await house.clock.advance(31)
+        await house.reap()
+        assert (await house.lease(lease.id)).is_closed
 
 
 async def test_a_task_s_own_identity_counts_for_nothing(tmp_path: Path) -> None:
