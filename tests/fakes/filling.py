@@ -31,7 +31,7 @@ class Filling:
         return await self.inner.write(unit, ending=ending)
 
 
-class _Taken(asyncio.Semaphore):
+class Taken(asyncio.Semaphore):
     """Places that nobody gets: whoever waits for one instead of its own is a mistake, and is told so."""
 
     async def acquire(self) -> Literal[True]:
@@ -43,4 +43,4 @@ def only_endings(house: House) -> None:
     store: Any = house.world.database.inner  # type: ignore[attr-defined]
     store.full = True
     for calls in house.world.targets.values():
-        calls.grants = _Taken(0)
+        calls.grants = Taken(0)

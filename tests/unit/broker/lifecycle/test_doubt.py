@@ -310,3 +310,18 @@ async def test_what_was_made_and_may_not_be_used_is_taken_back_at_once(tmp_path:
         assert ReceiptKind.LEASE_ACTIVATED not in kinds
         revoking = [one.receipt for one in await house.receipts() if one.receipt.kind is ReceiptKind.LEASE_REVOKING]
         assert [one.body["reason"] for one in revoking] == ["never-made"]
+
+
+async def test_what_may_still_come_is_ended_and_waited_for_from_the_reserve(tmp_path: Path) -> None:
+    """Where a create makes anew what it finds: neither a full disk nor a flood of grants holds that up."""
+    clock = ManualClock()
+    engine = FakeEngine(FakeTarget(clock), making=Making.UPSERT)
+    async with living(tmp_path, clock=clock, engine=engine, wrap=Filling) as house:
+        engine.fail("create", after=True, error=OutcomeUnknown("no answer came"))
+        await _outcome(house.obtain(await house.open()))
+        (lease,) = await house.leases()
+        only_endings(house)
+        await clock.advance(1)
+        waiting = await doubt.settle(house.world, lease, clock.now())
+        assert (waiting.state, waiting.due_at) == (LeaseState.IN_DOUBT, lease.end_due_at)
+        assert not any(one.enabled for one in engine.target.principals.values())

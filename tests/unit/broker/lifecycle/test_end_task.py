@@ -19,7 +19,7 @@ from broker.model.task import EndReason, TaskEvent, TaskState
 from broker.store import outbox
 from broker.store.outbox import Message
 from ca.errors import NotFound, Unavailable
-from fakes.filling import Filling
+from fakes.filling import Filling, only_endings
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
 from fakes.world import living
 
@@ -180,3 +180,12 @@ async def test_an_end_that_can_t_be_written_fences_the_whole_tree_and_nothing_be
         written = [await house.task(name) for name in (middle.id, bottom.id)]
         assert [one.end_reason for one in written] == [EndReason.OPERATOR, EndReason.PARENT_ENDED]
         assert {await house.engine.target.login(held[name].issued) for name in fenced} == {None}
+
+
+async def test_an_end_is_written_from_the_reserve(tmp_path: Path) -> None:
+    """A full disk takes it: nothing is left to be written later."""
+    async with living(tmp_path, wrap=Filling) as house:
+        task = await house.open()
+        only_endings(house)
+        await house.end(task)
+        assert (not house.world.unrecorded, (await house.task(task.id)).is_live) == (True, False)

@@ -14,7 +14,7 @@ from broker.model.receipt import Receipt, ReceiptKind
 from broker.store import strangers
 from ca.errors import Conflict
 from fakes.clock import ManualClock
-from fakes.filling import Filling, only_endings
+from fakes.filling import Filling, Taken, only_endings
 from fakes.target import FakeEngine, FakeTarget, Principal, Unlisted
 from fakes.world import House, living
 
@@ -132,3 +132,12 @@ async def test_a_target_that_lists_nothing_says_so(tmp_path: Path) -> None:
     for engine, found_there in ((FakeEngine(FakeTarget(clock)), []), (Unlisted(FakeTarget(clock)), None)):
         async with living(tmp_path, clock=clock, engine=engine) as house:
             assert await reconcile.names(house.world, DB) == found_there
+
+
+async def test_a_claim_and_an_adoption_wait_for_no_grant(tmp_path: Path) -> None:
+    """The sweep stands on them, and what it finds must be ended."""
+    async with living(tmp_path, wrap=Filling) as house:
+        for calls in house.world.targets.values():
+            calls.grants = Taken(0)
+        assert await reconcile.claim(house.world, DB) is not None
+        assert await reconcile.adopt(house.world, DB, "operator:ada", house.clock.now()) == []

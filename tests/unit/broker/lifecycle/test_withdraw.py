@@ -146,6 +146,8 @@ async def test_every_step_of_an_ending_finds_room(tmp_path: Path) -> None:
         first, second = await house.held(await house.open()), await house.held(await house.open())
         only_endings(house)
         now = house.clock.now()
+        await withdraw.cut_unrecorded(house.world, first.lease)
+        assert await house.engine.target.login(first.issued) is None
         assert (await withdraw.end(house.world, first.lease, CloseReason.ASKED, now)).state is LeaseState.REVOKED
         begun = await withdraw.begin(house.world, second.lease.id, CloseReason.ASKED, now)
         house.engine.fail("end_access", error=NotYet("still there"))
