@@ -108,6 +108,7 @@ async def test_the_end_of_another_instance_is_nobody_s_end(house: Front) -> None
 
 async def test_an_operator_who_was_removed_is_nobody(house: Front) -> None:
     """Verbs are asked on each request; one whom the store doesn't know has none."""
+    house.operators_by_word = False
     async with house.session(OPERATOR) as session:
         status, said = await call(session, "GET", "/v1/tasks")
     assert (status, said["code"]) == (401, "unauthenticated")

@@ -65,6 +65,8 @@ class Front:
     socket: Path
     judge: Recheck
     callers: dict[str, Caller] = field(default_factory=dict)
+    operators_by_word: bool = True
+    """Whether whoever a test calls an operator is one, without a row in the store."""
 
     @property
     def clock(self) -> ManualClock:
@@ -99,8 +101,8 @@ class Front:
         return found
 
     async def recheck(self, caller: Caller) -> None:
-        """As the real door does; an operator is known by the test's word."""
-        if not isinstance(caller, Operator):
+        """As the real door does."""
+        if not (self.operators_by_word and isinstance(caller, Operator)):
             await self.judge(caller)
 
     async def tick(self) -> None:

@@ -95,7 +95,7 @@ class MariadbPlace:
     async def knock(self, name: str, password: str) -> MariadbVisit | None:
         try:
             connection = await asyncmy.connect(host=self.room.host, port=self.room.port, user=name, password=password)
-        except (MySQLError, OSError):
+        except (MySQLError, OSError, RuntimeError):  # for a user it has not the server asks for any of its plugins
             return None
         visit = MariadbVisit(connection, self.room.schema)
         self.visits.append(visit)
