@@ -108,7 +108,8 @@ class Gate:
 
         Raises:
             ClockUntrusted, Unavailable: nothing is given while the clocks disagree, or any more.
-            Denied: it, or a task above it, has ended, waits, is late or silent, or its process isn't seen to live.
+            Denied: it, or a task above it, has ended, waits, is late or silent, or a process of the chain isn't seen to
+                live.
         """
         self.giving()
         task = chain[-1]
@@ -119,14 +120,14 @@ class Gate:
                 raise Denied(
                     f"the task `{above.id}` has ended, is past its deadline or has fallen silent", task=above.id
                 )
-        return self._seen(task)
+        return [self._seen(link) for link in chain][-1]
 
     def _seen(self, task: Task) -> Observed:
         if task.instance is None:
             return Observed(state=Observation.UNKNOWN, strength="none")
         observed = self.world.observer.observed(task.instance)
         if observed.state is not Observation.LIVE:
-            raise Denied(f"the task's process is `{observed.state}`, expected one that is seen to live")
+            raise Denied(f"the process of `{task.id}` is `{observed.state}`, expected one that is seen to live")
         return observed
 
     def facts(self, observed: Observed, role: Role | None = None) -> Facts:

@@ -179,6 +179,17 @@ async def test_a_process_that_is_not_seen_to_live_is_given_nothing(house: Front,
         house.gate.usable((task,), house.clock.now())
 
 
+@pytest.mark.parametrize("state", sorted(set(Observation) - {Observation.LIVE}))
+async def test_nor_is_a_child_of_such_a_process(house: Front, state: Observation) -> None:
+    """Liveness is derived up to the root: what would not be renewed is not given either."""
+    chain = await family(house)
+    assert house.gate.usable(chain, house.clock.now()).state is Observation.UNKNOWN
+    house.house.observer.states[INSTANCE] = state
+    for depth in (1, 2, 3):
+        with pytest.raises(Denied):
+            house.gate.usable(chain[:depth], house.clock.now())
+
+
 async def test_a_broker_that_stops_or_doubts_its_clock_gives_nothing(house: Front) -> None:
     """To nobody, whatever the task."""
     task = await house.house.open()
