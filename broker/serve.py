@@ -132,6 +132,7 @@ async def serve(
         StoreLocked: another broker holds the store.
     """
     take_descriptors()
+    part = readiness.part("broker")  # from the start: with an identity alone nobody is let in yet
     async with AsyncExitStack() as stack:
         enter, metrics = stack.enter_async_context, Metrics()
         if settings.health is not None:
@@ -151,7 +152,7 @@ async def serve(
         reload_targets = await _watched(stack, settings, gate, configured, identities)
         door = Door(gate=gate, feed=feed, operators=operators, reload_targets=reload_targets)
         address = await _doors(stack, settings, door, source)
-        readiness.part("broker").ready()
+        part.ready()
         _log.info("the broker answers", host=address[0], port=address[1], identity=str(source.svid.id))
         yield RunningBroker(address=address, admin_socket=settings.admin_socket, gate=gate, configured=configured)
 

@@ -43,7 +43,7 @@ def folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def running(folder: Path, **changes: object) -> AsyncIterator[RunningBroker]:
+async def running(folder: Path, readiness: Readiness | None = None, **changes: object) -> AsyncIterator[RunningBroker]:
     """A broker without targets."""
     async with asyncio.timeout(60), identity_side.both(folder) as (_, node_agent):
         settings = BrokerSettings(
@@ -52,8 +52,30 @@ async def running(folder: Path, **changes: object) -> AsyncIterator[RunningBroke
             workload_api=identity_side.address(node_agent),
             database=f"sqlite:{folder / 'broker.db'}",
         ).model_copy(update=changes)
-        async with serve(settings, CLOCK, Readiness()) as broker:
+        async with serve(settings, CLOCK, readiness or Readiness()) as broker:
             yield broker
+
+
+class Told(Readiness):
+    """What whoever asks again and again would have heard."""
+
+    def __init__(self) -> None:
+        self.answers: list[bool] = []
+        super().__init__()
+
+    def changed(self) -> None:
+        super().changed()
+        self.answers.append(self.is_ready)
+
+
+async def test_it_is_ready_when_its_doors_are_open_and_not_before(folder: Path) -> None:
+    """Having an identity is not enough: whoever comes then is refused the connection."""
+    readiness = Told()
+    async with running(folder, readiness) as broker:
+        _, writer = await asyncio.open_connection(*broker.address)
+        writer.close()
+    assert readiness.answers.count(True) == 1
+    assert readiness.answers[-1]
 
 
 async def asked_by_nobody(path: Path) -> str:
