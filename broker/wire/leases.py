@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from broker.model.lease import CloseReason, Lease, LeaseState
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions
-from broker.wire.body import Asked, LeaseName, Length, Moment, Page, Stamp, TaskName, Told, fault
+from broker.wire.body import Asked, LeaseName, Moment, Page, Stamp, TaskName, Told
 
 _WITHIN = Annotated[int, Field(ge=0)] | Literal["unbounded"]
 
@@ -130,12 +130,4 @@ class Acknowledge(Asked):
 
 
 class RenewLease(Asked):
-    """Move the expiry ahead, by the role's own window or a shorter one."""
-
-    ttl: Length | None = None
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if self.ttl is not None and self.ttl.total_seconds() <= 0:
-            raise fault("`ttl` is longer than nothing")
-        return self
+    """Move the expiry ahead by the role's own window; how far a lease may go at all was said when it was asked for."""

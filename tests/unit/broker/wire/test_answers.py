@@ -77,7 +77,7 @@ def test_an_act_is_what_was_asked_of_the_role_that_is() -> None:
         (AskCredential, {"role": "a/b", "confidence": -1}),
         (AskCredential, {"role": "a/b", "ttl": "0s"}),
         (AskCredential, {"role": "a/b", "strength": "tpm"}),
-        (RenewLease, {"ttl": "0s"}),
+        (RenewLease, {"ttl": "1m"}),
         (AskDecision, {"task": "x", "resource": "sql"}),
         (AskDecision, {"task": task().id, "resource": "sql", "arguments_digest": "abc"}),
         (AskDecision, {"task": task().id, "resource": "sql", "action": "destroy"}),
