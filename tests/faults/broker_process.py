@@ -7,6 +7,7 @@ leap ahead: nothing here sleeps.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -126,11 +127,16 @@ class Broker:
             await self.tick()
         await self.sweep_once()
         await self.tick()
+        await self.over()
         for _ in range(0 if self.claims.exclusive else 3):
             if not await self.world.database.read(_still_active):
                 break  # of a task that ended while this went on: for a moment it is left to whoever held it
             self.clock.leap(2 * BEAT)
             await self.tick()
+
+    async def over(self) -> None:
+        """Wait for what the reaper began: a tick stops waiting for a target that is slow, and this one may be busy."""
+        await asyncio.gather(*self.reaper._under_way.values())
 
     async def sweep_once(self) -> None:
         """What a broker does when it starts, and each minute."""
