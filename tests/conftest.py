@@ -1,7 +1,7 @@
 """What every test run must be able to say of itself: nothing was skipped, and everything that was collected ran.
 
 The last line of a run counts. With `CI=true` the run ends red when a test was skipped, expected to fail, deselected or
-never ran, and, in a run of everything, when a file of tests gave none: there is no way to hide a test.
+never ran, and when a file of a folder that was named gave none: there is no way to hide a test.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Count:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Before `-k` and `-m` take anything away."""
         self.collected = {item.nodeid for item in items}
-        if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-            with_tests = {item.path for item in items}
-            files = sorted((ROOT / "tests").rglob("test_*.py"))
-            self.empty_files = [str(file.relative_to(ROOT)) for file in files if file not in with_tests]
+        with_tests = {item.path for item in items}
+        folders = [folder for argument in config.args if (folder := config.invocation_params.dir / argument).is_dir()]
+        files = sorted({file for folder in folders for file in folder.resolve().rglob("test_*.py")})
+        self.empty_files = [str(file.relative_to(ROOT)) for file in files if file not in with_tests]
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Taken away."""
