@@ -53,8 +53,8 @@ def by_operator(*words: str) -> End:
 
 WAYS: dict[EndReason, tuple[dict[str, str], End]] = {
     EndReason.SAID_SO: ({}, by_word),
-    EndReason.DEADLINE: ({"lasts": "3s"}, by_time),
-    EndReason.SILENT: ({"heartbeat": "1s"}, by_time),
+    EndReason.DEADLINE: ({"lasts": "10s"}, by_time),
+    EndReason.SILENT: ({"heartbeat": "3s"}, by_time),
     EndReason.PROCESS_ENDED: ({}, by_process),
     EndReason.OPERATOR: ({}, by_operator("TASK")),
 }
