@@ -52,7 +52,7 @@ class PostgresHands:
     async def plant(self, name: str) -> None:
         try:
             await self._run(f'CREATE ROLE "{name}" LOGIN IN ROLE {self._facts["groups"][0]}')
-        except asyncpg.DuplicateObjectError:
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
             return
 
     async def remove(self, name: str) -> None:
