@@ -68,7 +68,7 @@ class Feed:
                 self._epoch = Epoch(place.incarnation, _number(fresh[0]) - 1)
             for event in fresh:
                 self._take(event)
-            self._ring(fresh)
+            self._sound(fresh)
             await self._set_aside(fresh, now)
             if len(fresh) < _BATCH:
                 break
@@ -90,11 +90,11 @@ class Feed:
         if event.kind is EventKind.TASK_ENDED:
             self._ended()
 
-    def _ring(self, fresh: Sequence[Event]) -> None:
+    def _sound(self, fresh: Sequence[Event]) -> None:
         for root in {None, *(event.root for event in fresh)} if fresh else ():
             bell = self._bells.pop(root, None)
             if bell is not None:
-                bell.ring()
+                bell.sound()
 
     def bell(self, root: TaskId | None) -> _Bell:
         """What the next event of a tree, or of any, will ring."""
@@ -171,7 +171,7 @@ class _Bell:
 
     _waiting: set[asyncio.Future[bool]] = field(default_factory=set)
 
-    def ring(self) -> None:
+    def sound(self) -> None:
         """Let everybody go on."""
         for one in self._waiting:
             _end(one, rung=True)
