@@ -17,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from broker.client import task as asynchronous
 from broker.client.living import HEARTBEAT, LiveTask, TaskEnded
@@ -36,6 +36,7 @@ from ca.runtime import log
 
 __all__ = ["TaskEnded", "Work", "task"]
 
+T = TypeVar("T")
 _log = log.get(__name__)
 
 
@@ -113,27 +114,27 @@ class Work:
 
     def secret(self, role: str, **said: Any) -> HeldSecret:
         """Ask for a secret of `role`, as `LiveTask.secret` does."""
-        return self._holder.thread.call(lambda: self._live.secret(role, **said))
+        return self._holder.use(lambda: self._live.secret(role, **said))
 
     def refresh(self, secret: HeldSecret) -> None:
         """Have another secret take its place now, because the target refuses it."""
-        self._holder.thread.call(lambda: self._live.refresh(secret))
+        self._holder.use(lambda: self._live.refresh(secret))
 
     def changed(self, secret: HeldSecret, seen: int | None = None) -> int:
         """Return the next generation of a secret once it is here, or the secret is over."""
-        return self._holder.thread.call(lambda: secret.changed(seen))
+        return self._holder.use(lambda: secret.changed(seen))
 
     def until_over(self, secret: HeldSecret) -> str:
         """Return when a secret is good for nothing any more, and why."""
-        return self._holder.thread.call(secret.until_over)
+        return self._holder.use(secret.until_over)
 
     def report(self) -> ReportTold:
         """What was issued, and what is verified gone."""
-        return self._holder.thread.call(self._live.report)
+        return self._holder.use(self._live.report)
 
     def end(self, outcome: EndTask | None = None, *, wait: bool = False) -> ReportTold:
         """End the task now, and read its closing report, as `LiveTask.end` does."""
-        return self._holder.thread.call(lambda: self._live.end(outcome, wait=wait))
+        return self._holder.use(lambda: self._live.end(outcome, wait=wait))
 
     def close(self, error: BaseException | None = None) -> None:
         """End the task for whoever leaves its block with `error`; twice is once, and in a child by fork it is nothing.
@@ -163,6 +164,17 @@ class _Holder:
             return self._opened.result()
         except BaseException:  # interrupted while it was being opened
             self._leave(KeyboardInterrupt())
+            raise
+
+    def use(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` on the loop. Raises TaskEnded once somebody else ended the task: what it stood on is closed."""
+        if self.ended is not None:
+            raise self.ended
+        try:
+            return self.thread.call(work)
+        except RuntimeError:
+            if self.ended is not None:
+                raise self.ended from None
             raise
 
     def close(self, error: BaseException | None) -> None:
