@@ -33,9 +33,13 @@ class MemoryFolder:
     user: int | None
 
     @classmethod
-    def make(cls, user: int | None = None, environment: Mapping[str, str] = os.environ) -> Self:
-        """A new one. Raises Unavailable: this machine has no folder in memory where we may write."""
-        home = _home(environment)
+    def make(cls, user: int | None = None, environment: Mapping[str, str] = os.environ, shared: Path = _SHARED) -> Self:
+        """A new one, in `shared` or where the environment says.
+
+        Raises:
+            Unavailable: this machine has no folder in memory where we may write.
+        """
+        home = _home(environment, shared)
         _sweep(home)
         new = Path(tempfile.mkdtemp(prefix=_NEW, dir=home))
         lock = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -63,9 +67,9 @@ class MemoryFolder:
         os.close(self.lock)
 
 
-def _home(environment: Mapping[str, str]) -> Path:
+def _home(environment: Mapping[str, str], shared: Path) -> Path:
     said = environment.get("XDG_RUNTIME_DIR")
-    for place in (_SHARED, *([Path(said)] if said else [])):
+    for place in (shared, *([Path(said)] if said else [])):
         if os.access(place, os.W_OK | os.X_OK) and _in_memory(place):
             return place
     raise Unavailable("there is no folder in memory for private files: say --fd, or mount a tmpfs at /dev/shm")

@@ -126,6 +126,21 @@ class KeyStore(Protocol):
         """Destroy the key `name`; that it is absent already is success."""
 
 
+async def load_or_create(keys: KeyStore, name: str, purpose: Purpose) -> SigningKey:
+    """The key `name`, made now if there is none; whoever else makes it at the same moment, it is one key.
+
+    Raises:
+        KeyUnusable, Malformed: see `KeyStore`.
+    """
+    try:
+        return await keys.load(name, purpose)
+    except KeyNotFound:
+        try:
+            return await keys.create(name, purpose)
+        except KeyExists:
+            return await keys.load(name, purpose)
+
+
 @runtime_checkable
 class Resealing(Protocol):
     """A store whose keys rest under a seal that may be replaced."""

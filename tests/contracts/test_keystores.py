@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.store.keys import KeysInStore
 from ca.errors import Malformed
 from ca.keys import KEY_STORES, open_key_store
-from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Place, Purpose
+from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, KeyUnusable, Place, Purpose, load_or_create
 from ca.runtime.clock import SystemClock
 from ca.runtime.database import Database
 from ca.runtime.sqlite import open_sqlite
@@ -102,6 +103,16 @@ async def test_deleting_is_repeatable_and_final(opener: Opener) -> None:
     assert list(await store.list()) == []
     with pytest.raises(KeyNotFound):
         await store.load("k", Purpose.TOKENS)
+
+
+async def test_however_many_want_a_key_at_once_it_is_one(opener: Opener) -> None:
+    """Each through a store of its own over the same place, as several brokers are; whoever is late loads it."""
+    stores = [opener() for _ in range(3)]
+    if not stores[0].durable:  # in memory each store is a place of its own
+        stores = stores[:1] * 3
+    keys = await asyncio.gather(*(load_or_create(store, "k", Purpose.TOKENS) for store in stores))
+    assert len({key.key_id for key in keys}) == 1
+    assert (await load_or_create(stores[0], "k", Purpose.TOKENS)).key_id == keys[0].key_id
 
 
 @pytest.mark.parametrize("name", ["", "../k", "a/b", "K", "a b", "-a", "a-", "a\n", "a.key", "ä", "a" * 65, "\x00"])

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from broker.errors import NotPossible
 from ca.errors import Unavailable
-from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, Purpose, SigningKey
+from ca.keys.protocol import KeyStore, Purpose, SigningKey, load_or_create
 from ca.runtime.secret import Reference
 
 _LIFE = timedelta(seconds=60)
@@ -99,14 +99,7 @@ class ByKey:
     async def _key(self) -> SigningKey:
         if self.keys is None:
             raise Unavailable("the broker has no keys of its own here")
-        try:
-            return await self.keys.load(self.key_name, Purpose.OAUTH_CLIENT)
-        except KeyNotFound:
-            pass
-        try:
-            return await self.keys.create(self.key_name, Purpose.OAUTH_CLIENT)
-        except KeyExists:  # somebody was faster
-            return await self.keys.load(self.key_name, Purpose.OAUTH_CLIENT)
+        return await load_or_create(self.keys, self.key_name, Purpose.OAUTH_CLIENT)
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ca.errors import Unavailable
-from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, Purpose, SigningKey
+from ca.keys.protocol import KeyStore, Purpose, SigningKey, load_or_create
 from ca.runtime.secret import Secret
 
 MARKER = "sojourn_cert"
@@ -91,18 +91,8 @@ class ClientAuthority:
 
     async def _loaded(self) -> SigningKey:
         if self._key is None:
-            self._key = await self._load_or_make(f"pg-{self._target}-clients")
+            self._key = await load_or_create(self._keys, f"pg-{self._target}-clients", Purpose.POSTGRES_CLIENT_CA)
         return self._key
-
-    async def _load_or_make(self, name: str) -> SigningKey:
-        try:
-            return await self._keys.load(name, Purpose.POSTGRES_CLIENT_CA)
-        except KeyNotFound:
-            pass
-        try:
-            return await self._keys.create(name, Purpose.POSTGRES_CLIENT_CA)
-        except KeyExists:  # another call, or another broker over the same keys, was first
-            return await self._keys.load(name, Purpose.POSTGRES_CLIENT_CA)
 
 
 class Mould:

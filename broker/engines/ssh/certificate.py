@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from broker.engines.ssh import wire
-from ca.keys.protocol import KeyExists, KeyNotFound, KeyStore, Purpose, SigningKey
+from ca.keys.protocol import KeyStore, Purpose, SigningKey, load_or_create
 from ca.runtime.secret import Secret
 
 LONGEST = timedelta(minutes=15)
@@ -91,18 +91,8 @@ class UserAuthority:
 
     async def _loaded(self) -> SigningKey:
         if self._key is None:
-            self._key = await self._load_or_make(f"ssh-{self._target}-users")
+            self._key = await load_or_create(self._keys, f"ssh-{self._target}-users", Purpose.SSH_CA)
         return self._key
-
-    async def _load_or_make(self, name: str) -> SigningKey:
-        try:
-            return await self._keys.load(name, Purpose.SSH_CA)
-        except KeyNotFound:
-            pass
-        try:
-            return await self._keys.create(name, Purpose.SSH_CA)
-        except KeyExists:  # another call, or another broker over the same keys, was first
-            return await self._keys.load(name, Purpose.SSH_CA)
 
 
 def serial(key_id: str) -> int:

@@ -45,11 +45,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_what_lives_is_not
     living.remove()
 
 
-def test_a_disk_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_is_not_written_to(tmp_path: Path) -> None:
     """Where nothing is in memory it is refused, with what to do instead."""
-    monkeypatch.setattr("broker.client.memory_folder._SHARED", tmp_path)
     with pytest.raises(Unavailable, match="--fd"):
-        MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/proc"})
-    made = MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/dev/shm"})
+        MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/proc"}, shared=tmp_path)
+    made = MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/dev/shm"}, shared=tmp_path)
     assert made.path.parent == Path("/dev/shm")
     made.remove()
