@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import fcntl
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +165,17 @@ class DiskKeyStore:
         self._check_folder()
         path, aside = self._path(name), self._folder / f"{name}{_ASIDE}"
         try:
-            try:
-                aside.unlink(missing_ok=True)
-                _write_new(aside, content)
-                if instead:
-                    aside.replace(path)
-                else:
-                    os.link(aside, path)
-            finally:
-                aside.unlink(missing_ok=True)
-            self._sync()
+            with self._alone():
+                try:
+                    aside.unlink(missing_ok=True)
+                    _write_new(aside, content)
+                    if instead:
+                        aside.replace(path)
+                    else:
+                        os.link(aside, path)
+                finally:
+                    aside.unlink(missing_ok=True)
+                self._sync()
         except FileExistsError as error:
             raise KeyExists(f"there is a key file `{path}` already") from error
         except OSError as error:
@@ -185,6 +188,16 @@ class DiskKeyStore:
             self._sync()
         except OSError as error:
             raise Unavailable(f"can't remove the key file `{self._path(name)}`: {error.strerror}") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else writes in the folder meanwhile: two who make one key would link each other's draft."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _sync(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
