@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ import aiohttp
 from bench.process import Other, started
 from servers.postgres import Room
 from servers.postgres_tls import pki
+from servers.standing import free_port
 
 _PATIENCE = 60.0
 _CREATE = (
@@ -83,7 +83,7 @@ class OpenBao:
 @asynccontextmanager
 async def dev(folder: Path) -> AsyncIterator[OpenBao]:
     """In memory, plain HTTP."""
-    port = _free_port()
+    port = free_port()
     command = [_binary(), "server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root"]
     command.append(f"-dev-listen-address=127.0.0.1:{port}")
     async with _running(command, folder, f"http://127.0.0.1:{port}", None) as bao:
@@ -94,7 +94,7 @@ async def dev(folder: Path) -> AsyncIterator[OpenBao]:
 @asynccontextmanager
 async def raft(folder: Path) -> AsyncIterator[OpenBao]:
     """On disk, over TLS; initialised with one share of the unseal key."""
-    port, data = _free_port(), folder / "data"
+    port, data = free_port(), folder / "data"
     data.mkdir()
     server = pki().folder / "server.pem"
     said = {
@@ -103,7 +103,7 @@ async def raft(folder: Path) -> AsyncIterator[OpenBao]:
         },
         "storage": {"raft": {"path": str(data), "node_id": "one"}},
         "api_addr": f"https://127.0.0.1:{port}",
-        "cluster_addr": f"https://127.0.0.1:{_free_port()}",
+        "cluster_addr": f"https://127.0.0.1:{free_port()}",
     }
     (folder / "bao.json").write_text(json.dumps(said))
     trusted = ssl.create_default_context(cafile=str(pki().trusted))
@@ -148,9 +148,3 @@ def _binary() -> str:
     if found is None or found.origin is None:
         raise RuntimeError("there is no OpenBao here: `make bench-peers` brings it")
     return str(Path(found.origin).parent / "bin" / "bao")
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

@@ -25,7 +25,7 @@ from chart.volumes import Machine
 from fakes.kubelet import FakeKubelet, kubelet
 from fakes.kubernetes import FakeCluster, cluster
 from journeys.processes import PATIENCE, Finished, Running, short_folder
-from journeys.servers import free_port
+from servers.standing import free_port
 
 NAMESPACE, NODE = "trust", "worker-1"
 PARTS = ("attestor-server", "node-agent", "broker")

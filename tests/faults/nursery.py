@@ -5,7 +5,6 @@ A guard of a minute ends a life that hangs.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.case import Case
+from servers.standing import die_with_parent
 
 _GUARD = 60.0
 _WARM = 60
@@ -44,7 +44,7 @@ class Nursery:
             stdout=subprocess.PIPE,
             bufsize=0,
             env={**os.environ, **self._preloaded, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one call of prctl
         )
 
     def begin(self, case: Case) -> int:
@@ -148,7 +148,3 @@ def fired(case: Case) -> list[str]:
 def why(case: Case) -> str:
     """What a life wrote when it broke off."""
     return case.failure.read_text() if case.failure.exists() else "it left no word"
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

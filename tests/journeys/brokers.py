@@ -17,9 +17,9 @@ import asyncpg
 
 from ca.runtime.clock import SystemClock
 from journeys.processes import PATIENCE, Running, python, short_folder, started
-from journeys.servers import free_port
 from journeys.three import broker_at, identity_side
 from servers.postgres import Room, Server, postgres
+from servers.standing import free_port
 
 NAMES = ("one", "two", "three")
 TARGET = "orders-db"

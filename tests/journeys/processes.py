@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -19,6 +18,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from servers.standing import die_with_parent
 
 PATIENCE = 60.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ async def started(
             stderr=stderr,
             env=surroundings(folder, environment),
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # one call of prctl, nothing that takes a lock
+            preexec_fn=die_with_parent,  # one call of prctl, nothing that takes a lock
         )
     running = Running(process=process, errors=errors)
     try:
@@ -129,7 +130,7 @@ async def finished(
         stderr=asyncio.subprocess.PIPE,
         env=surroundings(folder, environment),
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
     try:
         async with asyncio.timeout(PATIENCE):
@@ -150,7 +151,3 @@ def python(script: str, *arguments: str) -> Sequence[str]:
 def surroundings(folder: Path, more: Mapping[str, str] | None) -> dict[str, str]:
     """An environment that says nothing but where programs are, and no home but `folder`."""
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(folder), **(more or {})}
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from ca.spiffe.errors import Untrusted
 from ca.spiffe.x509svid import X509Svid, verify
 from journeys.processes import SOJOURN, Running, short_folder, sojourn, started
 from servers.postgres import postgres
+from servers.standing import free_port
 
 TRUST_DOMAIN = "several.test"
 NAMES = ("one", "two")
@@ -163,14 +163,6 @@ async def several() -> AsyncIterator[Several]:
 def _watches(found: Several) -> list[Watch]:
     found.watches += [Watch(f"{name}-{number}") for name in NAMES for number in range(STREAMS)]
     return found.watches
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def write_settings(found: Several) -> None:

@@ -25,7 +25,7 @@ from fakes.material import Material
 from fakes.pki import TestAuthority
 from fakes.tls_ends import CLOCK, PATIENCE
 from journeys.processes import Running, finished, short_folder, started
-from journeys.servers import free_port
+from servers.standing import free_port
 
 AUTHORITY = TestAuthority(now=CLOCK.now())
 STRANGER = TestAuthority(now=CLOCK.now())

@@ -6,9 +6,10 @@ import signal
 from contextlib import AsyncExitStack
 
 from journeys.processes import short_folder
-from journeys.servers import NAMES, Several, free_port, write_settings
+from journeys.servers import NAMES, Several, write_settings
 from journeys.standby import arrived, promote
 from servers.postgres import postgres, standby_of
+from servers.standing import free_port
 
 
 async def test_a_server_begins_anew_on_a_promoted_replica() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import pwd
 import secrets
@@ -21,13 +20,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PATIENCE = 60.0
+from servers import standing
+
 _DAEMON = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
 
 _RIGHTS = """
@@ -137,40 +136,17 @@ class Server:
         command += [f"--bind-address={self.host}", f"--socket={self.folder / 's'}", f"--pid-file={self.folder / 'p'}"]
         command += ["--general-log=1", f"--general-log-file={self.folder / 'data' / 'statements'}"]
         command += ["--innodb-buffer-pool-size=16M", "--skip-name-resolve", "--plugin-load-add=auth_ed25519"]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *self.options],
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, nothing that takes a lock
-                start_new_session=True,
-                **_identity(),
-            )
-        self._wait()
+        self.process = standing.launched([*command, *self.options], self.folder / "log", owner=_owner())
+        standing.wait(self.process, self.folder / "log", self._greets)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the whole group: SIGTERM closes in order, SIGKILL is a power cut."""
+        """End it: SIGTERM closes in order, SIGKILL is a power cut."""
         process, self.process = self.process, None
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(how) if how is not signal.SIGKILL else os.killpg(process.pid, how)
-        try:
-            process.wait(_PATIENCE)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        standing.stop(process, how)
 
-    def _wait(self) -> None:
-        assert self.process is not None
-        until = time.monotonic() + _PATIENCE
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"mariadb did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
-            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 5) as probe:
-                if probe.recv(1):
-                    return
-            time.sleep(0.02)
-        raise RuntimeError("mariadb did not answer")
+    def _greets(self) -> bool:
+        with socket.create_connection((self.host, self.port), 5) as probe:
+            return bool(probe.recv(1))
 
 
 def _ours(user: str) -> bool:
@@ -203,16 +179,14 @@ async def mariadb(*, options: Sequence[str] = (), fresh: bool = False) -> AsyncI
 def _open(options: Sequence[str]) -> Server:
     folder = Path(tempfile.mkdtemp(prefix="sj-my-", dir="/tmp"))
     folder.chmod(0o755)
-    server = Server(folder=folder, port=_free_port(), options=options, password=secrets.token_hex(16))
-    data, account = folder / "data", _account()
+    server = Server(folder=folder, port=standing.free_port(), options=options, password=secrets.token_hex(16))
+    data, owner = folder / "data", _owner()
     data.mkdir()
-    for path in (folder, data):
-        if account is not None:
-            os.chown(path, account.pw_uid, account.pw_gid)
+    standing.give(owner, folder, data)
     command = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db"]
     command += ["--auth-root-authentication-method=normal"]
-    if account is not None:
-        command.append(f"--user={account.pw_name}")
+    if owner is not None:
+        command.append(f"--user={owner.pw_name}")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
     server.start()
     here = socket.gethostname()
@@ -229,21 +203,5 @@ def _end(server: Server) -> None:
     shutil.rmtree(server.folder, ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _account() -> pwd.struct_passwd | None:
-    return pwd.getpwnam("mysql") if os.geteuid() == 0 else None
-
-
-def _identity() -> dict[str, Any]:
-    account = _account()
-    return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _owner() -> pwd.struct_passwd | None:
+    return standing.account("mysql")

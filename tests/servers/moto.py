@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
+import signal
 import ssl
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -28,10 +26,10 @@ from typing import Any
 import boto3
 
 from fakes.web_pki import WebAuthority
+from servers import standing
 
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 _BIN = Path(sys.executable).parent
-_PATIENCE = 60.0
 _ANYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:*", "Resource": "*"}]}
 
 
@@ -77,20 +75,16 @@ async def moto() -> AsyncIterator[Moto]:
         ca_file, pem = folder / "ca.pem", folder / "server.pem"
         ca_file.write_bytes(authority.pem)
         pem.write_bytes(authority.server_pem("127.0.0.1"))
-        port = _free_port()
+        port = standing.free_port()
         url = f"https://127.0.0.1:{port}"
-        with (folder / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                _BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port), "-c", pem, "-k", pem,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        command = [_BIN / "moto_server", "-H", "127.0.0.1", "-p", port, "-c", pem, "-k", pem]
+        process = standing.launched([str(word) for word in command], folder / "log")
         try:
-            await asyncio.to_thread(_wait, url, ca_file)
+            await asyncio.to_thread(standing.wait, process, folder / "log", lambda: _answers(url, ca_file))
             user, role = await asyncio.to_thread(_furnish, url, ca_file)
             yield Moto(url=url, ca_file=ca_file, log_file=folder / "log", user=user, role=role)
         finally:
-            os.killpg(process.pid, 9)
-            await process.wait()
+            standing.stop(process, signal.SIGKILL)
 
 
 def _furnish(url: str, ca_file: Path) -> tuple[User, str]:
@@ -123,20 +117,6 @@ def _open(request: urllib.request.Request, ca_file: Path) -> None:
         answer.read()
 
 
-def _wait(url: str, ca_file: Path) -> None:
-    until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until:
-        try:
-            _open(urllib.request.Request(f"{url}/moto-api/"), ca_file)
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError("moto did not answer")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
+def _answers(url: str, ca_file: Path) -> bool:
+    _open(urllib.request.Request(f"{url}/moto-api/"), ca_file)
+    return True

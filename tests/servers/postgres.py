@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pwd
 import secrets
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -32,7 +29,8 @@ from typing import Any
 
 import asyncpg
 
-_PATIENCE = 60.0
+from servers import standing
+
 _FREE_ROLES = ("readonly", "readwrite")
 
 
@@ -123,28 +121,14 @@ class Server:
         command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
         for option in ("log_statement=all", "log_min_messages=log", "max_connections=200", *self.options):
             command += ["-c", option]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, nothing that takes a lock
-                start_new_session=True,
-                **_identity(),
-            )
-        self._wait()
+        self.process = standing.launched(command, self.folder / "log", owner=_owner())
+        ready = [str(self.binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)]
+        standing.wait(self.process, self.folder / "log", lambda: subprocess.run(ready, check=False).returncode == 0)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the whole group: SIGINT closes connections in order, SIGKILL is a power cut."""
+        """End it: SIGINT closes in order, SIGKILL is a power cut."""
         process, self.process = self.process, None
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(how) if how is not signal.SIGKILL else os.killpg(process.pid, how)
-        try:
-            process.wait(_PATIENCE)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        standing.stop(process, how)
 
     @contextlib.asynccontextmanager
     async def room(self, *, superuser: bool = False) -> AsyncIterator[Room]:
@@ -188,22 +172,6 @@ class Server:
             finally:
                 await connection.close()
         return f"postgresql://{role}@{self.host}:{self.port}/{role}?password=file:{secret}"
-
-    def _wait(self) -> None:
-        assert self.process is not None
-        until = time.monotonic() + _PATIENCE
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"postgres did not start:\n{self.log[-2000:]}")
-            if (
-                subprocess.run(
-                    [str(self.binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)], check=False
-                ).returncode
-                == 0
-            ):
-                return
-            time.sleep(0.01)
-        raise RuntimeError("postgres did not answer")
 
 
 async def _principals(connection: asyncpg.Connection) -> Sequence[str]:
@@ -270,8 +238,14 @@ def _follow(primary: Server) -> Server:
     owned_by_the_server(folder)
     command = [str(primary.binaries / "pg_basebackup"), "-D", str(folder / "data"), "-R", "-X", "stream"]
     command += ["-c", "fast", "-h", primary.host, "-p", str(primary.port), "-U", primary.superuser, "--no-sync"]
-    subprocess.run(command, check=True, cwd=folder, env={**os.environ, "PGPASSWORD": primary.password}, **_identity())
-    standby = replace(primary, folder=folder, port=_free_port(), process=None)
+    subprocess.run(
+        command,
+        check=True,
+        cwd=folder,
+        env={**os.environ, "PGPASSWORD": primary.password},
+        **standing.identity(_owner()),
+    )
+    standby = replace(primary, folder=folder, port=standing.free_port(), process=None)
     standby.start()
     return standby
 
@@ -279,7 +253,7 @@ def _follow(primary: Server) -> Server:
 async def _open(binaries: Path, options: Sequence[str]) -> Server:
     folder = Path(tempfile.mkdtemp(prefix="sj-pg-", dir="/tmp"))
     server = Server(
-        binaries=binaries, folder=folder, port=_free_port(), options=options, password=secrets.token_hex(16)
+        binaries=binaries, folder=folder, port=standing.free_port(), options=options, password=secrets.token_hex(16)
     )
     owned_by_the_server(folder)
     secret = folder / "superuser"
@@ -292,7 +266,7 @@ async def _open(binaries: Path, options: Sequence[str]) -> Server:
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=folder,
-        **_identity(),
+        **standing.identity(_owner()),
     )
     server.start()
     await _template(server)
@@ -315,33 +289,10 @@ def _end(server: Server) -> None:
     shutil.rmtree(server.folder, ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _account() -> pwd.struct_passwd | None:
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam("postgres")
-    except KeyError:
-        return pwd.getpwnam("nobody")
-
-
-def _identity() -> dict[str, Any]:
-    account = _account()
-    return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-
-
 def owned_by_the_server(path: Path) -> None:
     """Give a file or folder to the account the servers run as."""
-    account = _account()
-    if account is not None:
-        os.chown(path, account.pw_uid, account.pw_gid)
+    standing.give(_owner(), path)
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _owner() -> pwd.struct_passwd | None:
+    return standing.account("postgres", "nobody")

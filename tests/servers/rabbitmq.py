@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -22,7 +21,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -31,7 +29,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-_PATIENCE = 90.0
+from servers import standing
+
 _BINARIES = Path("/usr/lib/rabbitmq/bin")
 _SETTINGS = """
 listeners.tcp.1 = 127.0.0.1:{port}
@@ -144,15 +143,12 @@ class Server:
         self.process = self._launch([str(_BINARIES / "rabbitmq-server")], environment)
         watch = f"read _; kill -9 -{self.process.pid}; kill -9 -{self.names.pid}"
         self.watchman = subprocess.Popen(["/bin/sh", "-c", watch], stdin=subprocess.PIPE, start_new_session=True)
-        until = time.monotonic() + _PATIENCE
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"rabbitmq did not start:\n{(self.folder / 'out').read_text()[-2000:]}")
-            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 5):
-                self.ask("GET", "whoami")
-                return
-            time.sleep(0.1)
-        raise RuntimeError("rabbitmq did not answer")
+        standing.wait(self.process, self.folder / "out", self._answers)
+
+    def _answers(self) -> bool:
+        with socket.create_connection((self.host, self.port), 5):
+            self.ask("GET", "whoami")
+        return True
 
     def stop(self) -> None:
         """Kill it with its `epmd`: a power cut."""
@@ -160,20 +156,11 @@ class Server:
             if process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.communicate(timeout=_PATIENCE)
+                process.communicate(timeout=standing.PATIENCE)
         self.watchman = self.process = self.names = None
 
     def _launch(self, command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        with (self.folder / "out").open("ab") as out:
-            return subprocess.Popen(
-                command,
-                stdout=out,
-                stderr=out,
-                env=environment,
-                cwd=self.folder,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, nothing that takes a lock
-                start_new_session=True,
-            )
+        return standing.launched(command, self.folder / "out", env=environment, cwd=self.folder)
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
@@ -214,7 +201,7 @@ def rabbitmq(*, fresh: bool = False) -> Iterator[Server]:
 
 def _open() -> Server:
     folder = Path(tempfile.mkdtemp(prefix="sj-mq-", dir="/tmp"))
-    port, management, distribution, epmd = _free_ports(4)
+    port, management, distribution, epmd = standing.free_ports(4)
     server = Server(
         folder=folder,
         port=port,
@@ -233,17 +220,3 @@ def _open() -> Server:
 def _end(server: Server) -> None:
     server.stop()
     shutil.rmtree(server.folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

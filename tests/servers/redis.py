@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import pwd
 import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-_PATIENCE = 60.0
+from servers import standing
+
 _RIGHTS = ("+acl", "+client", "+time", "+ping", "+info", "+multi", "+exec")
 _USER = re.compile(r" user=(\S+) ")
 
@@ -124,40 +121,17 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["redis-server", str(self.folder / "conf")],
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, nothing that takes a lock
-                start_new_session=True,
-                cwd=self.folder,
-                **_identity(),
-            )
-        self._wait()
+        command = ["redis-server", str(self.folder / "conf")]
+        self.process = standing.launched(command, self.folder / "log", owner=_owner(), cwd=self.folder)
+        standing.wait(self.process, self.folder / "log", self._answers)
+
+    def _answers(self) -> bool:
+        return self.client("root", self.password, "PING").stdout == "PONG\n"
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the whole group: SIGTERM closes in order, SIGKILL is a power cut."""
+        """End it: SIGTERM closes in order, SIGKILL is a power cut."""
         process, self.process = self.process, None
-        if process is None or process.poll() is not None:
-            return
-        os.killpg(process.pid, how)
-        try:
-            process.wait(_PATIENCE)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-    def _wait(self) -> None:
-        assert self.process is not None
-        until = time.monotonic() + _PATIENCE
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"redis did not start:\n{self.log[-2000:]}")
-            if self.client("root", self.password, "PING").stdout == "PONG\n":
-                return
-            time.sleep(0.02)
-        raise RuntimeError("redis did not answer")
+        standing.stop(process, how)
 
 
 def _ours(user: str) -> bool:
@@ -188,15 +162,12 @@ async def redis(*, aclfile: bool = False, fresh: bool = False, options: Sequence
 
 def _open(*, aclfile: bool, options: Sequence[str] = ()) -> Server:
     folder = Path(tempfile.mkdtemp(prefix="sj-re-", dir="/tmp"))
-    server = Server(folder=folder, port=free_port(), aclfile=aclfile, password=secrets.token_hex(16))
+    server = Server(folder=folder, port=standing.free_port(), aclfile=aclfile, password=secrets.token_hex(16))
     users = f"user default off\nuser root on >{server.password} ~* &* +@all\n"
     said = f"port {server.port}\nbind {server.host}\nsave ''\ndir {folder}\n" + "".join(f"{line}\n" for line in options)
     (folder / "users.acl").write_text(users)
     (folder / "conf").write_text(said + (f"aclfile {folder / 'users.acl'}\n" if aclfile else users))
-    account = _account()
-    if account is not None:
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, account.pw_uid, account.pw_gid)
+    standing.give(_owner(), folder, *folder.iterdir())
     server.start()
     return server
 
@@ -206,22 +177,5 @@ def _end(server: Server) -> None:
     shutil.rmtree(server.folder, ignore_errors=True)
 
 
-def free_port() -> int:
-    """One nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _account() -> pwd.struct_passwd | None:
-    return pwd.getpwnam("redis") if os.geteuid() == 0 else None
-
-
-def _identity() -> dict[str, Any]:
-    account = _account()
-    return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _owner() -> pwd.struct_passwd | None:
+    return standing.account("redis")

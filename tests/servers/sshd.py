@@ -10,7 +10,6 @@ needed to use this file. The server is the leader of its own process group; it d
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import getpass
 import os
 import shutil
@@ -18,12 +17,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PATIENCE = 60.0
+from servers import standing
+
 _DAEMON = "/usr/sbin/sshd"
 _SETTINGS = """
 ListenAddress 127.0.0.1
@@ -67,7 +66,7 @@ class Session:
 
     def rest(self) -> tuple[int, str, str]:
         """Wait for its end: status, what it printed, what it complained of."""
-        out, errors = self.process.communicate(timeout=_PATIENCE)
+        out, errors = self.process.communicate(timeout=standing.PATIENCE)
         return self.process.returncode, out.decode(), errors.decode()
 
     def close(self) -> None:
@@ -135,28 +134,19 @@ class Server:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         command = [_DAEMON, "-D", "-E", str(self.folder / "log"), "-f", str(self.folder / "sshd_config")]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, nothing that takes a lock
-            start_new_session=True,
-        )
-        until = time.monotonic() + _PATIENCE
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"sshd did not start:\n{self.log[-2000:]}")
-            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 5) as probe:
-                if probe.recv(8) == b"SSH-2.0-":
-                    return
-            time.sleep(0.01)
-        raise RuntimeError("sshd did not answer")
+        self.process = standing.launched(command, self.folder / "out", stdin=subprocess.DEVNULL)
+        standing.wait(self.process, self.folder / "log", self._greets)
+
+    def _greets(self) -> bool:
+        with socket.create_connection((self.host, self.port), 5) as probe:
+            return probe.recv(8) == b"SSH-2.0-"
 
     def stop(self) -> None:
         """Kill it with every session it serves."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(_PATIENCE)
+            self.process.wait(standing.PATIENCE)
 
 
 @contextlib.contextmanager
@@ -164,9 +154,7 @@ def sshd(authorities: str, folder: Path | None = None, *, reads_list: bool = Tru
     """A server that believes the CAs of these lines; with `reads_list` it refuses everybody until there is a list."""
     folder = folder or Path(tempfile.mkdtemp(prefix="sj-sshd-", dir="/tmp"))
     folder.chmod(0o755)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server = Server(folder=folder, port=probe.getsockname()[1])
+    server = Server(folder=folder, port=standing.free_port())
     (folder / "authorities").write_text(authorities + "\n")
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host")]
     subprocess.run(command, check=True)
@@ -194,7 +182,3 @@ def _file(certificate: str) -> Iterator[Path]:
         path = Path(folder, "cert.pub")
         path.write_text(certificate + "\n")
         yield path
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -18,8 +18,8 @@ from fakes.web_pki import WebAuthority
 from fakes.world import role
 from servers import mariadb_place, redis_place
 from servers.mariadb import mariadb
-from servers.redis import free_port
 from servers.redis import redis as redis_server
+from servers.standing import free_port
 
 
 @pytest.fixture(scope="module")
