@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -37,6 +38,11 @@ def place(disk: str, folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def _fill(file: IO[bytes]) -> None:
+    while file.write(bytes(4096)):
+        continue
+
+
 @contextmanager
 def filled(disk: str, path: Path) -> Iterator[None]:
     """No room is left beside what is there, and none for what is kept aside."""
@@ -45,10 +51,8 @@ def filled(disk: str, path: Path) -> Iterator[None]:
         with full_disk(path, 4096):
             yield
         return
-    with path.with_name("filling").open("wb", buffering=0) as file:
-        with pytest.raises(OSError, match="No space left"):
-            while file.write(bytes(4096)):
-                continue
+    with path.with_name("filling").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        _fill(file)
     yield
 
 
