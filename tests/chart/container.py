@@ -92,13 +92,14 @@ class Container:
             *(f"ln -s {Path(path).readlink()} {path[1:]}" for path in LINKS),
             "mount --rbind /dev dev",
             "mount --rbind /proc proc" if whole else "mount -t proc proc proc",
-            *(f"mkdir -p .{path}; mount --rbind {path} .{path}; mount -o remount,bind,ro .{path}" for path in PROGRAMS),
             *(f"cp {path} etc" for path in SETTINGS),
             f"echo 127.0.0.1 localhost {' '.join(self.hosts)} > etc/hosts",
         ]
         if all(one["mountPath"] != OWN_CGROUPS for one in mounts):
             lines.append(f"mount -t cgroup2 -o ro none .{OWN_CGROUPS}")
         lines += [line for one in mounts for line in self._mounted(one)]
+        for path in PROGRAMS:  # after the volumes: the tree may lie below /tmp, of which a pod has its own
+            lines.append(f"mkdir -p .{path}; mount --rbind {path} .{path}; mount -o remount,bind,ro .{path}")
         return "\n".join(
             [*lines, f"mount -o remount,ro,mode=755 {root}", f"exec {self._become(self._only['command'])}"]
         )
