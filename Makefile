@@ -12,7 +12,7 @@ run: .venv/ready                     ## the main job: one task, end to end, on a
 	@$(V)/sojourn demo
 
 test: servers lint                   ## everything: lint, types, import order, every test on real servers
-	@PYTHONPATH=tests $(V)/python -m house.halves
+	@PYTHONPATH=tests $(V)/python -m house.parts
 
 test-fast: .venv/ready               ## what needs no server and starts no process
 	$(V)/pytest tests/unit tests/laws tests/house -q

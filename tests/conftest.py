@@ -7,9 +7,12 @@ never ran, and when a file of a folder that was named gave none: there is no way
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from servers.postgres import one_test
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,3 +94,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Count(), "count")
     for name in [name for name in os.environ if name.startswith(("SOJOURN_", "SPIFFE_"))]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _databases() -> Iterator[None]:
+    """A database takes eight megabytes: no test leaves one behind."""
+    with one_test():
+        yield

@@ -16,6 +16,7 @@ from ca.runtime.past import chronicle
 from fakes.clock import ManualClock
 from fakes.world import living, settle
 from servers.postgres import postgres, standby_of
+from servers.standby import arrived, promote
 
 CLOCK = ManualClock()
 T = TypeVar("T")
@@ -122,15 +123,9 @@ async def test_a_promoted_replica_is_another_life() -> None:
         address = await primary.store("broker")
         with standby_of(primary) as standby:
             first = await start(address, endings=1)
-            async with open_database(address) as database:
-                at = await database.read(lambda tx: tx.fetchrow("SELECT pg_current_wal_flush_lsn()::text AS at"))
-            connection = await standby.connect()
-            assert at is not None
-            while not await connection.fetchval(f"SELECT pg_last_wal_replay_lsn() >= '{at['at']}'::pg_lsn"):
-                pass
+            await arrived(primary, standby)
             primary.stop(signal.SIGKILL)
-            assert await connection.fetchval("SELECT pg_promote()")
-            await connection.close()
+            await promote(standby)
             promoted = address.replace(f":{primary.port}/", f":{standby.port}/")
             second = await start(promoted)
             assert (second.id, second.incarnation != first.incarnation) == (first.id, True)

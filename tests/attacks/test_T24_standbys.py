@@ -24,6 +24,7 @@ from fakes.world import role
 from servers.place import new_prefix
 from servers.postgres import Room, Server, kept_standby_of, postgres
 from servers.postgres_place import reads, settings_for
+from servers.standby import arrived
 
 CLOCK = SystemClock()
 
@@ -78,6 +79,7 @@ async def opened(*more: Address) -> AsyncIterator[Cluster]:
     """A room of a cluster that is started once."""
     async with postgres(options=("max_wal_senders=4",)) as server, server.room() as room:
         standby = kept_standby_of(server)
+        await arrived(server, standby)  # with the admin of this room
         standbys = (*more, Address(host=standby.host, port=standby.port))
         async with open_engine(settings_for(room, standbys=standbys), Lent(clock=CLOCK)) as engine:
             groups = {"groups": [room.groups[0]]}

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from broker.client.broker import Broker
 from broker.client.stream import Snapshot
 from journeys.brokers import CLOCK, ROLE, Brokers, brokers, told
-from journeys.standby import arrived, asked, promote
 from servers.postgres import Server, postgres, standby_of
+from servers.standby import arrived, asked, promote
 
 
 async def _works(found: Brokers) -> None:

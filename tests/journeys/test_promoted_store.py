@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 
 from journeys.processes import short_folder
 from journeys.servers import NAMES, Several, write_settings
-from journeys.standby import arrived, promote
 from servers.postgres import postgres, standby_of
+from servers.standby import arrived, promote
 from servers.standing import free_port
 
 

@@ -23,5 +23,5 @@ mkdir -p /etc/postgresql-common/createcluster.d
     echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/sojourn.conf
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-$line -qq > /dev/null
+$line -qq -o APT::Keep-Downloaded-Packages=false > /dev/null
 [ -z "$ours" ] || rm -f /usr/sbin/policy-rc.d

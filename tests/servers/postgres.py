@@ -32,6 +32,14 @@ import asyncpg
 from servers import standing
 
 _FREE_ROLES = ("readonly", "readwrite")
+_SETTINGS = (
+    "log_statement=all",
+    "log_min_messages=log",
+    "max_connections=200",
+    "min_wal_size=32MB",  # a run has many servers, and a machine that runs tests may have little room
+    "max_wal_size=128MB",
+)
+_DROPPED_TOGETHER = 12
 
 
 def installations() -> Mapping[str, Path]:
@@ -103,6 +111,10 @@ class Server:
     password: str = field(repr=False)
     host: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    made: list[str] = field(default_factory=list, repr=False)
+    """Databases that were made for tests that still run."""
+    over: list[str] = field(default_factory=list, repr=False)
+    """Databases nobody needs any more."""
 
     @property
     def log(self) -> str:
@@ -119,7 +131,7 @@ class Server:
         """Start it, or start it again after `stop`, and wait until it answers."""
         command = [str(self.binaries / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
-        for option in ("log_statement=all", "log_min_messages=log", "max_connections=200", *self.options):
+        for option in (*_SETTINGS, *self.options):
             command += ["-c", option]
         self.process = standing.launched(command, self.folder / "log", owner=_owner())
         ready = [str(self.binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)]
@@ -142,6 +154,7 @@ class Server:
                 "DROP ROLE IF EXISTS sojourn_claim"
             )  # roles are the server's: the last test's claim
             await connection.execute(f"CREATE DATABASE {database} TEMPLATE sojourn_template")
+            self.made.append(database)
             power = "SUPERUSER" if superuser else "CREATEROLE"
             await connection.execute(f"CREATE ROLE {admin} LOGIN {power} PASSWORD '{password}'")
             await connection.execute(f"GRANT pg_signal_backend TO {admin}")
@@ -160,6 +173,13 @@ class Server:
         finally:
             await connection.close()
 
+    def drop(self, over: Sequence[str]) -> None:
+        """Drop databases, whoever is still in them."""
+        command = ["psql", "-qXh", self.host, "-p", str(self.port), "-U", self.superuser, "-d", "postgres"]
+        for name in over:
+            command += ["-c", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"]
+        subprocess.run(command, check=True, env={**os.environ, "PGPASSWORD": self.password})
+
     async def store(self, name: str) -> str:
         """The address of a database of its own for a store of ours, made when it is first asked for."""
         role, secret = f"store_{name}", self.folder / f"store_{name}"
@@ -169,6 +189,7 @@ class Server:
             try:
                 await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{secret.read_text()}'")
                 await connection.execute(f"CREATE DATABASE {role} OWNER {role}")
+                self.made.append(role)
             finally:
                 await connection.close()
         return f"postgresql://{role}@{self.host}:{self.port}/{role}?password=file:{secret}"
@@ -210,6 +231,24 @@ async def postgres(
         _RUNNING[key] = await _open(binaries, options)
         atexit.register(_end, _RUNNING[key])
     yield _RUNNING[key]
+
+
+@contextlib.contextmanager
+def one_test() -> Iterator[None]:
+    """What the servers of this run are asked for in here is dropped afterwards, a dozen databases at a time."""
+    before = {folder: len(server.made) for folder, server in _of_this_run().items()}
+    yield
+    for folder, server in _of_this_run().items():
+        since = before.get(folder, 0)
+        server.over += server.made[since:]
+        del server.made[since:]
+        if len(server.over) >= _DROPPED_TOGETHER:
+            server.drop(server.over)
+            server.over.clear()
+
+
+def _of_this_run() -> Mapping[Path, Server]:
+    return {server.folder: server for server in _RUNNING.values()}
 
 
 _FOLLOWING: dict[Path, Server] = {}
