@@ -7,6 +7,7 @@ never ran, and when a file of a folder that was named gave none: there is no way
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,10 +91,12 @@ class Count:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count, and let nothing of the outer world name another broker or socket."""
+    """Count, and let nothing of the outer world name another broker or socket, or make children deaf to ^C."""
     config.pluginmanager.register(Count(), "count")
     for name in [name for name in os.environ if name.startswith(("SOJOURN_", "SPIFFE_"))]:
         del os.environ[name]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

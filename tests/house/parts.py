@@ -1,4 +1,4 @@
-"""The run of everything, in parts of which two run at once: tests mostly wait, for servers and processes of their own.
+"""The run of everything, in parts of which three run at once: tests mostly wait, for servers and their own processes.
 
     python -m house.parts [ARGUMENT …]      further arguments go to every part
 
@@ -25,7 +25,7 @@ PARTS = (
     ("unit/attestor", "unit/ca"),
     ("attacks", "contracts"),
 )
-AT_ONCE = 2
+AT_ONCE = 3  # two keep two cores half busy
 
 
 def parts() -> Iterator[Sequence[Path]]:
