@@ -30,6 +30,8 @@ from house.failpoints import all_points
 from servers.postgres import Server
 
 LIVES = 24
+Tally = Counter[tuple[str, str, str]]
+"""How often each point was aimed at, by engine and store."""
 _COLD = 0.05
 _OUTAGE = 0.03
 _QUICK = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 2**28 else "/tmp"
@@ -58,8 +60,8 @@ class World:
     shared: Server | None
     engine: str
     seed: int
-    tally: Counter[str]
-    """How often each point killed in this run: the rarest of a few is aimed at."""
+    tally: Tally
+    """The rarest of a few points is aimed at."""
     losing: bool = False
     """Whether the disk loses what was not synced; the nursery is preloaded then, and the store a file."""
     kills: list[Kill] = field(default_factory=list)
@@ -114,8 +116,10 @@ class World:
         if kind < 0.3:
             armed = f"store.commit.{luck.choice(('before', 'after'))}=kill@{luck.randint(1, 25)}"
         else:
-            few = luck.sample(all_points(), 4)
-            armed = f"{min(few, key=lambda point: self.tally[point])}=kill@{luck.choice((1, 1, 1, 2, 3))}"
+            few = [(self.engine, self.store, point) for point in luck.sample(all_points(), 8)]
+            rarest = min(few, key=lambda aim: self.tally[aim])
+            self.tally[rarest] += 1
+            armed = f"{rarest[2]}=kill@{luck.choice((1, 1, 1, 2, 3))}"
         return Plan(seed, at_once=armed) if luck.random() < 0.25 else Plan(seed, later=armed)
 
     async def _life(self, number: int) -> None:
@@ -145,7 +149,6 @@ class World:
             lose(case.store, case.synced)
         if status == -signal.SIGKILL:
             point = died_at[0] if died_at else OUTSIDE
-            self.tally[point] += 1
             self._waiting.append(
                 Kill(self.seed, number, self._commit, self.store, self.engine, point),
             )
