@@ -115,7 +115,7 @@ def _intent(world: World, ask: _Ask, fresh: LeaseId) -> Unit[Lease]:
     permit, now = ask.permit, ask.course.now
 
     async def unit(tx: Transaction) -> Lease:
-        await tasks.hold_budgets(tx, permit.task.id)
+        await tasks.hold_budgets(tx, permit.task)
         line = await tasks.touch(tx, permit.task.id, permit.task.version, now, states=USABLE)
         world.refuse_unrecorded(line)
         known = await _known(world, tx, ask)

@@ -18,7 +18,11 @@ async def append(tx: Transaction, *events: Event) -> Epoch:
     The counter's row stays locked from here to the commit: whoever takes a later number commits later, so a reader that
     sees n has seen everything below n. That is why nothing slow may follow.
     """
-    row = await tx.fetchrow("UPDATE epoch SET n = n + $1 WHERE one = 1 RETURNING n", len(events))
+    row = await tx.fetchrow(
+        "UPDATE epoch SET n = n + $1 WHERE one = 1 RETURNING n,"
+        " (SELECT incarnation FROM installation WHERE one = 1) AS incarnation",
+        len(events),
+    )
     if row is None:
         raise RuntimeError("the store was not settled")
     last = int(row["n"])
@@ -33,7 +37,7 @@ async def append(tx: Transaction, *events: Event) -> Epoch:
             event.lease,
             text_of(event.body),
         )
-    return Epoch(await incarnation(tx), last)
+    return Epoch(row["incarnation"], last)
 
 
 async def incarnation(tx: Transaction) -> str:

@@ -65,17 +65,16 @@ async def move(tx: Transaction, lease: Lease, event: LeaseEvent, **changes: Any)
         NotPossible: the table has no such move.
         Stale: somebody moved it since it was read.
     """
-    return await put(tx, lease, replace(lease, state=after(lease.state, event), **changes))
+    return await _put(tx, lease, state=after(lease.state, event), **changes)
 
 
 async def keep(tx: Transaction, lease: Lease, **changes: Any) -> Lease:
     """Change fields of `lease` as it was read, within its state. Raises Stale."""
-    return await put(tx, lease, replace(lease, **changes))
+    return await _put(tx, lease, **changes)
 
 
-async def put(tx: Transaction, lease: Lease, changed: Lease) -> Lease:
-    """Write what changed about a lease within its state. Raises Stale."""
-    changed = replace(changed, version=lease.version + 1)
+async def _put(tx: Transaction, lease: Lease, **changes: Any) -> Lease:
+    changed = replace(lease, version=lease.version + 1, **changes)
     count = await tx.execute(
         "UPDATE leases SET task_version = $3, state = $4, version = $5, generation = $6, until = $7, ack_by = $8,"
         " due_at = $9, broker = $10, attempts = $11, acknowledged_at = $12, activated_at = $13, revoking_at = $14,"

@@ -68,34 +68,41 @@ async def chain(tx: Transaction, task: TaskId) -> Sequence[Task]:
     return [task_of(row) for row in rows]
 
 
-async def get_live_chain(tx: Transaction, task: TaskId) -> Sequence[Task]:
-    """The chain, root first, when every task of it lives. Raises NotFound, Fenced."""
-    line = await chain(tx, task)
-    for link in line:
-        if not link.is_live:
-            raise Fenced("the task ended" if link.id == task else "a task above this one ended")
+async def _living_above(tx: Transaction, task: Task) -> Sequence[Task]:
+    line = () if task.parent is None else await chain(tx, task.parent)
+    if not all(link.is_live for link in line):
+        raise Fenced("a task above this one ended")
     return line
 
 
 async def touch(
-    tx: Transaction, task: TaskId, version: int, now: datetime | None = None, *, states: frozenset[TaskState] = LIVE
+    tx: Transaction,
+    task: TaskId,
+    version: int | None,
+    now: datetime | None = None,
+    *,
+    states: frozenset[TaskState] = LIVE,
 ) -> Sequence[Task]:
     """The fence: the first statement of every transaction that adds authority to a task; answers its chain, root first.
 
     It writes the row, so on a store with many writers an ending and a grant wait for each other instead of passing one
     another by (traps 6). Then liveness is derived up to the root; with `now`, time that ran out counts as an ending
-    that has not been written yet.
+    that has not been written yet. Without `version` the task is taken as it stands.
 
     Raises:
         Fenced: the task, or one above it, ended, changed since `version`, or its time is up; or its state is not one
             of `states`.
     """
-    changed = await tx.execute(
-        "UPDATE tasks SET touched = touched + 1 WHERE id = $1 AND version = $2 AND ended_at IS NULL", task, version
+    row = await tx.fetchrow(
+        "UPDATE tasks SET touched = touched + 1 WHERE id = $1 AND version = COALESCE($2, version)"
+        " AND ended_at IS NULL RETURNING *",
+        task,
+        version,
     )
-    if changed != 1:
-        raise Fenced("the task ended or changed since this was decided")
-    line = await get_live_chain(tx, task)
+    if row is None:
+        raise Fenced("the task ended" if version is None else "the task ended or changed since this was decided")
+    own = task_of(row)
+    line = [*await _living_above(tx, own), own]
     for link in line:
         if link.unreadable is not None:
             raise Unreadable("tasks", link.id, link.unreadable)
@@ -109,12 +116,12 @@ async def touch(
     return line
 
 
-async def hold_budgets(tx: Transaction, task: TaskId) -> None:
+async def hold_budgets(tx: Transaction, task: Task) -> None:
     """Let whoever spends what is bounded above `task` wait for one another, root first, as an ending goes.
 
     A budget is counted, and on a store with many writers each must count what the others spent. Comes before `touch`.
     """
-    for link in (await chain(tx, task))[:-1]:
+    for link in () if task.parent is None else await chain(tx, task.parent):
         if link.scope.budget.secrets is not None:
             await tx.execute("UPDATE tasks SET touched = touched + 1 WHERE id = $1", link.id)
 

@@ -10,6 +10,7 @@ from typing import Any
 from ca.runtime.clock import instant, micros
 
 _MICROSECOND = timedelta(microseconds=1)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def time_of(moment: datetime | None) -> int | None:
@@ -34,7 +35,7 @@ def length_of(column: int | None) -> timedelta | None:
 
 def text_of(value: Mapping[str, Any]) -> str:
     """The column of a mapping; the same mapping gives the same text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def mapping_of(column: str) -> dict[str, Any]:
