@@ -33,7 +33,7 @@ from broker.lifecycle import end_task
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.reload import Reloading
 from broker.lifecycle.world import World, open_world
-from broker.loops import gauges, incarnations, rotations
+from broker.loops import gauges, incarnations, rotations, set_back
 from broker.loops.claims import Claims
 from broker.loops.deadlines import Deadlines
 from broker.loops.gauges import Gauges
@@ -44,6 +44,7 @@ from broker.loops.processes import Processes
 from broker.loops.reaper import Reaper
 from broker.loops.retention import Forgetting
 from broker.loops.rotations import Rotations
+from broker.loops.set_back import SetBack
 from broker.loops.sweep import Sweep
 from broker.model.observed import Observer, Unobserving
 from broker.model.task import EndReason
@@ -285,6 +286,7 @@ async def _loops(  # noqa: PLR0917 - what was opened, in the order in which it w
     ticks, again = gate.metrics.ticks, lambda: operators.refresh(world.database)
     await stack.enter_async_context(neighbours(world, claims, world.feed, again, ticks))
     rows = (
+        ("clock", SetBack(world).tick, set_back.EVERY, None),
         ("feed", feed.tick, 1.0, world.feed),
         ("reaper", reaper.tick, settings.reap_every.total_seconds(), world.reaper),
         ("deadlines", deadlines.tick, 1.0, None),

@@ -7,6 +7,7 @@ From the commit of its end a task's leases have no authority; here each gets its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from broker.lifecycle import told
@@ -48,7 +49,8 @@ def _calling(batch: Sequence[Called], places: dict[TaskId, int], now: datetime) 
         closed: list[Event] = []
         left = _ROWS
         for called in batch:
-            rows = await endings.call_in(tx, called, left, places.get(called.task, 0))
+            past = replace(called, ended_at=min(called.ended_at, now))  # the clock may have been set back since
+            rows = await endings.call_in(tx, past, left, places.get(called.task, 0))
             done[called.task] = rows
             if rows >= left:
                 break  # there may be more of this one

@@ -140,6 +140,20 @@ async def stalled(tx: Transaction, target: str, now: datetime, turn: Turn, limit
     return all_of(rows)
 
 
+async def due_again(tx: Transaction, now: datetime) -> int:
+    """Make due what was put off to a moment that is to come a second time, and what should have ended at one."""
+    said = await tx.execute(
+        "UPDATE leases SET end_due_at = $1, version = version + 1"
+        " WHERE closed_at IS NULL AND end_due_at > $1 AND end_due_at <> until",
+        micros(now),
+    )
+    return said + await tx.execute(
+        "UPDATE leases SET due_at = 0, version = version + 1"
+        " WHERE closed_at IS NULL AND state <> 'active' AND due_at > $1",
+        micros(now),
+    )
+
+
 async def overdue(tx: Transaction, now: datetime, after: Lease | None, limit: int) -> Sequence[Lease]:
     """Leases whose access should have ended `LATE` before `now` and is not verified gone: by target, oldest first."""
     place = ("", 0, "") if after is None else (after.handle.target, time_of(after.end_due_at) or 0, after.id)

@@ -53,6 +53,11 @@ def _message_of(row: Row) -> Message:
     return Message(id=row["id"], party=row["party"], kind=row["kind"], body=body, attempts=row["attempts"])
 
 
+async def due_again(tx: Transaction, now: datetime) -> int:
+    """Make due what was put off to a moment that is to come a second time."""
+    return await tx.execute("UPDATE outbox SET due_at = $1 WHERE due_at > $1", micros(now))
+
+
 async def put_off(tx: Transaction, message: Message, until: datetime) -> None:
     """The party did not answer: try again at `until`."""
     await tx.execute("UPDATE outbox SET due_at = $2, attempts = attempts + 1 WHERE id = $1", message.id, micros(until))

@@ -197,6 +197,16 @@ async def pardon(tx: Transaction, now: datetime) -> int:
     )
 
 
+async def heard_by(tx: Transaction, now: datetime) -> int:
+    """Nobody was heard later than now: after the clock was set back silence counts from here on."""
+    return await tx.execute(
+        "UPDATE tasks SET heard_at = $1, due_at = CASE WHEN deadline < $1 + $2 * heartbeat THEN deadline"
+        " ELSE $1 + $2 * heartbeat END WHERE ended_at IS NULL AND heartbeat IS NOT NULL AND heard_at > $1",
+        micros(now),
+        _BEATS_MISSED,
+    )
+
+
 async def update(tx: Transaction, task: Task, version: int) -> None:
     """Write a live task's new state, scope and version; its leases fall due, to be re-stamped or revoked.
 

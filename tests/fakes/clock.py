@@ -96,6 +96,10 @@ class ManualClock:
         self._wall += by.total_seconds()
         self._real.trusted()
 
+    def restart(self) -> None:
+        """Another process reads it: whatever the wall clock says now is believed."""
+        self._real = SystemClock(wall=lambda: self._wall, boot=lambda: self._boot)
+
     def _move_to(self, boot: float) -> None:
         self._wall += boot - self._boot
         self._boot = boot
