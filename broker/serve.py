@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,27 +28,16 @@ from broker.api.door import DOOR, Door
 from broker.api.identify import by_certificate, by_socket, still
 from broker.engines import svid
 from broker.engines.protocol import Lent
-from broker.events.feed import Feed
 from broker.lifecycle import end_task
 from broker.lifecycle.configured import Configuration, Configured, open_configured
 from broker.lifecycle.reload import Reloading
 from broker.lifecycle.world import World, open_world
-from broker.loops import gauges, incarnations, rotations, set_back
-from broker.loops.claims import Claims
-from broker.loops.deadlines import Deadlines
-from broker.loops.gauges import Gauges
-from broker.loops.identities import Identities
+from broker.loops import incarnations
 from broker.loops.incarnations import Incarnations
-from broker.loops.neighbours import neighbours
-from broker.loops.processes import Processes
-from broker.loops.reaper import Reaper
-from broker.loops.retention import Forgetting
-from broker.loops.rotations import Rotations
-from broker.loops.set_back import SetBack
-from broker.loops.sweep import Sweep
 from broker.model.observed import Observer, Unobserving
 from broker.model.task import EndReason
 from broker.policy.source import PolicyHolder, PolicySource
+from broker.reconcilers import reconciling
 from broker.service.gate import Gate, Limits
 from broker.service.observing import LinkObserver
 from broker.service.operators import KnownOperators
@@ -68,7 +57,7 @@ from ca.runtime.health import serve_health
 from ca.runtime.metrics import Metrics
 from ca.runtime.past import chronicle
 from ca.runtime.places import make
-from ca.runtime.process import Readiness, Wake, background, take_descriptors, task
+from ca.runtime.process import Readiness, background, take_descriptors
 from ca.runtime.watch import watch_file
 from ca.runtime.web import application, listen, listen_unix
 from ca.seal import Seal
@@ -149,7 +138,7 @@ async def serve(
         gate = await _gate(stack, settings, clock, database, observer, configured, source, metrics, lives)
         operators = KnownOperators()
         await operators.refresh(database)
-        feed = await _loops(stack, settings, gate, link, lives, operators)
+        feed = await enter(reconciling(settings, gate, link, lives, operators))
         reload_targets = await _watched(stack, settings, gate, configured, identities)
         door = Door(gate=gate, feed=feed, operators=operators, reload_targets=reload_targets)
         address = await _doors(stack, settings, door, source)
@@ -258,56 +247,6 @@ async def _gate(  # noqa: PLR0917 - what was opened, in the order in which it wa
     )
 
 
-async def _loops(  # noqa: PLR0917 - what was opened, in the order in which it was
-    stack: AsyncExitStack,
-    settings: BrokerSettings,
-    gate: Gate,
-    link: LinkObserver | None,
-    lives: Incarnations,
-    operators: KnownOperators,
-) -> Feed:
-    """Every reconciler; the first tick of each is the recovery."""
-    world, clock = gate.world, gate.world.clock
-    claims = Claims(exclusive=settings.database.startswith("sqlite:"), patience=settings.dead_after.total_seconds())
-    feed, reaper, sweep = Feed(world.database, ended=world.reaper.set), Reaper(world, claims), Sweep(world)
-    processes = Processes(world, settings.tasks.observe_grace.total_seconds())
-    deadlines, identities, ended = Deadlines(world), Identities(world), Wake()
-    forgetting = Forgetting(world, settings.retention.to_retention(), _counted(gate.metrics))
-    await feed.tick(clock.now())
-
-    async def watch(now: datetime) -> None:
-        if link is not None:
-            await processes.tick(now)  # first: an attestor server that does not answer must not hold endings up
-            await link.hold(await world.database.read(tasks.live_instances))
-
-    if link is not None:
-        await stack.enter_async_context(_woken_by(link, ended))
-    assert isinstance(world.feed, SharedWake), "given by `_gate`"
-    ticks, again = gate.metrics.ticks, lambda: operators.refresh(world.database)
-    await stack.enter_async_context(neighbours(world, claims, world.feed, again, ticks))
-    rows = (
-        ("clock", SetBack(world).tick, set_back.EVERY, None),
-        ("feed", feed.tick, 1.0, world.feed),
-        ("reaper", reaper.tick, settings.reap_every.total_seconds(), world.reaper),
-        ("deadlines", deadlines.tick, 1.0, None),
-        ("sweep", sweep.tick, settings.sweep_every.total_seconds(), None),
-        ("processes", watch, 1.0, ended),
-        ("identities", identities.tick, 1.0, world.identities),
-        ("rotations", Rotations(world).tick, rotations.EVERY, None),
-        ("past", lives.tick, incarnations.EVERY, None),
-        ("gauges", Gauges(world, gate.metrics).tick, gauges.EVERY, None),
-        ("retention", forgetting.tick, settings.retention.every.total_seconds(), None),
-    )
-    for loop, tick, every, wake in rows:
-        count = gate.metrics.ticks(loop)
-        await stack.enter_async_context(background(loop, tick, every=every, clock=clock, wake=wake, count=count))
-    return feed
-
-
-def _counted(metrics: Metrics) -> Callable[[str, int], None]:
-    return lambda what, many: metrics.count("sojourn_forgotten_total", many, what=what)
-
-
 async def _watched(
     stack: AsyncExitStack,
     settings: BrokerSettings,
@@ -340,18 +279,6 @@ async def _watched(
     await reload_policies()  # what changed between the first look and the watching
     await stack.enter_async_context(background("held", reloading.tick, every=1.0, clock=clock))
     return reloading.again
-
-
-@asynccontextmanager
-async def _woken_by(link: LinkObserver, ended: Wake) -> AsyncIterator[None]:
-    """A change of any instance makes the reconciler of processes run at once."""
-
-    async def follow() -> None:
-        async for _ in link.changes():
-            ended.set()
-
-    async with task("instances", follow):
-        yield
 
 
 async def _doors(stack: AsyncExitStack, settings: BrokerSettings, door: Door, source: X509Material) -> tuple[str, int]:
