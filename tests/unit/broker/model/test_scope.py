@@ -128,3 +128,28 @@ def test_a_budget_is_within_a_bound_only_when_it_has_one() -> None:
     assert not Budget().within(Budget(secrets=1))
     assert Budget().within(Budget())
     assert Scope().within(EVERYTHING)
+
+
+def test_what_both_reach_in_every_respect() -> None:
+    """Each part by itself; a budget nobody set is no bound."""
+    one = Scope(
+        roles=patterns(["a/*"]),
+        tools=patterns(["t/*"]),
+        destinations=patterns(["d/*"]),
+        sensitivity=Sensitivity.CONFIDENTIAL,
+        budget=Budget(secrets=3, decisions=9),
+    )
+    other = Scope(
+        roles=patterns(["a/x", "b/y"]),
+        tools=patterns(["t/x", "u"]),
+        destinations=patterns(["d/x", "e"]),
+        sensitivity=Sensitivity.INTERNAL,
+        budget=Budget(decisions=4),
+    )
+    assert one.meet(other) == Scope(
+        roles=patterns(["a/x"]),
+        tools=patterns(["t/x"]),
+        destinations=patterns(["d/x"]),
+        sensitivity=Sensitivity.INTERNAL,
+        budget=Budget(secrets=3, decisions=4),
+    )
