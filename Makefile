@@ -47,7 +47,7 @@ servers: .venv/ready                 ## what tests drive: Debian packages (no se
 	@PYTHONPATH=tests $(V)/python -m servers.oauth
 
 .venv/foreign: tests/servers/requirements.lock .venv/ready
-	$(V)/pip install --quiet --require-hashes -r tests/servers/requirements.lock
+	$(V)/pip install --quiet --no-compile --require-hashes -r tests/servers/requirements.lock
 	@touch $@
 
 .venv/mutants: tests/mutants/requirements.lock .venv/ready

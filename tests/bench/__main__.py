@@ -45,12 +45,14 @@ def main() -> None:
     from bench.table import kept, machine, printed
     from bench.timing import now
     from ca.runtime import log
+    from servers.standing import Place
 
     asked = argparse.ArgumentParser(prog="python -m tests.bench", description="every hot path beside its raw limit")
     asked.add_argument("--only", choices=(*BENCHES, *APART), action="append", help="this one alone; may be said again")
     asked.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the run is kept")
     chosen = asked.parse_args()
     log.setup("bench", level="error", stream=sys.stderr, json=False)
+    Place.always_on_disk = True
     about, rows = machine(), []
     for name in chosen.only or BENCHES:
         begun = now()

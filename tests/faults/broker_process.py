@@ -69,6 +69,7 @@ SEAL = AesSeal(bytes(range(32)))
 
 INSTANCE = InstanceId("5" * 32)
 STARTER = PolicyHolder(None)
+_TRIES = 8
 PATIENCE = 4.0
 """Seconds after which a silent broker is dead."""
 
@@ -128,6 +129,12 @@ class Broker:
         await self.sweep_once()
         await self.tick()
         await self.over()
+        for _ in range(_TRIES):
+            if not await self.world.database.read(_put_off):
+                break  # else a server that is busy asked for another try
+            self.clock.leap(1)
+            await self.tick()
+            await self.over()
         for _ in range(0 if self.claims.exclusive else 3):
             if not await self.world.database.read(_still_active):
                 break  # of a task that ended while this went on: for a moment it is left to whoever held it
@@ -164,6 +171,13 @@ class Broker:
         session, descriptor = await self.hands.enter(user, password)
         self.sessions.append(session)
         socket.send_fds(self.agents, [b"."], [descriptor])
+
+
+async def _put_off(tx: Transaction) -> bool:
+    row = await tx.fetchrow(
+        "SELECT count(*) AS n FROM leases WHERE state = 'revoking' AND access_ended_at IS NULL AND trouble IS NOT NULL"
+    )
+    return row is not None and row["n"] > 0
 
 
 async def _still_active(tx: Transaction) -> bool:

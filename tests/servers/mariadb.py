@@ -19,7 +19,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +134,8 @@ class Server:
         command = [_DAEMON, "--no-defaults", f"--datadir={self.folder / 'data'}", f"--port={self.port}"]
         command += [f"--bind-address={self.host}", f"--socket={self.folder / 's'}", f"--pid-file={self.folder / 'p'}"]
         command += ["--general-log=1", f"--general-log-file={self.folder / 'data' / 'statements'}"]
-        command += ["--innodb-buffer-pool-size=16M", "--skip-name-resolve", "--plugin-load-add=auth_ed25519"]
+        command += ["--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-name-resolve"]
+        command += ["--plugin-load-add=auth_ed25519"]
         self.process = standing.launched([*command, *self.options], self.folder / "log", owner=_owner())
         standing.wait(self.process, self.folder / "log", self._greets)
 
@@ -177,7 +177,7 @@ async def mariadb(*, options: Sequence[str] = (), fresh: bool = False) -> AsyncI
 
 
 def _open(options: Sequence[str]) -> Server:
-    folder = Path(tempfile.mkdtemp(prefix="sj-my-", dir="/tmp"))
+    folder = standing.Place.folder("sj-my-")
     folder.chmod(0o755)
     server = Server(folder=folder, port=standing.free_port(), options=options, password=secrets.token_hex(16))
     data, owner = folder / "data", _owner()

@@ -20,7 +20,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -200,7 +199,7 @@ def rabbitmq(*, fresh: bool = False) -> Iterator[Server]:
 
 
 def _open() -> Server:
-    folder = Path(tempfile.mkdtemp(prefix="sj-mq-", dir="/tmp"))
+    folder = standing.Place.folder("sj-mq-")
     port, management, distribution, epmd = standing.free_ports(4)
     server = Server(
         folder=folder,

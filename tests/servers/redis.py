@@ -19,7 +19,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,7 +160,7 @@ async def redis(*, aclfile: bool = False, fresh: bool = False, options: Sequence
 
 
 def _open(*, aclfile: bool, options: Sequence[str] = ()) -> Server:
-    folder = Path(tempfile.mkdtemp(prefix="sj-re-", dir="/tmp"))
+    folder = standing.Place.folder("sj-re-")
     server = Server(folder=folder, port=standing.free_port(), aclfile=aclfile, password=secrets.token_hex(16))
     users = f"user default off\nuser root on >{server.password} ~* &* +@all\n"
     said = f"port {server.port}\nbind {server.host}\nsave ''\ndir {folder}\n" + "".join(f"{line}\n" for line in options)

@@ -9,9 +9,11 @@ import contextlib
 import ctypes
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,27 @@ from typing import Any
 
 PATIENCE = 60.0
 """Seconds after which a server that neither answers nor ends is given up: a guard, no bound."""
+
+
+MEMORY = Path("/dev/shm")
+_ENOUGH = 3 * 2**30
+"""Bytes that must be free there."""
+
+
+class Place:
+    """Where servers keep their data: in memory, if there is enough of it, so that a run needs little disk.
+
+    A server that is killed there loses nothing that it wrote, as on a disk; a bench asks for the disk.
+    """
+
+    disk = Path("/tmp")
+    always_on_disk = False
+
+    @classmethod
+    def folder(cls, prefix: str) -> Path:
+        """A new one; whoever asks removes it."""
+        in_memory = not cls.always_on_disk and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > _ENOUGH
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY if in_memory else cls.disk))
 
 
 def free_ports(count: int) -> list[int]:
