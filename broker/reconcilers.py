@@ -60,7 +60,7 @@ async def reconciling(
         ticks, again = gate.metrics.ticks, lambda: operators.refresh(world.database)
         await enter(neighbours(world, claims, world.feed, again, ticks))
         rows = (
-            ("clock", SetBack(world).tick, set_back.EVERY, None),
+            ("clock", SetBack(world, alone=claims.exclusive).tick, set_back.EVERY, None),
             ("feed", feed.tick, 1.0, world.feed),
             ("reaper", reaper.tick, settings.reap_every.total_seconds(), world.reaper),
             ("deadlines", deadlines.tick, 1.0, None),

@@ -13,7 +13,7 @@ What comes even later is found by the sweep, for its lease is closed.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from broker.engines.protocol import Making
@@ -27,6 +27,9 @@ from ca.runtime import failpoint, log
 from ca.runtime.database import Transaction
 
 _log = log.get(__name__)
+
+_AGAIN = timedelta(minutes=2)
+"""How long what may still appear is left alone at most."""
 
 
 async def never_made(world: World, lease: Lease, now: datetime) -> Lease:
@@ -75,7 +78,7 @@ async def settle(world: World, lease: Lease, now: datetime) -> Lease:
         if engine.making is Making.UPSERT:
             held = may_still_appear_until(lease, engine.making)
             if held is not None and course.now < held:
-                return await _end_and_wait(world, lease, held)
+                return await _end_and_wait(world, lease, held, course.now)
         else:
             await _occupy(world, lease)
     except Problem as problem:
@@ -90,13 +93,13 @@ async def _occupy(world: World, lease: Lease) -> None:
     failpoint.reach("doubt.occupy.after")
 
 
-async def _end_and_wait(world: World, lease: Lease, until: datetime) -> Lease:
-    """End what may be there by now, and stay in doubt: that is no proof of what may still come."""
+async def _end_and_wait(world: World, lease: Lease, until: datetime, now: datetime) -> Lease:
+    """End what may be there by now, and stay in doubt: that is no proof of what may still come, so look again."""
     engine, calls = world.at(lease.handle.target)
     failpoint.reach("doubt.end_access.before")
     await calls.call(engine.end_access(lease.handle), ending=True)
     failpoint.reach("doubt.end_access.after")
-    return await withdraw.wait(world, lease, until)
+    return await withdraw.wait(world, lease, min(until, now + _AGAIN))
 
 
 async def _certain(world: World, lease: Lease, course: Course) -> Lease:

@@ -37,9 +37,11 @@ async def _kill(  # noqa: PLR0917 - as `kill`
     ended: list[TaskId] = []
     place: TaskId | None = None
     named = unrecorded = 0
+    newest = await world.database.read(lambda tx: kills.newest(tx, what))
+    born_by = max(now, newest or now)  # another broker's clock may be ahead of ours, and ours may have been set back
     while most is None or named < most:
         limit = BATCH if most is None else min(BATCH, most - named)
-        batch = await world.database.read(lambda tx, at=place: kills.named(tx, what, now, at, limit))  # type: ignore[misc] # noqa: B023
+        batch = await world.database.read(lambda tx, at=place: kills.named(tx, what, born_by, at, limit))  # type: ignore[misc] # noqa: B023
         if not batch:
             break
         said = [_said(task, words, actor, now) for task in batch]
@@ -48,7 +50,7 @@ async def _kill(  # noqa: PLR0917 - as `kill`
         place, named = batch[-1], named + len(batch)
         unrecorded += sum(task in world.unrecorded for task in batch)
         _log.info("tasks are being killed", what=str(what), ended=len(ended))
-    left = await world.database.read(lambda tx: kills.count(tx, what, now))
+    left = await world.database.read(lambda tx: kills.count(tx, what, born_by))
     return Killed(ended=tuple(ended), left=max(0, left - unrecorded))
 
 

@@ -144,12 +144,24 @@ async def due_again(tx: Transaction, now: datetime) -> int:
     """Make due what was put off to a moment that is to come a second time, and what should have ended at one."""
     said = await tx.execute(
         "UPDATE leases SET end_due_at = $1, version = version + 1"
-        " WHERE closed_at IS NULL AND end_due_at > $1 AND end_due_at <> until",
+        " WHERE closed_at IS NULL AND set_aside IS NULL AND end_due_at > $1"
+        ' AND guarantee LIKE \'%"ends":"at-once"%\'',
         micros(now),
     )
     return said + await tx.execute(
         "UPDATE leases SET due_at = 0, version = version + 1"
-        " WHERE closed_at IS NULL AND state <> 'active' AND due_at > $1",
+        " WHERE closed_at IS NULL AND set_aside IS NULL AND state IN ('revoking', 'in_doubt') AND due_at > $1",
+        micros(now),
+    )
+
+
+async def received_by(tx: Transaction, now: datetime) -> int:
+    """No secret was made later than now: after the clock was set back the time to acknowledge counts from here on."""
+    return await tx.execute(
+        "UPDATE leases SET ack_by = $1 + (ack_by - activated_at), version = version + 1,"
+        " due_at = CASE WHEN due_at > $1 + (ack_by - activated_at) THEN $1 + (ack_by - activated_at) ELSE due_at END"
+        " WHERE closed_at IS NULL AND set_aside IS NULL AND state = 'active' AND acknowledged_at IS NULL"
+        " AND activated_at > $1 AND ack_by < until",
         micros(now),
     )
 

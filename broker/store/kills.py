@@ -10,6 +10,7 @@ from broker.model.ids import TaskId
 from broker.model.kill import Doomed, Kill, Reach
 from broker.model.lease import IDENTITY
 from broker.store.task_rows import task_of
+from broker.store.values import moment_of
 from ca.runtime.clock import micros
 from ca.runtime.database import Transaction
 
@@ -25,6 +26,12 @@ _NAMED: Mapping[Reach, LiteralString] = {
 
 _LIVE: LiteralString = "drained_at IS NULL AND ended_at IS NULL"
 """The first follows from the second, and is what the index of owners' tasks is for."""
+
+
+async def newest(tx: Transaction, kill: Kill) -> datetime | None:
+    """When the newest live task a kill names was opened, by the clock of whoever opened it."""
+    row = await tx.fetchrow(f"SELECT MAX(opened_at) AS at FROM tasks WHERE {_LIVE} AND {_NAMED[kill.reach]}", kill.key)
+    return None if row is None else moment_of(row["at"])
 
 
 async def named(tx: Transaction, kill: Kill, born_by: datetime, after: TaskId | None, limit: int) -> Sequence[TaskId]:

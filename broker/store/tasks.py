@@ -13,7 +13,7 @@ from broker.model.lease import IDENTITY
 from broker.model.task import LIVE, EndReason, Task, TaskEvent, TaskState, after
 from broker.store.quarantine import Unreadable
 from broker.store.task_rows import task_of
-from broker.store.values import span_of, text_of, time_of
+from broker.store.values import moment_of, span_of, text_of, time_of
 from ca.errors import NotFound, Stale
 from ca.runtime.clock import micros
 from ca.runtime.database import Row, Transaction
@@ -195,6 +195,12 @@ async def pardon(tx: Transaction, now: datetime) -> int:
         micros(now),
         _BEATS_MISSED,
     )
+
+
+async def last_heard(tx: Transaction) -> datetime | None:
+    """When the last of all live tasks was heard of."""
+    row = await tx.fetchrow("SELECT MAX(heard_at) AS at FROM tasks WHERE ended_at IS NULL")
+    return None if row is None else moment_of(row["at"])
 
 
 async def heard_by(tx: Transaction, now: datetime) -> int:

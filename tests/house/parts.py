@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from house.tree import ROOT
 
@@ -43,33 +46,56 @@ def _top(file: Path) -> Path:
     return ROOT.joinpath("tests", *names[: 2 if names[0] == "unit" else 1])
 
 
+@dataclass(slots=True)
+class Run:
+    """What runs, and whether anything more is to begin."""
+
+    arguments: Sequence[str]
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    running: set[int] = field(default_factory=set)
+    over: bool = False
+
+    def end(self) -> None:
+        """Let what runs tear down, and begin nothing more."""
+        self.over = True
+        for pid in self.running:
+            os.kill(pid, signal.SIGTERM)
+
+    async def part(self, part: Sequence[Path]) -> int:
+        """Run one and tell it; 0 only if it says itself that everything in it ran."""
+        name = " ".join(str(folder.relative_to(ROOT)) for folder in part)
+        async with self.turn:
+            if self.over:
+                return signal.SIGTERM
+            print(f"started: {name}", flush=True)
+            with tempfile.TemporaryFile("w+", errors="replace") as heard:
+                code = await self._heard(part, heard)
+                heard.seek(0)
+                said = heard.read()
+                print(f"{said}\nended with {code}: {name}", flush=True)
+        return code or int(_EVERYTHING.search(said) is None)
+
+    async def _heard(self, part: Sequence[Path], heard: IO[str]) -> int:
+        command = [sys.executable, "-m", "pytest", *map(str, part), *self.arguments]
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=heard, stderr=heard)
+        self.running.add(process.pid)
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:  # ^C, which it heard as well: what it has to say is said
+            self.over = True
+            return await process.wait() or signal.SIGINT
+        finally:
+            self.running.discard(process.pid)
+
+
+_EVERYTHING = re.compile(r"^collected (?P<all>\d+), ran (?P=all), ", re.MULTILINE)
+
+
 async def main(*arguments: str) -> int:
     """Run all; the worst of their exit codes."""
-    turn = asyncio.Semaphore(AT_ONCE)
-    running: set[int] = set()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _end, running)
-    codes = await asyncio.gather(*(_run(part, arguments, turn, running) for part in parts()))
-    return max(map(abs, codes))
-
-
-async def _run(part: Sequence[Path], arguments: Sequence[str], turn: asyncio.Semaphore, running: set[int]) -> int:
-    name = " ".join(str(folder.relative_to(ROOT)) for folder in part)
-    async with turn:
-        print(f"started: {name}", flush=True)
-        with tempfile.TemporaryFile("w+") as heard:
-            command = [sys.executable, "-m", "pytest", *map(str, part), *arguments]
-            process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=heard, stderr=heard)
-            running.add(process.pid)
-            code = await process.wait()
-            running.discard(process.pid)
-            heard.seek(0)
-            print(f"{heard.read()}\nended with {code}: {name}", flush=True)
-    return code
-
-
-def _end(running: set[int]) -> None:
-    for pid in running:
-        os.kill(pid, signal.SIGTERM)
+    run = Run(arguments)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.end)
+    return max(map(abs, await asyncio.gather(*map(run.part, parts()))))
 
 
 if __name__ == "__main__":

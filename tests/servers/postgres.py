@@ -176,10 +176,13 @@ class Server:
 
     def drop(self, over: Sequence[str]) -> None:
         """Drop databases, whoever is still in them."""
-        command = ["psql", "-qXh", self.host, "-p", str(self.port), "-U", self.superuser, "-d", "postgres"]
+        command = ["psql", "-qX", "-v", "ON_ERROR_STOP=1", "-h", self.host, "-p", str(self.port)]
+        command += ["-U", self.superuser, "-d", "postgres"]
         for name in over:
             command += ["-c", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"]
         subprocess.run(command, check=True, env={**os.environ, "PGPASSWORD": self.password})
+        for name in over:
+            (self.folder / name).unlink(missing_ok=True)  # the secret of the store's role, which stays
 
     async def store(self, name: str) -> str:
         """The address of a database of its own for a store of ours, made when it is first asked for."""
@@ -188,7 +191,8 @@ class Server:
             secret.write_text(secrets.token_hex(16))
             connection = await self.connect()
             try:
-                await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{secret.read_text()}'")
+                await connection.execute(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN")
+                await connection.execute(f"ALTER ROLE {role} PASSWORD '{secret.read_text()}'")
                 await connection.execute(f"CREATE DATABASE {role} OWNER {role}")
                 self.made.append(role)
             finally:
@@ -285,7 +289,7 @@ def _follow(primary: Server) -> Server:
         env={**os.environ, "PGPASSWORD": primary.password},
         **standing.identity(_owner()),
     )
-    standby = replace(primary, folder=folder, port=standing.free_port(), process=None)
+    standby = replace(primary, folder=folder, port=standing.free_port(), process=None, made=[], over=[])
     standby.start()
     return standby
 

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,26 @@ class Place:
     @classmethod
     def folder(cls, prefix: str) -> Path:
         """A new one; whoever asks removes it."""
-        in_memory = not cls.always_on_disk and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > _ENOUGH
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY if in_memory else cls.disk))
+        sweep()
+        in_memory = not cls.always_on_disk and _room() > _ENOUGH
+        return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=MEMORY if in_memory else cls.disk))
+
+
+def _room() -> int:
+    """Bytes that may be written to memory: of its file system, and of the machine."""
+    if not MEMORY.is_dir():
+        return 0
+    meminfo = Path("/proc/meminfo").read_text().split()
+    return min(shutil.disk_usage(MEMORY).free, 1024 * int(meminfo[meminfo.index("MemAvailable:") + 1]))
+
+
+@cache
+def sweep() -> None:
+    """Remove, once, what servers left in memory whose run was killed and could not."""
+    for folder in MEMORY.glob("sj-*-[0-9]*-*"):
+        pid = folder.name.split("-")[2]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:

@@ -24,6 +24,7 @@ from broker.errors import NotPossible, NotYet, OutcomeUnknown
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
 from ca.errors import Conflict, Problem, Unavailable
+from ca.runtime.clock import BOUND
 from ca.runtime.kubernetes import Kubernetes
 
 __all__ = ["KubernetesEngine", "RoleSettings", "Settings", "open_engine"]
@@ -98,14 +99,14 @@ class KubernetesEngine:
         found = await self._anchors.find(handle.name)
         if found is None:
             return AccessEnded(sessions_cut=0, endpoints=1)
-        if not found.ended:
+        now = self._lent.clock.now()
+        if not found.ended or (found.ended_at or now) > now + BOUND:  # the clock may have been set back since
             await self._anchors.remove(handle.name, found)
-            now = self._lent.clock.now()
             try:
                 found = await self._anchors.make(handle.name, ended=True, ended_at=now)
             except Conflict as error:
                 raise NotYet("another object took the name in between") from error
-        if found.ended_at is not None and self._lent.clock.now() < found.ended_at + self._settings.remembered:
+        if found.ended_at is not None and now < found.ended_at + self._settings.remembered:
             raise NotYet("what it was bound to is gone; API servers may remember the token for some seconds more")
         return AccessEnded(sessions_cut=0, endpoints=1)
 

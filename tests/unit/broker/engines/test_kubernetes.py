@@ -63,6 +63,22 @@ async def test_an_ending_is_done_when_nobody_remembers(place: KubernetesPlace) -
     assert place.cluster.secrets == {}
 
 
+async def test_a_clock_that_was_set_back_delays_no_ending(place: KubernetesPlace) -> None:
+    """The moment of its removal, noted there, would come a second time in an hour: it is noted anew."""
+    issued = await made(place)
+    with pytest.raises(NotYet):
+        await place.engine.end_access(named(place))
+    clock: Any = place.clock
+    clock.step_wall(timedelta(hours=-1))
+    clock.restart()
+    for _ in range(2):
+        with pytest.raises(NotYet):
+            await place.engine.end_access(named(place))
+        await clock.advance(5)
+    await place.engine.end_access(named(place))
+    assert await place.login(issued) is None
+
+
 async def test_the_name_stays_taken_until_it_is_cleared_away(place: KubernetesPlace) -> None:
     """A create that was frozen on its way is refused, also after the ending."""
     await made(place)

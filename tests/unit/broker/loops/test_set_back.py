@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from broker.lifecycle.kill import kill
 from broker.loops.set_back import SetBack
+from broker.model.kill import Kill, Reach
+from broker.model.lease import LeaseState
 from broker.model.task import EndReason, Task
-from broker.store import outbox
+from broker.store import outbox, tasks
 from broker.store.outbox import Message
 from fakes.clock import ManualClock
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
@@ -118,6 +121,88 @@ async def test_silence_counts_from_now_on(tmp_path: Path, clock: ManualClock, en
         assert await house.deadlines.tick(clock.now()) == 1
         assert (await house.task(beating.id)).end_reason is EndReason.SILENT
         assert (await house.task(lasting.id)).deadline == lasting.deadline
+
+
+async def test_an_installation_that_only_beats_remembers_when(
+    tmp_path: Path, clock: ManualClock, engine: FakeEngine
+) -> None:
+    """A beat leaves no receipt: the newest of those is older than the step is long."""
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        task = await house.open(heartbeat=timedelta(seconds=10))
+        await house.held(task)
+        await clock.advance(7200)
+        await house.world.database.write(lambda tx: tasks.beat(tx, task.id, clock.now()))
+    clock.step_wall(-HOUR)
+    clock.restart()
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        await SetBack(house.world).tick(clock.now())
+        await clock.advance(31)
+        assert await house.deadlines.tick(clock.now()) == 0  # its first look counts from now, as after each start
+        await clock.advance(31)
+        assert await house.deadlines.tick(clock.now()) == 1
+
+
+async def test_a_broker_whose_clock_lags_behind_another_s_silences_nobody(
+    tmp_path: Path, clock: ManualClock, engine: FakeEngine
+) -> None:
+    """It may look at endings; whom the other one hears is not its affair."""
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        task = await house.open(heartbeat=timedelta(seconds=2))
+        lease = (await house.obtain(task)).lease
+        await SetBack(house.world, alone=False).tick(clock.now() - timedelta(seconds=7))
+        assert (await house.task(task.id)).heard_at == task.heard_at
+        assert await house.lease(lease.id) == lease
+        await SetBack(house.world, alone=True).tick(clock.now() - timedelta(seconds=7))
+        assert (await house.task(task.id)).heard_at == task.heard_at - timedelta(seconds=7)
+
+
+async def test_what_nobody_received_is_taken_back_in_time(
+    tmp_path: Path, clock: ManualClock, engine: FakeEngine
+) -> None:
+    """The time to acknowledge counts from now on, not an hour longer."""
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        await house.obtain(await house.open())
+    clock.step_wall(-HOUR)
+    clock.restart()
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        await SetBack(house.world).tick(clock.now())
+        await clock.advance(29)
+        await house.reap()
+        assert await open_doors(house) == 1
+        await clock.advance(2)
+        await house.reap()
+        assert await open_doors(house) == 0
+
+
+async def test_what_is_just_being_made_is_left_to_whoever_makes_it(
+    tmp_path: Path, clock: ManualClock, engine: FakeEngine
+) -> None:
+    """A broker that lags behind starts while another one creates: that hand-over is not disturbed."""
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        task = await house.open()
+        arrived, go = engine.hold("create")
+        asked = house.world.group.create_task(house.obtain(task))
+        await arrived.wait()
+        await SetBack(house.world).tick(clock.now() - HOUR)
+        await house.reap()
+        go.set()
+        assert (await asked).lease.state is LeaseState.ACTIVE
+
+
+@pytest.mark.parametrize("reach", [Reach.TASK, Reach.AGENT])
+async def test_a_kill_reaches_what_was_opened_an_hour_from_now(
+    tmp_path: Path, clock: ManualClock, engine: FakeEngine, reach: Reach
+) -> None:
+    """By a clock that was ahead, or by a broker whose clock still is."""
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        task = await house.open()
+        await house.held(task)
+    clock.step_wall(-HOUR)
+    clock.restart()
+    async with living(tmp_path, clock=clock, engine=engine) as house:
+        what = Kill(reach=reach, name=str(task.id if reach is Reach.TASK else task.owner))
+        killed = await kill(house.world, what, words=None, actor="an operator", now=clock.now())
+        assert (killed.ended, killed.left) == ((task.id,), 0)
 
 
 async def test_what_is_owed_is_told_at_once(tmp_path: Path, clock: ManualClock, engine: FakeEngine) -> None:

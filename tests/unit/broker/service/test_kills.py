@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.model.caller import ALL_VERBS, Operator, Verb
+from broker.model.kill import Kill, Reach
 from broker.model.receipt import ReceiptKind
 from broker.model.scope import Budget, Scope, Sensitivity
 from broker.model.task import EndReason, TaskState
-from broker.store import tasks
+from broker.store import kills, tasks
 from ca.spiffe.id import SpiffeId
 from fakes.front import INSTANCE, OPERATOR, OTHER, Front, call, front, obtained, opened
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
@@ -124,13 +126,24 @@ async def test_thousands_die_in_rounds(house: Front) -> None:
 
 
 async def test_who_opens_meanwhile_does_not_keep_it_going(house: Front) -> None:
-    """It names what was there when it was asked for; what came later stays, and is not counted as left."""
+    """It names what was there when it began; what came later is not looked for, and not counted as left."""
     await owned(house, BILLING)
+    what, now, database = Kill(reach=Reach.AGENT, name=BILLING), house.clock.now(), house.house.world.database
+    began = await database.read(lambda tx: kills.newest(tx, what))
+    later = await house.house.open(owner=SpiffeId.parse(BILLING), opened_at=now + timedelta(microseconds=1))
+    assert began == now
+    named = await database.read(lambda tx: kills.named(tx, what, now, None, 10))
+    assert (len(named), later.id in named) == (1, False)
+    assert await database.read(lambda tx: kills.count(tx, what, now)) == 1
+
+
+async def test_what_another_broker_s_clock_calls_tomorrow_is_reached(house: Front) -> None:
+    """It is there; nobody is told that nothing is left."""
     now = house.clock.now()
-    later = await house.house.open(owner=SpiffeId.parse(BILLING), opened_at=now.replace(year=now.year + 1))
+    await house.house.open(owner=SpiffeId.parse(BILLING), opened_at=now + timedelta(days=1))
     told = await killed(house, agent=BILLING)
     assert (told["ended"], told["left"]) == (1, 0)
-    assert await live(house) == {later.id}
+    assert await live(house) == set()
 
 
 @pytest.mark.parametrize("said", [{"agent": BILLING}, {"trust_domain": "example.org"}, {"instance": INSTANCE}], ids=str)
