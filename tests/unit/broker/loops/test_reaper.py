@@ -113,12 +113,12 @@ async def test_a_dead_target_delays_no_other(tmp_path: Path, how: str) -> None:
                 handed = await house.held(quick)
                 await house.end(quick)
                 ticking = group.create_task(house.reap())
-                await house.clock.until(ticking.done, step=0.002)
+                await house.clock.until(ticking.done, step=0.0002)  # slowly: a store on a busy disk is real
                 alone.append((await house.lease(handed.lease.id)).state)
                 await house.clock.advance(3)
             assert alone == [LeaseState.REVOKED] * 20
             tried = [verb for verb, _ in other.calls].count("end_access")
-            assert tried < 20, "a dead target is asked by a canary only"
+            assert tried < 30, "a dead target is asked by those that were on their way, and then by a canary only"
             untouched = [one for one in await house.leases() if one.role == second.full_name and not one.attempts]
             assert len(untouched) > 400, "what waits for a dead target costs no record"
             for _, go in gates:
