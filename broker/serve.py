@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,6 +34,7 @@ from broker.lifecycle.reload import Reloading
 from broker.lifecycle.world import World, open_world
 from broker.loops import incarnations
 from broker.loops.incarnations import Incarnations
+from broker.model.lease import Lease
 from broker.model.observed import Observer, Unobserving
 from broker.model.task import EndReason
 from broker.policy.source import PolicyHolder, PolicySource
@@ -100,15 +101,19 @@ class RunningBroker:
         """
         self.gate.stopping.set()
         world, ended, told_at = self.gate.world, await self.end_tasks(reason), self.gate.world.clock.boot()
-        while left := await world.database.read(lambda tx: leases.page(tx, after=None, limit=1000, open_only=True)):
+        while await self._open(1):  # reading them all each time would cost more than ending them
             if world.clock.boot() - told_at >= _TELL_EVERY:
-                told_at = world.clock.boot()
+                told_at, left = world.clock.boot(), await self._open(1000)
                 targets = ", ".join(sorted({lease.handle.target for lease in left}))
                 _log.warning("waiting until access is gone", leases=len(left), targets=targets)
             world.reaper.set()
             await world.clock.sleep(0.05)
             ended += await self.end_tasks(reason)
         return ended
+
+    async def _open(self, most: int) -> Sequence[Lease]:
+        database = self.gate.world.database
+        return await database.read(lambda tx: leases.page(tx, after=None, limit=most, open_only=True))
 
 
 @asynccontextmanager
