@@ -6,6 +6,7 @@ never ran, and when a file of a folder that was named gave none: there is no way
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from collections.abc import Iterator
@@ -90,9 +91,32 @@ class Count:
                 terminalreporter.write_line(f"hidden: {name}", red=True)
 
 
+class Watch:
+    """Ends a run that hangs once a test has failed, where pytest calls its own watch off.
+
+    A loop is closed only when its threads are done, and one of them may wait for what the failed test did not do.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._seconds = float(config.getini("faulthandler_timeout") or 0)
+        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            self._errors = os.dup(2)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
+        """Watch on, until pytest ends its watch of this test."""
+        if isinstance(node, pytest.Item) and self._seconds > 0:
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._errors)
+
+    def pytest_unconfigure(self) -> None:
+        """Nothing is left to be watched."""
+        os.close(self._errors)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Count, and let nothing of the outer world name another broker or socket, or make children deaf to ^C."""
+    """Count, watch, and let nothing of the outer world name another broker or socket, or make children deaf to ^C."""
     config.pluginmanager.register(Count(), "count")
+    config.pluginmanager.register(Watch(config), "watch")
     for name in [name for name in os.environ if name.startswith(("SOJOURN_", "SPIFFE_"))]:
         del os.environ[name]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background

@@ -146,7 +146,7 @@ async def undo(world: World, lease: Lease, now: datetime, trouble: str) -> None:
         except Problem as problem:
             _log.warning("what must not be used could not be ended yet", lease=lease.id, error=problem)
         return
-    await withdraw.drain(world, abandoned, course.now)
+    await withdraw.drain(world, abandoned, course.now, answered=True)
 
 
 async def _present(tx: Transaction, lease: Lease) -> Lease:

@@ -86,15 +86,18 @@ async def cut_unrecorded(world: World, lease: Lease) -> None:
     failpoint.reach("withdraw.cut_unrecorded.after")
 
 
-async def drain(world: World, lease: Lease, now: datetime) -> Lease:
-    """Do what is left to do for a revoking lease: end access, verify, clean up. Put off what can't be done now."""
+async def drain(world: World, lease: Lease, now: datetime, *, answered: bool = False) -> Lease:
+    """Do what is left to do for a revoking lease: end access, verify, clean up. Put off what can't be done now.
+
+    `answered` says that its create came back to us: nothing of it is on the way any more.
+    """
     course = Course.of(world.clock, now)
     if not lease.guarantee.revocable:
         return await _run_out(world, lease, now)
     try:
         if lease.access_ended_at is None:
             lease = await _end_access(world, lease, course)
-        held = may_still_appear_until(lease)
+        held = None if answered else may_still_appear_until(lease)
         if held is not None and course.now < held:
             return await wait(world, lease, held)
         return await _clean_up(world, lease, course)

@@ -55,6 +55,18 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
     return process.returncode, (out or b"").decode(), err.decode()
 
 
+def answers(name: str) -> str:
+    """A command that prints `ready` and ends with 5 when it gets the signal, however soon after."""
+    return (
+        "import signal, sys\n"
+        f"heard = [signal.{name}]\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, heard)\n"
+        "print('ready', flush=True)\n"
+        "signal.sigwait(heard)\n"
+        "sys.exit(5)\n"
+    )
+
+
 @contextmanager
 def _log_kept() -> Iterator[None]:
     """A command sets up the log for its own process; afterwards it is this test run's again."""

@@ -15,7 +15,7 @@ from broker.model.task import TaskState
 from broker.wire.reports import ReportTold
 from broker.wire.tasks import EndTask, TaskTold
 from fakes.caller import has_ended
-from fakes.commands import ended, invoke_here, start
+from fakes.commands import answers, ended, invoke_here, start
 from fakes.doors import PASSWORD
 
 ROLE = "orders-db/readonly"
@@ -73,8 +73,7 @@ async def test_the_exit_code_is_passed_on_and_fails_the_task(place: Any) -> None
 
 async def test_a_signal_reaches_the_command(place: Any) -> None:
     """SIGTERM to us is the command's to answer."""
-    code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(5)); print('ready', flush=True); signal.pause()"
-    process = await start("run", "--", sys.executable, "-c", code, environment=place.environment)
+    process = await start("run", "--", sys.executable, "-c", answers("SIGTERM"), environment=place.environment)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGTERM)

@@ -18,7 +18,7 @@ import pytest
 from broker.model.task import TaskState
 from broker.wire.reports import ReportTold
 from fakes.caller import has_ended
-from fakes.commands import ended, start
+from fakes.commands import answers, ended, start
 from fakes.doors import PASSWORD
 from fakes.place import Place
 from fakes.place import place as standing
@@ -76,8 +76,7 @@ async def test_a_command_killed_by_a_signal_is_told_as_a_shell_does(place: Place
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGQUIT"])
 async def test_every_signal_is_the_commands_to_answer(place: Place, name: str) -> None:
     """Without a terminal, those a terminal sends as well; `run` itself lives on until the command has ended."""
-    code = f"import signal, sys; signal.signal(signal.{name}, lambda *_: sys.exit(5)); print('ready', flush=True)\n"
-    process = await started(place, "--", sys.executable, "-c", code + "while True: signal.pause()")
+    process = await started(place, "--", sys.executable, "-c", answers(name))
     assert await line(process) == "ready"
     process.send_signal(signal.Signals[name])
     assert (await ended(process))[0] == 5
@@ -122,8 +121,11 @@ async def test_a_terminal_stays_the_commands(place: Place) -> None:
         "import os, signal, sys\n"
         "seen = []\n"
         "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
+        "heard, hears = os.pipe()\n"
+        "os.set_blocking(hears, False)\n"
+        "signal.set_wakeup_fd(hears)\n"
         "print(sys.stdin.isatty(), os.tcgetpgrp(0) == os.getpgrp(), flush=True)\n"
-        "signal.pause()\n"
+        "os.read(heard, 1)\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
         "print('seen', len(seen), flush=True)\n"
     )
@@ -158,11 +160,17 @@ async def start_on(terminal: int, command: tuple[str, ...], place: Place) -> asy
 
 
 async def read_until(terminal: int, words: str) -> bool:
-    """What comes from it, up to `words`."""
-    found = b""
-    async with asyncio.timeout(60):
-        while words.encode() not in found:
-            found += await asyncio.to_thread(os.read, terminal, 1024)
+    """What comes from it, up to `words`; by the loop, for a thread that reads could not be called back."""
+    found, loop, there = b"", asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(terminal, there.set)
+    try:
+        async with asyncio.timeout(60):
+            while words.encode() not in found:
+                await there.wait()
+                there.clear()
+                found += os.read(terminal, 1024)
+    finally:
+        loop.remove_reader(terminal)
     return True
 
 
