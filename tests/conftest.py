@@ -6,7 +6,6 @@ never ran, and when a file of a folder that was named gave none: there is no way
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from house.watch import Watch
 from servers.postgres import one_test
 
 ROOT = Path(__file__).parent.parent
@@ -89,28 +89,6 @@ class Count:
         if os.environ.get("CI") == "true":
             for name in self.hidden:
                 terminalreporter.write_line(f"hidden: {name}", red=True)
-
-
-class Watch:
-    """Ends a run that hangs once a test has failed, where pytest calls its own watch off.
-
-    A loop is closed only when its threads are done, and one of them may wait for what the failed test did not do.
-    """
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._seconds = float(config.getini("faulthandler_timeout") or 0)
-        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            self._errors = os.dup(2)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
-        """Watch on, until pytest ends its watch of this test."""
-        if isinstance(node, pytest.Item) and self._seconds > 0:
-            faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._errors)
-
-    def pytest_unconfigure(self) -> None:
-        """Nothing is left to be watched."""
-        os.close(self._errors)
 
 
 def pytest_configure(config: pytest.Config) -> None:
