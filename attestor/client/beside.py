@@ -35,3 +35,5 @@ async def beside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
         if len(errors.exceptions) == 1:
             raise errors.exceptions[0] from errors.exceptions[0].__cause__
         raise
+    finally:
+        work.close()  # a body that was left at once was left before it began
