@@ -3,7 +3,8 @@
     python -m house.parts [ARGUMENT …]      further arguments go to every part
 
 The longest part starts first. What no part names is in the last one, so no folder can be forgotten. What a part says
-is heard when it is over, whatever its end; red if one is.
+is heard when it is over, whatever its end; red if one is. What tests write is in memory where there is room for it, as
+the data of their servers is; of a part that is red it stays.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from house.tree import ROOT
+from servers.standing import Place
 
 PARTS = (
     ("journeys",),
@@ -68,15 +71,21 @@ class Run:
             if self.over:
                 return signal.SIGTERM
             print(f"started: {name}", flush=True)
+            folder = Place.folder("sj-t-")
             with tempfile.TemporaryFile("w+", errors="replace") as heard:
-                code = await self._heard(part, heard)
+                code = await self._heard(part, folder, heard)
                 heard.seek(0)
                 said = heard.read()
-                print(f"{said}\nended with {code}: {name}", flush=True)
-        return code or int(_EVERYTHING.search(said) is None)
+            code = code or int(_EVERYTHING.search(said) is None)
+            print(f"{said}\nended with {code}: {name}", flush=True)
+            if code:
+                print(f"what its tests wrote: {folder}", flush=True)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+        return code
 
-    async def _heard(self, part: Sequence[Path], heard: IO[str]) -> int:
-        command = [sys.executable, "-m", "pytest", *map(str, part), *self.arguments]
+    async def _heard(self, part: Sequence[Path], folder: Path, heard: IO[str]) -> int:
+        command = [sys.executable, "-m", "pytest", f"--basetemp={folder}", *map(str, part), *self.arguments]
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=heard, stderr=heard)
         self.running.add(process.pid)
         try:
