@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
+from ca.runtime.leaving import leave
+
 
 @asynccontextmanager
 async def beside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
@@ -30,7 +32,7 @@ async def beside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
                 yield
             finally:
                 left = True
-                running.cancel()
+                leave(running)
     except BaseExceptionGroup as errors:
         if len(errors.exceptions) == 1:
             raise errors.exceptions[0] from errors.exceptions[0].__cause__

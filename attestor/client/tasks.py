@@ -32,6 +32,7 @@ from attestor.wire.task import Beat, Bound, InstanceChange, Snapshot, Watched
 from ca.errors import Malformed, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
+from ca.runtime.leaving import still_wanted
 from ca.spiffe.match import IdPattern
 
 PATIENCE = 10.0
@@ -151,6 +152,7 @@ class TaskLink:
             except Problem as error:
                 _log.warning("the link to the attestor server is down", error=error)
                 self._at = (self._at + 1) % len(self._places)
+            still_wanted()
             self._link = None
             if self._fresh:
                 self._fresh = False

@@ -38,6 +38,7 @@ from attestor.wire.node import JwtItem, Refusal, Signed, SignItem, Update, WitIt
 from ca.errors import Denied, Malformed, NotFound, Problem, Unavailable
 from ca.runtime import log
 from ca.runtime.clock import Clock
+from ca.runtime.leaving import still_wanted
 from ca.runtime.process import Part, Wake
 from ca.spiffe.bundle import Bundle, BundleSet
 
@@ -141,6 +142,7 @@ class Upstream:
             except Problem as problem:
                 self._part.waiting(f"the attestor server: {problem}")
                 _log.warning("no link to the attestor server", error=problem)
+            still_wanted()
             everybody_was_asked = self._turn()
             await self._clock.sleep(self._pause * (0.5 + secrets.randbelow(1000) / 1000))
             if everybody_was_asked:

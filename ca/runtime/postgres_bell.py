@@ -16,6 +16,7 @@ from ca.errors import Problem
 from ca.runtime import log
 from ca.runtime.bell import PAUSE, Pull
 from ca.runtime.clock import Clock
+from ca.runtime.leaving import still_wanted
 from ca.runtime.postgres_session import Door
 from ca.runtime.postgres_unit import FAILURES, Connection
 from ca.runtime.process import Wake, task
@@ -52,6 +53,7 @@ class _Bell:
                 await self._carry(await self._door.open(name="sojourn bell"))
             except (*FAILURES, Problem) as error:
                 _log.warning("others over this store are not heard for a moment", reason=type(error).__name__)
+            still_wanted()
             await self._clock.sleep(AGAIN)
 
     async def _carry(self, connection: Connection) -> None:

@@ -38,6 +38,7 @@ from ca.errors import Malformed, Problem
 from ca.runtime import failpoint, log
 from ca.runtime.clock import Clock
 from ca.runtime.document import BadSettings
+from ca.runtime.leaving import leave, still_wanted
 
 Main = Callable[[], Coroutine[Any, Any, None]]
 Tick = Callable[[datetime], Awaitable[object]]
@@ -200,6 +201,7 @@ async def background(
                 _log.warning("will be tried again", loop=name, error=error)
             if count is not None:
                 count(outcome)
+            still_wanted()
             await _first_of(clock.sleep(every), None if wake is None else wake.wait())
 
     async with task(name, loop):
@@ -229,7 +231,7 @@ async def task(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> Asyn
             yield
         finally:
             left = True
-            running.cancel()
+            leave(running)
 
 
 def is_retryable(error: BaseException) -> bool:
