@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+_WORDS = b"\x17\x03\x03"
+"""How a record of TLS begins that carries what the ends say to each other (RFC 8446, 5.1)."""
+
 
 @dataclass(slots=True, eq=False)
 class WireTap:
@@ -20,6 +23,8 @@ class WireTap:
     down: bool = False
     always: bool = False
     """Whether `cut` works each time."""
+    tls: bool = False
+    """Whether the words are in TLS: those of its handshakes are none."""
     connections: int = 0
     address: tuple[str, int] = ("", 0)
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -50,7 +55,7 @@ class WireTap:
     ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
-                if self.cut is not None and self.cut[0] in data:
+                if self.cut is not None and self.cut[0] in data and (not self.tls or data.startswith(_WORDS)):
                     heard = self.cut[1]
                     self.cut = self.cut if self.always else None
                     if not heard:
@@ -91,9 +96,9 @@ def _another_number(data: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def tapped(host: str, port: int) -> AsyncIterator[WireTap]:
+async def tapped(host: str, port: int, *, tls: bool = False) -> AsyncIterator[WireTap]:
     """A tap that listens on a port of its own."""
-    tap = WireTap(host, port)
+    tap = WireTap(host, port, tls=tls)
     server = await asyncio.start_server(tap.serve, "127.0.0.1", 0)
     tap.address = server.sockets[0].getsockname()
     try:
