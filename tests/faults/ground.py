@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from faults.grounds.kubernetes import kubernetes_ground
 from faults.grounds.mysql import mysql_ground
 from faults.grounds.postgres import postgres_ground, static_ground
 from faults.grounds.rabbitmq import rabbitmq_ground
@@ -33,6 +34,6 @@ class Ground(Protocol):
 
 GROUNDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]] = {
     "postgres": postgres_ground, "mysql": mysql_ground, "redis": redis_ground, "rabbitmq": rabbitmq_ground,
-    "ssh": ssh_ground, "static": static_ground,
+    "ssh": ssh_ground, "static": static_ground, "kubernetes": kubernetes_ground,
 }  # fmt: skip
 """By the engine's kind."""
