@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from faults.grounds.kubernetes import kubernetes_ground
 from faults.grounds.mysql import mysql_ground
+from faults.grounds.oauth import oauth_ground
 from faults.grounds.postgres import postgres_ground, static_ground
 from faults.grounds.rabbitmq import rabbitmq_ground
 from faults.grounds.redis import redis_ground
@@ -35,5 +36,6 @@ class Ground(Protocol):
 GROUNDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]] = {
     "postgres": postgres_ground, "mysql": mysql_ground, "redis": redis_ground, "rabbitmq": rabbitmq_ground,
     "ssh": ssh_ground, "static": static_ground, "kubernetes": kubernetes_ground,
+    "oauth": oauth_ground,
 }  # fmt: skip
 """By the engine's kind."""
