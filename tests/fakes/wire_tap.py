@@ -8,8 +8,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-_WORDS = b"\x17\x03\x03"
-"""How a record of TLS begins that carries what the ends say to each other (RFC 8446, 5.1)."""
+_SAID, _HEADER = 23, 5
+"""The kind of a TLS record that carries what the ends say to each other, and how long what stands before each is."""
+
+
+@dataclass(slots=True)
+class _Words:
+    """Whether a word begins: what a client says after the handshake of TLS 1.3, whose last record looks like one."""
+
+    said: int = 0
+    missing: int = 0
+
+    def begin_in(self, data: bytes) -> bool:
+        """Of the next bytes of one connection."""
+        at, before = self.missing, max(1, self.said)
+        while at < len(data):
+            self.said += data[at] == _SAID
+            at += _HEADER + int.from_bytes(data[at + 3 : at + _HEADER])
+        self.missing = at - len(data)
+        return self.said > before
 
 
 @dataclass(slots=True, eq=False)
@@ -53,9 +70,11 @@ class WireTap:
         cut: asyncio.Event,
         ends: set[asyncio.StreamWriter],
     ) -> None:
+        words = _Words()
         with suppress(ConnectionError):
             while data := await reader.read(65536):
-                if self.cut is not None and self.cut[0] in data and (not self.tls or data.startswith(_WORDS)):
+                said = words.begin_in(data) if self.tls else True
+                if self.cut is not None and said and self.cut[0] in data:
                     heard = self.cut[1]
                     self.cut = self.cut if self.always else None
                     if not heard:
