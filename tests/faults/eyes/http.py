@@ -21,7 +21,7 @@ class Https:
         """Status and body of the answer; asked again once where the connection was an old one."""
         try:
             return self._asked(method, path, headers, body)
-        except (http.client.HTTPException, ConnectionError):
+        except (http.client.HTTPException, OSError):
             self.close()
             return self._asked(method, path, headers, body)
 
