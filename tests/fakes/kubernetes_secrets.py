@@ -43,7 +43,7 @@ class LendingCluster(FakeCluster):
         self.claims: Callable[[dict[str, Any]], dict[str, Any]] = lambda claims: claims
         self.token_answer: Callable[[dict[str, Any]], Any] = lambda answer: answer
         self.finalizers = False
-        self._seen: dict[str, datetime] = {}
+        self.seen: dict[str, datetime] = {}
 
     def routes(self) -> list[web.RouteDef]:
         """Those of the other too."""
@@ -168,11 +168,11 @@ class LendingCluster(FakeCluster):
             return {"authenticated": False, "error": "invalid bearer token"}
         secret = self.secrets.get((claims["kubernetes.io"]["namespace"], bound["name"]))
         good = secret is not None and secret["metadata"]["uid"] == bound["uid"]
-        seen = self._seen.get(token)
+        seen = self.seen.get(token)
         if not good and (seen is None or now >= seen + self.remembers):
             return {"authenticated": False, "error": "service account token has been invalidated"}
         if good:
-            self._seen[token] = now
+            self.seen[token] = now
         return {"authenticated": True, "user": {"username": claims["sub"]}, "audiences": audiences}
 
     def _done(self, method: str, deed: Callable[[], web.Response]) -> web.Response:

@@ -25,7 +25,7 @@ from broker.wire.credentials import AskCredential
 from ca.errors import Problem
 from ca.spiffe.id import SpiffeId
 from fakes.accounts import FakeAccounts
-from faults.broker_process import ACCOUNT, DATABASE, INSTANCE, KEYS, SHELF, Broker
+from faults.broker_process import ACCOUNT, DATABASE, INSTANCE, KEYS, SHELF, Broker, kept_of
 
 READ, WRITE = f"{DATABASE}/readonly", f"{DATABASE}/readwrite"
 AGENT = SpiffeId.parse("spiffe://example.org/agents/clerk")
@@ -58,7 +58,7 @@ async def obtain(broker: Broker, task: Task, role: str = READ, key: str | None =
     """Ask, and tell the outside what was handed over."""
     wish = AskCredential(role=role, confidence=80)
     handed, _ = await credentials.ask(broker.gate, asked(broker), task.id, wish, key)
-    broker.hand(handed.issued)
+    broker.hand(handed.issued, handed.lease.handle.name)
     return handed
 
 
@@ -71,9 +71,10 @@ async def take(broker: Broker, handed: HandOver) -> HandOver:
     """Acknowledge, tell the outside, and log in if there is a door."""
     await leases.received(broker.gate, asked(broker), handed.lease.id)
     if handed.lease.handle.target != KEYS:
-        secret = handed.issued.secret["password"].reveal()
+        secret = kept_of(handed.issued)
         broker.note("held", user=handed.lease.handle.name, password=secret)
-        await broker.log_in(handed.lease.handle.name, secret)
+        if broker.hands.enters:
+            await broker.log_in(handed.lease.handle.name, secret)
     return handed
 
 

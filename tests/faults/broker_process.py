@@ -69,6 +69,7 @@ SEAL = AesSeal(bytes(range(32)))
 
 INSTANCE = InstanceId("5" * 32)
 STARTER = PolicyHolder(None)
+_KEPT = ("password", "private_key", "token", "access_token", "session_token")
 _TRIES = 8
 PATIENCE = 4.0
 """Seconds after which a silent broker is dead."""
@@ -154,12 +155,13 @@ class Broker:
         with self.case.notes.open("a") as file:
             file.write(json.dumps({"what": what, **facts}) + "\n")
 
-    def hand(self, issued: Issued, name: str = "") -> tuple[str, str]:
-        """The agent's user and password; the outside is told, as an agent would remember them, maybe by the lease's."""
-        user, password = str(issued.fields["username"]), kept_of(issued)
-        door = issued.fields.get("certificate")
-        self.note("secret", user=name or user, password=password, door=door)
-        return user, password
+    def hand(self, issued: Issued, name: str) -> None:
+        """The outside is told, as an agent would remember it: by the login's name, or by the lease's if it has none."""
+        door, password = door_of(issued), kept_of(issued)
+        others = sorted({secret.reveal() for secret in issued.secret.values()} - {password})
+        user = name if door else str(issued.fields.get("username", name))
+        ends_at = issued.fields.get("expires_at")
+        self.note("secret", user=user, password=password, door=door, others=others, ends_at=ends_at)
 
     @property
     def hands(self) -> Hands:
@@ -190,7 +192,17 @@ async def _still_active(tx: Transaction) -> bool:
 
 def kept_of(issued: Issued) -> str:
     """What an agent keeps to itself."""
-    return (issued.secret.get("password") or issued.secret["private_key"]).reveal()
+    return next(issued.secret[name] for name in _KEPT if name in issued.secret).reveal()
+
+
+def door_of(issued: Issued) -> str | None:
+    """What is knocked with, where nobody can tell who there is."""
+    if "certificate" in issued.fields:
+        return str(issued.fields["certificate"])
+    if "session_token" in issued.secret:
+        keys = [issued.secret[name].reveal() for name in ("secret_access_key", "session_token")]
+        return " ".join((str(issued.fields["access_key_id"]), *keys))
+    return issued.secret["access_token"].reveal() if "access_token" in issued.secret else None
 
 
 def room_of(case: Case) -> Room:
@@ -202,7 +214,7 @@ def room_of(case: Case) -> Room:
 async def broker(case: Case, agents: socket.socket) -> AsyncIterator[Broker]:
     """Compose it, as `broker/serve.py` does."""
     case.store.mkdir(mode=0o700, exist_ok=True)
-    clock = LeapingClock(Path(case.folder, "ahead"))
+    clock = LeapingClock(case.ahead)
     observer = Watching()
     if case.ended.exists():
         observer.states |= {InstanceId(dead): Observation.ENDED for dead in case.ended.read_text().split()}
@@ -254,8 +266,10 @@ async def _targets(
     case: Case, clock: LeapingClock, stack: AsyncExitStack, database: Database
 ) -> tuple[Configured, dict[str, WireTap], Registry]:
     """Those of the case, the one in memory, and the identities of tasks."""
-    there = {name: said["at"] for name, said in case.targets.items() if "at" in said}
-    taps = {name: await stack.enter_async_context(tapped(*at)) for name, at in there.items()}
+    there = {
+        name: tapped(*said["at"], tls=said.get("tls", False)) for name, said in case.targets.items() if "at" in said
+    }
+    taps = {name: await stack.enter_async_context(tap) for name, tap in there.items()}
     keys = open_key_store("disk", Place(folder=Path(case.folder, "keys")))
     configured = await stack.enter_async_context(
         open_configured(Lent(clock=clock, vault=Sealed(database, SEAL, clock), keys=keys))

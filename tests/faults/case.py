@@ -26,7 +26,9 @@ class Case:
     """The store's address, when it is no file."""
     targets: dict[str, Any] = field(default_factory=dict)
     """By name what is `said` of a target, and where it is `at`, if anywhere: the broker reaches it through a tap at
-    `@PORT@`. None: those of a PostgreSQL room, without taps."""
+    `@PORT@`, which knows when it is `tls`. None: those of a PostgreSQL room, without taps."""
+    clock: str = ""
+    """The file of a clock the targets go by too, when they leap with the broker's."""
     environment: dict[str, str] = field(default_factory=dict)
     """What those settings refer to."""
     starved: bool = False
@@ -54,6 +56,11 @@ class Case:
     def notes(self) -> Path:
         """What the story tells the world outside: each secret that was handed over, what it planted."""
         return Path(self.folder, "notes")
+
+    @property
+    def ahead(self) -> Path:
+        """How far the clock has leapt."""
+        return Path(self.clock or Path(self.folder, "ahead"))
 
     @property
     def registry(self) -> Path:

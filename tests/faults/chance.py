@@ -58,10 +58,11 @@ async def _loose(load: Load, agents: int) -> None:
 
 
 async def closing(broker: Broker) -> None:
-    """Nothing may be left."""
+    """Nothing may be left; where a name is held for a while after its access ended, the sweep after gives it back."""
     await broker.recover()
     await settle(broker)
     await finish(broker)
+    await settle(broker)
 
 
 async def everyday(broker: Broker) -> None:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from faults.grounds.aws import aws_ground
+from faults.grounds.kubernetes import kubernetes_ground
 from faults.grounds.mysql import mysql_ground
+from faults.grounds.oauth import oauth_ground
 from faults.grounds.postgres import postgres_ground, static_ground
 from faults.grounds.rabbitmq import rabbitmq_ground
 from faults.grounds.redis import redis_ground
@@ -33,6 +36,7 @@ class Ground(Protocol):
 
 GROUNDS: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]] = {
     "postgres": postgres_ground, "mysql": mysql_ground, "redis": redis_ground, "rabbitmq": rabbitmq_ground,
-    "ssh": ssh_ground, "static": static_ground,
+    "ssh": ssh_ground, "static": static_ground, "kubernetes": kubernetes_ground,
+    "oauth": oauth_ground, "aws": aws_ground,
 }  # fmt: skip
 """By the engine's kind."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import os
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -23,6 +25,10 @@ Facts = Mapping[str, Any]
 class Hands(Protocol):
     """Of one room; `facts` of a case's `room`, `owner` of its `superuser`."""
 
+    @property
+    def enters(self) -> bool:
+        """Whether a session is something to be kept open."""
+
     def __init__(self, facts: Facts, owner: Facts) -> None: ...
 
     async def enter(self, user: str, password: str) -> tuple[Any, int]:
@@ -37,6 +43,8 @@ class Hands(Protocol):
 
 class PostgresHands:
     """Over the driver agents use."""
+
+    enters = True
 
     def __init__(self, facts: Facts, owner: Facts) -> None:
         self._facts, self._owner = facts, owner
@@ -68,6 +76,8 @@ class PostgresHands:
 
 class MysqlHands:
     """Over a connection of their own, whose socket can be kept, and the foreign client."""
+
+    enters = True
 
     def __init__(self, facts: Facts, owner: Facts) -> None:
         self._facts, self._owner = facts, owner
@@ -119,6 +129,8 @@ def _native(password: str, salt: bytes) -> bytes:
 class RedisHands:
     """Over a plain connection, and the foreign client."""
 
+    enters = True
+
     def __init__(self, facts: Facts, owner: Facts) -> None:
         self._facts, self._owner = facts, owner
 
@@ -145,6 +157,8 @@ class RedisHands:
 
 class RabbitmqHands:
     """Over AMQP, and the management API."""
+
+    enters = True
 
     def __init__(self, facts: Facts, owner: Facts) -> None:
         self._facts, self._owner = facts, owner
@@ -174,8 +188,10 @@ class RabbitmqHands:
             (await asyncio.to_thread(urllib.request.urlopen, request, timeout=30)).close()
 
 
-class SshHands:
-    """Nobody can make a certificate but the CA, and what agents open survives by the engine's own word."""
+class BearerHands:
+    """Nobody can make what is handed over but who gives it, and what agents open survives by the engine's own word."""
+
+    enters = False
 
     def __init__(self, facts: Facts, owner: Facts) -> None:
         self._facts, self._owner = facts, owner
@@ -190,8 +206,32 @@ class SshHands:
         """Nothing."""
 
 
+class KubernetesHands(BearerHands):
+    """Secrets of a namespace, made by somebody else; a token is shown, and no session is kept."""
+
+    async def plant(self, name: str) -> None:
+        labels = {"app.kubernetes.io/managed-by": "sojourn", "sojourn-installation": name.split("_")[1]}
+        meta = {"name": name.replace("_", "-"), "labels": labels}
+        await asyncio.to_thread(self._run, "POST", "", {"apiVersion": "v1", "kind": "Secret", "metadata": meta})
+
+    async def remove(self, name: str) -> None:
+        await asyncio.to_thread(self._run, "DELETE", "/" + name.replace("_", "-"), {})
+
+    def _run(self, method: str, below: str, body: dict[str, Any]) -> None:
+        url = f"{self._facts['server']}/api/v1/namespaces/{self._facts['namespace']}/secrets{below}"
+        headers = {"Authorization": f"Bearer {self._owner['token']}", "Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
+        context = ssl.create_default_context(cafile=self._facts["ca_file"])
+        try:
+            urllib.request.urlopen(request, timeout=30, context=context).close()
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code not in {404, 409}:  # gone already, or there already
+                    raise
+
+
 HANDS: Mapping[str, type[Hands]] = {
     "postgres": PostgresHands, "mysql": MysqlHands, "redis": RedisHands, "rabbitmq": RabbitmqHands,
-    "ssh": SshHands,
+    "ssh": BearerHands, "oauth": BearerHands, "aws": BearerHands, "kubernetes": KubernetesHands,
 }  # fmt: skip
 """By the engine's kind."""

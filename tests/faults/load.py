@@ -119,8 +119,7 @@ class Load:
     async def ask(self, task: Task, role: str, key: str) -> Any:
         wish = AskCredential(role=role, confidence=80)
         handed, _ = await credentials.ask(self.broker.gate, self.by(task), task.id, wish, key)
-        kept = handed.lease.handle.name if handed.issued.fields.get("certificate") else ""
-        self.broker.hand(handed.issued, kept)
+        self.broker.hand(handed.issued, handed.lease.handle.name)
         return handed
 
     async def log_in(self, user: str, password: str) -> None:

@@ -10,6 +10,9 @@ It reads the store's tables by SQL of its own, store and server through `eyes/`,
     answers     what an agent was told is so: no task, no end and no hand-over was lost
     secrets     no password that was handed over in any file of the store or in the server's log, nor any other there
 
+Where nothing that was handed over can be taken back (`lasting`), it may open for as long as its lease is open; its
+lease is open until it has ended by itself, and closes as expired, since nobody revoked it.
+
 Run it only when no broker holds the store. An empty answer is a clean world.
 """
 
@@ -17,7 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +43,14 @@ class Eyes(Protocol):
     """One kind of server, seen by foreign means (`eyes/`)."""
 
     log: Path
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what was handed over opens until its own end, whatever anybody does."""
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the name of one that nobody can log in as may be held from one sweep to the next."""
 
     async def principals(self, prefix: str) -> dict[str, bool] | None: ...
 
@@ -62,6 +75,7 @@ class Store(Protocol):
 class Outside:
     """Where to look. `eyes` look at the server, and at its log from `log_from` on; `notes`: what agents know.
 
+    `ahead`: a file that says how many seconds the broker's clock has leapt, if it may leap.
     `knocks` chooses passwords to knock with, among those that could open; without it with all.
     """
 
@@ -70,6 +84,7 @@ class Outside:
     log_from: int
     notes: Path
     registry: Path
+    ahead: Path | None = None
     knocks: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] | None = None
 
 
@@ -77,9 +92,10 @@ async def look(where: Outside, *, after_a_minute: bool = False) -> list[str]:
     """Every broken promise. After a minute nothing of an in-doubt create may be left either."""
     store = await where.store.tables()
     told = [json.loads(line) for line in where.notes.read_text().splitlines()] if where.notes.exists() else []
-    found = [*_tasks(store), *_leases(store), *_events(store), *_chains(store)]
+    found = [*_tasks(store), *_leases(store, where.eyes), *_events(store), *_chains(store)]
     found += _identities(store, where, told, after_a_minute)
     found += _told(store, told)
+    found += _ends(store, where.eyes, told)
     found += await _server(store, where, told, after_a_minute)
     found += await _lent(store, where, told)
     store.close()
@@ -114,12 +130,13 @@ def _tasks(store: sqlite3.Connection) -> Iterator[str]:
             yield f"the task {task['id']} is {task['state']} and its end says otherwise"
 
 
-def _leases(store: sqlite3.Connection) -> Iterator[str]:
+def _leases(store: sqlite3.Connection, eyes: Eyes) -> Iterator[str]:
     said = _receipts(store, "lease")
     for lease in rows(store, "SELECT * FROM leases"):
         closed = lease["closed_at"] is not None
         never_sent = closed and lease["revoking_at"] == lease["access_ended_at"] == lease["closed_at"]
-        cut = lease["access_ended_at"] is not None and lease["target"] not in NOT_WATCHED
+        ends_itself = lease["target"] in NOT_WATCHED or (eyes.lasting and lease["target"] != IDENTITIES)
+        cut = lease["access_ended_at"] is not None and not ends_itself
         expected = {
             "lease.intended": 1,
             "lease.activated": int(lease["activated_at"] is not None),
@@ -202,6 +219,7 @@ async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], la
     }
     open_ = {name for name, lease in leases.items() if lease["closed_at"] is None}
     active = {name for name, lease in leases.items() if lease["state"] == "active"}
+    rightful = open_ if where.eyes.lasting else active
     planted = set() if late else {note["user"] for note in told if note["what"] == "planted"} - set(leases)
     seen = await where.eyes.principals(PREFIX)
     there = await _by_their_doors(where, told) if seen is None else seen
@@ -209,18 +227,19 @@ async def _server(store: sqlite3.Connection, where: Outside, told: list[Any], la
         planted |= {name for name in there if name.rpartition("_")[2].startswith("probe")}
     found = []
     for name, may_log_in in there.items():
-        if name in planted:
+        if name in planted or (where.eyes.lingers and not may_log_in and not late):
             continue
-        if name not in (active if late else open_):
+        if name not in (rightful if late else open_):
             found.append(f"the role {name} is there, and no lease stands for it")
-        elif name not in active and may_log_in:
+        elif name not in rightful and may_log_in:
             found.append(f"the role {name} may log in, and its lease is {leases[name]['state']}")
     lost = sorted(active - set(there)) if seen is not None else ()
     found += [f"the lease of {name} is active, and there is no such role" for name in lost]
     for number, name in await where.eyes.sessions(PREFIX):
         if name not in active:
             found.append(f"the session {number} of {name or 'a role that is gone'} is open")
-    return found + [fault async for fault in _doors(where, told, active, set(there), _released(store, told))]
+    released = _released(store, told)
+    return found + [fault async for fault in _doors(where, told, rightful, active - released, set(there))]
 
 
 async def _by_their_doors(where: Outside, told: list[Any]) -> dict[str, bool]:
@@ -248,10 +267,9 @@ async def _lent(store: sqlite3.Connection, where: Outside, told: list[Any]) -> l
     return found
 
 
-async def _doors(
-    where: Outside, told: list[Any], active: set[str], there: set[str], released: set[str]
-) -> AsyncIterator[str]:
+async def _doors(where: Outside, told: list[Any], may: set[str], must: set[str], there: set[str]) -> AsyncIterator[str]:
     """Knock with every password that was ever handed over, or with a choice of those that could open."""
+    over = {note["password"] for note in told if note["what"] == "secret" and _end_of(note) <= _now(where)}
     held = {(note["user"], note["password"]) for note in told if note["what"] == "held"}
     newest = {note["user"]: note["password"] for note in told if note["what"] == "secret"}
     secrets = {(note["user"], note["password"]) for note in told if note["what"] == "secret"}
@@ -261,12 +279,35 @@ async def _doors(
         keys = where.knocks([one for one in keys if one[0] in there])
     for user, password in keys:
         opened = await where.eyes.opens(user, doors.get(password, password))
-        if opened and user not in active:
+        if opened and user not in may:
             yield f"the password of {user} still opens"
         if opened and password != newest[user]:
             yield f"the password of {user} that was replaced still opens"
-        if not opened and user in active and (user, password) in held and user not in released:
+        if not opened and user in must and (user, password) in held and password not in over:
             yield f"the lease of {user} is active and acknowledged, and its password does not open"
+
+
+def _ends(store: sqlite3.Connection, eyes: Eyes, told: list[Any]) -> Iterator[str]:
+    """What can't be taken back has a lease until it ended by itself, and nobody says that it was revoked."""
+    leases = {row["name"]: row for row in rows(store, "SELECT * FROM leases")}
+    handed = [note for note in told if note["what"] == "secret" and note.get("ends_at") and note["user"] in leases]
+    for note in handed if eyes.lasting else ():
+        lease = leases[note["user"]]
+        if lease["state"] in {"revoked", "disowned"}:
+            yield f"the lease of {note['user']} is {lease['state']}, and what it gave can't be taken back"
+        if lease["closed_at"] is not None and lease["closed_at"] / 1e6 < _end_of(note):
+            yield f"the lease of {note['user']} closed before its secret ended"
+
+
+def _end_of(note: Any) -> float:
+    """When a secret ends by itself, as the agent was told."""
+    return datetime.fromisoformat(note["ends_at"]).timestamp() if note.get("ends_at") else math.inf
+
+
+def _now(where: Outside) -> float:
+    """By the clock of whoever lives there."""
+    leapt = where.ahead.read_text() if where.ahead is not None and where.ahead.exists() else "0"
+    return time.clock_gettime(time.CLOCK_REALTIME) + float(leapt)
 
 
 def _released(store: sqlite3.Connection, told: list[Any]) -> set[str]:
@@ -297,7 +338,8 @@ async def _secrets(where: Outside, told: list[Any]) -> AsyncIterator[str]:
         log = file.read()
     for name, content in [*(await where.store.contents()).items(), ("the server's log", log)]:
         for note in told:
-            if "password" in note and note["password"].encode() in content:
+            kept = [note["password"], *note.get("others", ())] if "password" in note else []
+            if any(secret.encode() in content for secret in kept):
                 yield f"the password of {note['user']} stands in {name}"
     for match in where.eyes.clear(log):
         yield f"the server was sent something other than a verifier: {match}"

@@ -176,7 +176,12 @@ class World:
     def _outside(self, case: Case, store: FileStore | SharedStore) -> Outside:
         self._looked = max(self._looked, self._log_from)
         return Outside(
-            store=store, eyes=self.ground.eyes, log_from=self._log_from, notes=case.notes, registry=case.registry
+            store=store,
+            eyes=self.ground.eyes,
+            log_from=self._log_from,
+            notes=case.notes,
+            registry=case.registry,
+            ahead=case.ahead,
         )
 
     def _judge(self, found: list[str], life: int) -> None:

@@ -30,6 +30,7 @@ from servers import standing
 
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 _BIN = Path(sys.executable).parent
+_ENDING = Path(__file__).with_name("moto_ending.py")
 _ANYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:*", "Resource": "*"}]}
 
 
@@ -67,8 +68,8 @@ class Moto:
 
 
 @asynccontextmanager
-async def moto() -> AsyncIterator[Moto]:
-    """A server with a user `sojourn`, and a role `deploy` it may assume."""
+async def moto(ahead: Path | None = None) -> AsyncIterator[Moto]:
+    """A server with a user `sojourn`, and a role `deploy` it may assume; `ahead`: see `moto_ending.py`."""
     authority = WebAuthority()
     with tempfile.TemporaryDirectory(prefix="sj-moto-", dir="/tmp") as name:
         folder = Path(name)
@@ -77,7 +78,8 @@ async def moto() -> AsyncIterator[Moto]:
         pem.write_bytes(authority.server_pem("127.0.0.1"))
         port = standing.free_port()
         url = f"https://127.0.0.1:{port}"
-        command = [_BIN / "moto_server", "-H", "127.0.0.1", "-p", port, "-c", pem, "-k", pem]
+        program = [_BIN / "moto_server"] if ahead is None else [sys.executable, "-P", _ENDING, ahead]
+        command = [*program, "-H", "127.0.0.1", "-p", port, "-c", pem, "-k", pem]
         process = standing.launched([str(word) for word in command], folder / "log")
         try:
             await asyncio.to_thread(standing.wait, process, folder / "log", lambda: _answers(url, ca_file))

@@ -67,8 +67,13 @@ async def oauth_server(
     revocation: bool = True,
     introspection: bool = True,
     jwt: bool = False,
+    ahead: Path | None = None,
+    log: Path | None = None,
 ) -> AsyncIterator[OAuthServer]:
-    """The client `sojourn` proves itself by a key of `jwks`, or by a secret; the client `resource` may introspect."""
+    """The client `sojourn` proves itself by a key of `jwks`, or by a secret; the client `resource` may introspect.
+
+    Its clock is as many seconds ahead as the file `ahead` says; what it says itself is written to `log`.
+    """
     authority, secret, watcher = WebAuthority(), secrets.token_hex(20), secrets.token_hex(20)
     client: dict[str, Any] = {"client_id": CLIENT, "redirect_uris": ["https://127.0.0.1/back"]}
     client |= {"grant_types": ["client_credentials", "authorization_code", "refresh_token"]}
@@ -86,11 +91,12 @@ async def oauth_server(
         "revocation": revocation,
         "introspection": introspection,
         "jwt": jwt,
+        "ahead": None if ahead is None else str(ahead),
     }
     with tempfile.TemporaryDirectory() as folder:
         ca_file = Path(folder) / "ca.pem"
         ca_file.write_bytes(authority.pem)
-        async with _running(said) as told:
+        async with _running(said, log or Path(os.devnull)) as told:
             issuer = f"https://127.0.0.1:{told['port']}"
             yield OAuthServer(
                 issuer=issuer, ca_file=ca_file, secret=secret, watcher_secret=watcher, refresh=told["refresh"]
@@ -98,17 +104,18 @@ async def oauth_server(
 
 
 @asynccontextmanager
-async def _running(said: dict[str, Any]) -> AsyncIterator[Any]:
+async def _running(said: dict[str, Any], log: Path) -> AsyncIterator[Any]:
     place = await asyncio.to_thread(install)
-    process = await asyncio.create_subprocess_exec(
-        _BIN / "node",
-        HERE / "server.mjs",
-        place,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with log.open("ab") as words:
+        process = await asyncio.create_subprocess_exec(
+            _BIN / "node",
+            HERE / "server.mjs",
+            place,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=words,
+            start_new_session=True,
+        )
     try:
         assert process.stdin is not None
         assert process.stdout is not None

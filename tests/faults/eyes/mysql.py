@@ -23,6 +23,9 @@ class MysqlEyes:
     password: str = field(repr=False)
     log: Path
 
+    lasting = False
+    lingers = False
+
     async def principals(self, prefix: str) -> dict[str, bool]:
         """Every user whose name begins so, and whether it is not locked."""
         found = (line.split("\t") for line in self._ask("root", self.password, _USERS).splitlines())

@@ -27,6 +27,9 @@ class PostgresEyes:
     log: Path
     _owner: Any = field(default=None, repr=False)
 
+    lasting = False
+    lingers = False
+
     async def principals(self, prefix: str) -> dict[str, bool]:
         """Every one whose name begins so, and whether it may log in."""
         return {row["name"]: row["rolcanlogin"] for row in await self._fetch(_ROLES, prefix)}

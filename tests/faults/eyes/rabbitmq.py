@@ -26,6 +26,9 @@ class RabbitmqEyes:
     password: str = field(repr=False)
     log: Path
 
+    lasting = False
+    lingers = False
+
     async def principals(self, prefix: str) -> dict[str, bool]:
         """Every user whose name begins so, and whether some password opens."""
         users = [row for row in self._get("owner", self.password, "users") if row["name"].startswith(prefix)]

@@ -22,6 +22,9 @@ class RedisEyes:
     key: str
     log: Path
 
+    lasting = False
+    lingers = False
+
     async def principals(self, prefix: str) -> dict[str, bool]:
         """Every user whose name begins so, and whether it is on."""
         found = (line.split() for line in self._ask("ACL", "LIST"))

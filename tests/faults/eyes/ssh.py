@@ -16,6 +16,9 @@ class SshEyes:
     revoked: Path
     log: Path
 
+    lasting = False
+    lingers = False
+
     async def principals(self, prefix: str) -> dict[str, bool] | None:
         """Nobody can tell: a certificate exists where it was handed to."""
         return None

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def two_roles(read: Mapping[str, Any], write: Mapping[str, Any]) -> dict[str, Any]:
+def two_roles(read: Mapping[str, Any], write: Mapping[str, Any], ttl: str = "60s") -> dict[str, Any]:
     """`readonly` and `readwrite`, with the engine's part of each."""
     return {
-        "readonly": {"sensitivity": "internal", "ttl": "60s", "engine": read},
-        "readwrite": {"sensitivity": "confidential", "ttl": "60s", "engine": write},
+        "readonly": {"sensitivity": "internal", "ttl": ttl, "engine": read},
+        "readwrite": {"sensitivity": "confidential", "ttl": ttl, "engine": write},
     }

@@ -1,4 +1,5 @@
 // An OAuth 2.0 server for tests: oidc-provider behind HTTPS, with the clients and lifetimes its standard input tells.
+// Its clock is ahead by what a file says, if one is named.
 // Says one line of JSON when it answers: its port, and a refresh token somebody consented to.
 
 import { readFileSync } from "node:fs";
@@ -10,6 +11,10 @@ const library = pathToFileURL(path.join(process.argv[2], "node_modules/oidc-prov
 const { default: Provider } = await import(library);
 
 const said = JSON.parse(readFileSync(0, "utf8"));
+if (said.ahead) {
+  const machine = Date.now;
+  Date.now = () => machine() + 1000 * Number(readFileSync(said.ahead, "utf8"));
+}
 const server = https.createServer({ key: said.pem, cert: said.pem });
 await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
 const { port } = server.address();
