@@ -7,7 +7,8 @@ broker has ticked, an oracle that asks only the target and the tables finds:
     a principal that may log in ⇔ an active lease of a live task        no session of anything else
     every closed lease says when its access ended                       events and receipts without a gap
 
-Clocks are stepped, forward and back, and each new process believes what the wall clock says then.
+Clocks are stepped, forward and back, and each new process believes what the wall clock says then. At no moment is more
+outside than the quotas let, and a kill that answers has left nothing alive of what it names.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,9 +30,12 @@ from hypothesis import strategies as some
 import broker.lifecycle
 from broker.engines.protocol import Making
 from broker.lifecycle.acknowledge import acknowledge
+from broker.lifecycle.kill import kill
 from broker.lifecycle.obtain import HandOver
 from broker.loops.set_back import SetBack
+from broker.model.kill import Kill, Reach
 from broker.model.lease import LeaseState
+from broker.model.quota import Quotas
 from broker.model.task import Task
 from ca.errors import Problem
 from ca.runtime import failpoint
@@ -51,6 +56,7 @@ def points() -> list[str]:
 
 END, END_AFTER = "end_task.commit.before", "end_task.commit.after"
 PUT_OFF = [("open", 9), ("obtain", 0, 0), ("fail", "end_access", False), ("end", 0), ("reap",)]
+QUOTAS = Quotas(leases_per_task=2, leases_per_target=3)
 VERBS = ["create", "replace", "renew", "occupy", "end_access", "clean_up", "names"]
 STEPS = some.one_of(
     some.tuples(some.just("open"), some.integers(0, 5)),
@@ -58,6 +64,7 @@ STEPS = some.one_of(
     some.tuples(some.just("log in"), some.integers(0, 5)),
     some.tuples(some.just("acknowledge"), some.integers(0, 5)),
     some.tuples(some.just("end"), some.integers(0, 5)),
+    some.tuples(some.just("kill"), some.sampled_from([Reach.TASK, Reach.TREE, Reach.AGENT]), some.integers(0, 5)),
     some.tuples(some.just("advance"), some.sampled_from([1, 16, 31, 61, 130])),
     some.tuples(some.just("fail"), some.sampled_from(VERBS), some.booleans()),
     some.tuples(some.just("reap")),
@@ -96,15 +103,16 @@ class Story:
         while rest:
             self.clock.restart()
             try:
-                async with living(self.folder, clock=self.clock, engine=self.engine) as house:
+                async with living(self.folder, clock=self.clock, engine=self.engine, quotas=QUOTAS) as house:
                     self.set_back = SetBack(house.world)
                     while rest:
                         await self._step(house, rest.pop(0))
+                        await self._count(house)
             except* Death:
                 pass
             failpoint.disarm()
         self.clock.restart()
-        async with living(self.folder, clock=self.clock, engine=self.engine) as house:
+        async with living(self.folder, clock=self.clock, engine=self.engine, quotas=QUOTAS) as house:
             self.set_back = SetBack(house.world)
             await self._look(house)
 
@@ -136,6 +144,24 @@ class Story:
     async def _end(self, house: House, which: int) -> None:
         if which < len(self.tasks):
             await house.end(self.tasks[which])
+
+    async def _kill(self, house: House, reach: Reach, which: int) -> None:
+        if which >= len(self.tasks):
+            return
+        task = await house.task(self.tasks[which].id)
+        named = Kill(reach=reach, name=str(task.owner) if reach is Reach.AGENT else task.id)
+        done = await kill(house.world, named, words=None, actor="an operator", now=self.clock.now())
+        assert done.left == 0
+        reached = [await house.task(one.id) for one in self.tasks]
+        if reach is not Reach.AGENT:
+            reached = [one for one in reached if one.id == task.id or (reach is Reach.TREE and one.root == task.root)]
+        assert not any(one.is_live for one in reached)
+
+    async def _count(self, house: House) -> None:
+        """What is open never exceeds what may be, nor is more there than what is open."""
+        held = Counter(lease.task for lease in await house.leases() if not lease.is_closed)
+        assert all(count <= 2 for count in held.values())
+        assert len(self.target.principals) <= held.total() <= 3
 
     async def _advance(self, house: House, seconds: int) -> None:
         await self.clock.advance(seconds)
