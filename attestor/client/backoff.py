@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ca.runtime.clock import Clock
-from ca.runtime.leaving import still_wanted
 
 
 def scattered() -> float:
@@ -30,8 +29,7 @@ class Backoff:
     _next: float = 0.0
 
     async def wait(self) -> None:
-        """Wait, longer each time. Raises CancelledError: the block this goes on beside was left."""
-        still_wanted()
+        """Wait, longer each time."""
         delay = max(self.first, self._next)
         self._next = min(self.longest, delay * 2)
         await self.clock.sleep(delay * self.spread())

@@ -20,6 +20,7 @@ from attestor.client.files import File, SvidFiles, federated_files, pem_files, r
 from attestor.client.source import JwtSource, X509Source
 from ca.errors import Malformed, Problem
 from ca.runtime import log
+from ca.runtime.leaving import still_wanted
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.jwtsvid import JwtSvid
 from ca.spiffe.revocation_list import RevocationLists
@@ -139,6 +140,7 @@ class _Keeper:
     async def _at_half_life(self, jwt: JwtSource) -> None:
         clock = jwt.clock
         while True:
+            still_wanted()
             now = clock.now()
             left = [(one.expires_at - now) / 2 for one in self._tokens.values()]
             missing = len(left) < len(self.wanted.tokens)
@@ -149,6 +151,7 @@ class _Keeper:
 
     async def _on_change(self, jwt: JwtSource, changed: asyncio.Event) -> None:
         while True:
+            still_wanted()
             await changed.wait()
             changed.clear()
             await self.refresh(jwt)

@@ -21,6 +21,7 @@ from attestor.client.workload_api import WorkloadApiClient, X509Context
 from ca.errors import Malformed, Problem
 from ca.runtime import log
 from ca.runtime.clock import Clock, SystemClock
+from ca.runtime.leaving import still_wanted
 from ca.spiffe import x509svid
 from ca.spiffe.bundle import BundleSet
 from ca.spiffe.endpoint import Endpoint
@@ -102,6 +103,7 @@ async def _follow(
             _log.warning("the Workload API sent an answer that is no use", error=error)
         except Problem as error:
             _tell(waiting, error)
+        still_wanted()
         await backoff.wait()
 
 

@@ -46,6 +46,7 @@ from broker.wire.tasks import Beat, EndTask, Heartbeat, OpenTask, StateChange, T
 from broker.wire.values import PutValue, ValuePut, VersionsTold
 from ca.errors import Problem
 from ca.runtime.clock import Clock, SystemClock
+from ca.runtime.leaving import still_wanted
 from ca.spiffe.id import SpiffeId
 
 BROKER_PATH = "/sojourn/broker"
@@ -276,6 +277,7 @@ class Broker:
             except Problem as problem:
                 if not problem.retryable:
                     raise
+            still_wanted()
             await backoff.wait()
 
 

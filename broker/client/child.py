@@ -218,7 +218,7 @@ def _watch(child: Child) -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
         child.process.wait()
-        child.ended.set()
+        loop.call_soon(loop.call_soon, child.ended.set)  # a key of the terminal from before it ended is heard first
 
     loop.add_reader(pidfd, gone)
 

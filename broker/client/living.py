@@ -29,6 +29,7 @@ from broker.wire.reports import ReportTold
 from broker.wire.tasks import EndTask, Heartbeat, TaskTold
 from ca.errors import Denied, NotFound, Problem, Stale
 from ca.runtime import log
+from ca.runtime.leaving import still_wanted
 
 T = TypeVar("T")
 
@@ -135,6 +136,7 @@ class LiveTask:
                 await self._look()
             except Problem as trouble:
                 _log.debug("a heartbeat was not heard", error=trouble)
+                still_wanted()
                 await backoff.wait()
                 continue
             else:

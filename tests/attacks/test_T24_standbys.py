@@ -39,11 +39,15 @@ class Cluster:
     role: Role
     prefix: str
 
-    async def issue(self) -> tuple[Handle, Issued]:
-        """A principal that may log in at the primary, and at the standby once it has heard of it."""
+    async def make(self) -> tuple[Handle, Issued]:
+        """A principal that may log in at the primary."""
         handle = self.engine.plan(self.role, self.prefix + "x" * 20)
         until = CLOCK.now() + timedelta(seconds=120)
-        issued = await self.engine.create(handle, self.role, until, until)
+        return handle, await self.engine.create(handle, self.role, until, until)
+
+    async def issue(self) -> tuple[Handle, Issued]:
+        """A principal that may log in at the primary, and at the standby, which has heard of it."""
+        handle, issued = await self.make()
         async with asyncio.timeout(30):
             while (visit := await self.enter(issued)) is None:
                 await CLOCK.sleep(0.02)
@@ -142,6 +146,20 @@ async def test_while_replay_is_paused_nothing_is_verified(cluster: Cluster) -> N
     assert (await cluster.engine.end_access(handle)).endpoints == 2
     assert not await reads(again)
     assert await cluster.enter(issued) is None
+
+
+async def test_a_standby_that_has_not_heard_of_it_at_all_will_let_it_in(cluster: Cluster) -> None:
+    """Nobody is there yet; but first it hears that the principal was made, and only then that it was ended."""
+    await cluster.tell("SELECT pg_wal_replay_pause()")
+    handle, issued = await cluster.make()
+    with pytest.raises(NotYet, match="standby has not heard"):
+        await cluster.engine.end_access(handle)
+    assert await cluster.enter(issued) is None
+    await cluster.tell("SELECT pg_wal_replay_resume()")
+    assert (await cluster.engine.end_access(handle)).endpoints == 2
+    assert await cluster.enter(issued) is None
+    await cluster.engine.clean_up(handle)
+    assert (await cluster.engine.end_access(handle)).endpoints == 2
 
 
 async def test_a_standby_that_is_down_is_not_verified_until_it_is_back(cluster: Cluster) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from house.tree import ROOT
-from servers.standing import Place
+from servers.standing import Place, die_with_parent
 
 PARTS = (
     ("journeys",),
@@ -32,6 +32,7 @@ PARTS = (
     ("attacks", "contracts"),
 )
 AT_ONCE = 3  # two keep two cores half busy
+_KEPT = 6
 
 
 def parts() -> Iterator[Sequence[Path]]:
@@ -79,14 +80,16 @@ class Run:
             code = code or int(_EVERYTHING.search(said) is None)
             print(f"{said}\nended with {code}: {name}", flush=True)
             if code:
-                print(f"what its tests wrote: {folder}", flush=True)
+                print(f"what its tests wrote: {_kept(folder)}", flush=True)
             else:
                 shutil.rmtree(folder, ignore_errors=True)
         return code
 
     async def _heard(self, part: Sequence[Path], folder: Path, heard: IO[str]) -> int:
         command = [sys.executable, "-m", "pytest", f"--basetemp={folder}", *map(str, part), *self.arguments]
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=heard, stderr=heard)
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdout=heard, stderr=heard, preexec_fn=die_with_parent
+        )
         self.running.add(process.pid)
         try:
             return await process.wait()
@@ -95,6 +98,14 @@ class Run:
             return await process.wait() or signal.SIGINT
         finally:
             self.running.discard(process.pid)
+
+
+def _kept(folder: Path) -> Path:
+    """Where a folder is from now on, under a name that the next run does not sweep; the newest few are."""
+    kept = folder.rename(folder.with_name(f"sj-red-{folder.name.rpartition('-')[2]}"))
+    for older in sorted(folder.parent.glob("sj-red-*"), key=lambda one: one.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(older, ignore_errors=True)
+    return kept
 
 
 _EVERYTHING = re.compile(r"^collected (?P<all>\d+), ran (?P=all), ", re.MULTILINE)

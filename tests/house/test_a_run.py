@@ -55,6 +55,8 @@ def test_what_hangs_once_a_test_has_failed_is_ended(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Timeout (0:00:01)!" in done.stderr
     assert "in held" in done.stderr
+    assert "test_hangs.py::test_it had failed" in done.stderr
+    assert "tulip" in done.stderr
 
 
 def test_what_a_loop_waits_for_is_told(tmp_path: Path) -> None:

@@ -28,10 +28,12 @@ class Watch:
         self._seconds = float(config.getini("faulthandler_timeout") or 0)
         with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             self._errors = os.dup(2)
+        self._failed = ""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
         """Tell where the tasks stand, before pytest ends the run."""
+        self._failed = ""
         timer = threading.Timer(self._seconds * _SOONER, self._tell)
         timer.daemon = True
         if self._seconds > 0:
@@ -42,9 +44,12 @@ class Watch:
             timer.cancel()
 
     @pytest.hookimpl(trylast=True)
-    def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
-        """Watch on, until pytest ends its watch of this test."""
+    def pytest_exception_interact(
+        self, node: pytest.Item | pytest.Collector, report: pytest.TestReport | pytest.CollectReport
+    ) -> None:
+        """Watch on, until pytest ends its watch of this test; a run that is ended tells nothing more of it."""
         if isinstance(node, pytest.Item) and self._seconds > 0:
+            self._failed = f"{node.nodeid} had failed:\n{report.longreprtext}\n"
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._errors)
 
     def pytest_unconfigure(self) -> None:
@@ -52,9 +57,9 @@ class Watch:
         os.close(self._errors)
 
     def _tell(self) -> None:
-        tasks = [one for one in gc.get_objects() if isinstance(one, asyncio.Task) and not one.done()]
+        tasks = [one for one in gc.get_objects() if issubclass(type(one), asyncio.Task) and not one.done()]
         lines = [line for task in tasks for line in (f"\ntask {task.get_name()}:", *_where(task.get_coro()))]
-        os.write(self._errors, "\n".join([*lines, ""]).encode(errors="replace"))
+        os.write(self._errors, "\n".join([self._failed, *lines, ""]).encode(errors="replace"))
 
 
 def _where(waiting: Any) -> Iterator[str]:

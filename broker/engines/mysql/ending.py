@@ -25,9 +25,9 @@ async def end_access(primary: Reach, replicas: Sequence[Reach], clock: Clock, na
     Raises:
         NotYet, TargetDown, OutcomeUnknown: it is not verified everywhere.
     """
-    cut = await primary.run(lambda connection: _disable_and_cut(connection, clock, name))
+    there, cut = await primary.run(lambda connection: _disable_and_cut(connection, clock, name))
     for replica in replicas:
-        cut += await replica.run(lambda connection: _cut_on_replica(connection, clock, name))
+        cut += await replica.run(lambda connection: _cut_on_replica(connection, clock, name, there=there))
     return AccessEnded(sessions_cut=cut, endpoints=1 + len(replicas))
 
 
@@ -40,7 +40,7 @@ async def shut(primary: Reach, replicas: Sequence[Reach], clock: Clock, name: st
     """
     await primary.run(lambda connection: _shut_and_cut(connection, clock, name, deadline))
     for replica in replicas:
-        await replica.run(lambda connection: _cut_on_replica(connection, clock, name))
+        await replica.run(lambda connection: _cut_on_replica(connection, clock, name, there=True))
 
 
 async def clean_up(primary: Reach, name: str) -> None:
@@ -53,13 +53,14 @@ async def hosts_of(connection: Connection, name: str) -> list[str]:
     return [str(host) for (host,) in await connection.run(principal.hosts(name))]
 
 
-async def _disable_and_cut(connection: Connection, clock: Clock, name: str) -> int:
-    for host in await hosts_of(connection, name):
+async def _disable_and_cut(connection: Connection, clock: Clock, name: str) -> tuple[bool, int]:
+    hosts = await hosts_of(connection, name)
+    for host in hosts:
         await _unless_absent(connection, principal.disable(name, host))
     cut = await Cut(connection, name, clock).run()
     if await _admits(connection, name):
         raise NotYet("the principal was let in again while it was ended")
-    return cut
+    return bool(hosts), cut
 
 
 async def _shut_and_cut(connection: Connection, clock: Clock, name: str, deadline: datetime) -> None:
@@ -68,9 +69,13 @@ async def _shut_and_cut(connection: Connection, clock: Clock, name: str, deadlin
     await Cut(connection, name, clock).run()
 
 
-async def _cut_on_replica(connection: Connection, clock: Clock, name: str) -> int:
+async def _cut_on_replica(connection: Connection, clock: Clock, name: str, *, there: bool) -> int:
+    """Wait until it has heard that nobody may log in, then cut.
+
+    One that knows no such principal, while it is `there` on the primary, has yet to hear that it was made.
+    """
     started = clock.boot()
-    while await _admits(connection, name):
+    while await _admits(connection, name) or (there and not await hosts_of(connection, name)):
         if clock.boot() - started >= PATIENCE:
             raise NotYet("a replica has not heard yet that nobody may log in")
         await clock.sleep(0.02)

@@ -106,9 +106,12 @@ async def _cut_there(  # noqa: PLR0917 - what `_on_each` gives, and what it is a
     oid: int | None,
     admits: Callable[[asyncpg.Record], bool],
 ) -> int:
-    """Wait until it has heard that nobody may log in; whoever is in is cut meanwhile, and again when it has."""
+    """Wait until it has heard that nobody may log in; whoever is in is cut meanwhile, and again when it has.
+
+    One that knows no such principal, while the primary has it, has yet to hear that it was made: with an open door.
+    """
     started, pause, cut = clock.boot(), 0.01, Cut(connection, oid, clock, bystanders=standby.bystanders)
-    while (seen := await principal.state(connection, name)) is not None and admits(seen):
+    while (oid is not None) if (seen := await principal.state(connection, name)) is None else admits(seen):
         await cut.once()
         if clock.boot() - started >= STANDBY_PATIENCE:
             raise NotYet("a standby has not heard yet that nobody may log in")

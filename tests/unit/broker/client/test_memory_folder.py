@@ -45,10 +45,11 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_what_lives_is_not
     living.remove()
 
 
-def test_a_disk_is_not_written_to(tmp_path: Path) -> None:
+def test_a_disk_is_not_written_to() -> None:
     """Where nothing is in memory it is refused, with what to do instead."""
+    disk = Path(__file__).parent
     with pytest.raises(Unavailable, match="--fd"):
-        MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/proc"}, shared=tmp_path)
-    made = MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/dev/shm"}, shared=tmp_path)
+        MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/proc"}, shared=disk)
+    made = MemoryFolder.make(environment={"XDG_RUNTIME_DIR": "/dev/shm"}, shared=disk)
     assert made.path.parent == Path("/dev/shm")
     made.remove()

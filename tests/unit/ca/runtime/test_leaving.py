@@ -41,6 +41,7 @@ class Deaf:
             try:
                 await self.call()
             except Unavailable:
+                still_wanted()
                 await backoff.wait()
 
     async def quietly(self, *_: object) -> None:
