@@ -29,6 +29,10 @@ class Case:
     `@PORT@`, which knows when it is `tls`. None: those of a PostgreSQL room, without taps."""
     clock: str = ""
     """The file of a clock the targets go by too, when they leap with the broker's."""
+    lasting: bool = False
+    """Whether nothing that was handed over can be taken back: as the oracle's eyes say it."""
+    lingers: bool = False
+    """Whether a name may be held from one sweep to the next: as they say it too."""
     environment: dict[str, str] = field(default_factory=dict)
     """What those settings refer to."""
     starved: bool = False

@@ -62,7 +62,8 @@ async def closing(broker: Broker) -> None:
     await broker.recover()
     await settle(broker)
     await finish(broker)
-    await settle(broker)
+    if broker.case.lingers:
+        await settle(broker)
 
 
 async def everyday(broker: Broker) -> None:

@@ -360,7 +360,7 @@ async def finish(broker: Broker) -> None:
 
 async def drained(broker: Broker) -> None:
     """Tick until nothing is open."""
-    for _ in range(120):  # what lives longest, and can't be taken back, lives for a quarter of an hour
+    for _ in range(120 if broker.case.lasting else 60):  # a session of AWS lives for a quarter of an hour
         page = await broker.world.database.read(lambda tx: lease_rows.page(tx, after=None, limit=1000, open_only=True))
         if not page:
             return

@@ -29,6 +29,7 @@ from broker.engines.rabbitmq.claim import adopt, claim
 from broker.engines.rabbitmq.knock import knocking
 from broker.engines.rabbitmq.reach import Reach, open_reach
 from broker.engines.rabbitmq.settings import RoleSettings, Settings, role_settings
+from broker.errors import OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions, Role
 from ca.errors import Malformed, NotFound, Unavailable
@@ -73,7 +74,10 @@ class RabbitMQ:
         )
 
     async def create(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:  # noqa: ARG002
-        """A user that can do nothing, then its limits, then what it may do; a name that was taken is made anew."""
+        """A user that can do nothing, then its limits, then what it may do; a name that was taken is made anew.
+
+        Once the user was made, no silence means that nothing was sent.
+        """
 
         def in_time() -> None:
             if self._clock.now() > deadline:
@@ -81,9 +85,13 @@ class RabbitMQ:
 
         chosen, password = role_settings(role), new_password()
         in_time()
-        if not await principal.put_user(self._reach, handle.name, password):
-            await ending.cut(self._reach, self._clock, handle.name)
-        await principal.furnish(self._reach, handle.name, chosen, in_time)
+        is_new = await principal.put_user(self._reach, handle.name, password)
+        try:
+            if not is_new:
+                await ending.cut(self._reach, self._clock, handle.name)
+            await principal.furnish(self._reach, handle.name, chosen, in_time)
+        except TargetDown as error:
+            raise OutcomeUnknown(f"the user was made, and then: {error}") from error
         return self._issued(handle, chosen, password)
 
     async def replace(self, handle: Handle, role: Role, until: datetime, deadline: datetime) -> Issued:  # noqa: ARG002

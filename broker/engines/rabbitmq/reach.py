@@ -164,4 +164,5 @@ async def open_reach(settings: Settings) -> AsyncIterator[Reach]:
         timeout=aiohttp.ClientTimeout(total=WITHIN),
         headers={"User-Agent": "sojourn"},
     ) as session:
+        session._retry_connection = False  # noqa: SLF001 - a PUT that was sent twice may be heard a second time late
         yield Reach(settings, session)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from broker.engines.passwords import new_password
 from broker.engines.protocol import AccessEnded, Finding, Issued, Rotating
-from broker.errors import NotPossible, NotYet
+from broker.errors import NotPossible, NotYet, OutcomeUnknown, TargetDown
 from broker.model.role import Guarantee, IfDown, NewAccess, OpenSessions
 from ca.errors import NotFound, Problem
 from ca.runtime.secret import Secret
@@ -45,15 +45,18 @@ class Account:
         """Hand it over. A failure half-way is undone by `check_in`, and nobody was told anything.
 
         Raises:
-            NotPossible: no such account, target or power; nothing was changed.
-            TargetDown, OutcomeUnknown, NotYet: not handed over.
+            NotPossible, TargetDown: no such account, target or power; nothing was changed.
+            OutcomeUnknown, NotYet: not handed over.
         """
         password = Secret(new_password())
         try:
             await self.at.change_password(self.name, password)
         except NotFound as error:
             raise NotPossible(f"can't lend `{self.name}` at `{self.target}`: {error}") from error
-        await self._seen(password)
+        try:
+            await self._seen(password)
+        except TargetDown as error:
+            raise OutcomeUnknown(f"the password of `{self.name}` was changed, and then: {error}") from error
         return Issued(fields={**fields, "username": self.name}, secret={"password": password})
 
     async def check_in(self) -> AccessEnded:

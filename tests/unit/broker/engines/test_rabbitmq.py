@@ -161,9 +161,10 @@ async def test_what_our_login_needs_is_found_missing(place: RabbitPlace) -> None
 
 async def test_nobody_there_is_down_and_a_broken_answer_is_unknown(place: RabbitPlace) -> None:
     """What was not sent did not happen; what was sent may have."""
+    heard: list[bytes] = []
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
+        heard.append(await reader.read(100))
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
@@ -173,6 +174,7 @@ async def test_nobody_there_is_down_and_a_broken_answer_is_unknown(place: Rabbit
         handle, soon = engine.plan(place.role, place.prefix + "x"), place.clock.now() + timedelta(seconds=9)
         with pytest.raises(OutcomeUnknown):
             await engine.create(handle, place.role, soon, soon)
+        assert [line.split()[0] for line in heard] == [b"PUT"], "sent once: the second may be heard when all is over"
         with pytest.raises(TargetDown):
             await engine.names(place.prefix)
         server.close()
@@ -180,6 +182,26 @@ async def test_nobody_there_is_down_and_a_broken_answer_is_unknown(place: Rabbit
         with pytest.raises(TargetDown) as refused:
             await engine.create(handle, place.role, soon, soon)
     assert "SOJOURN" not in f"{refused.value!r}{refused.value.__cause__!r}"
+
+
+async def test_a_server_that_goes_once_the_user_is_made_is_no_server_that_heard_nothing(place: RabbitPlace) -> None:
+    """The user stands there; whoever took this for never sent would close the lease and look no more."""
+    done = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+    async def make_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        server.close()
+        writer.write(done)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(make_and_go, "127.0.0.1", 0)
+    settings = settings_for(place.room, management=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with open_engine(settings, Lent(clock=place.clock)) as engine:
+        handle, soon = engine.plan(place.role, place.prefix + "x"), place.clock.now() + timedelta(seconds=9)
+        with pytest.raises(OutcomeUnknown, match="the user was made"):
+            await engine.create(handle, place.role, soon, soon)
+    await server.wait_closed()
 
 
 @asynccontextmanager

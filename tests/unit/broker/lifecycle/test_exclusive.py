@@ -64,12 +64,13 @@ async def test_of_two_in_the_same_moment_one_wins(tmp_path: Path) -> None:
 async def test_a_check_out_that_fails_half_way_leaves_nothing(
     tmp_path: Path, verb: str, error: Problem, *, after: bool
 ) -> None:
-    """Nobody was told a password; the account can be lent again soon."""
+    """Nobody was told a password; the account can be lent again soon. Once it has another, nothing is called unsent."""
+    raised = OutcomeUnknown if isinstance(error, TargetDown) and verb != "change_password" else type(error)
     async with shelf(tmp_path) as there:
         house = there.house
         task = await house.open()
         there.accounts.fail(verb, after=after, error=error)
-        with pytest.raises(type(error)):
+        with pytest.raises(raised):
             await house.obtain(task)
         await settled(there)
         (lease,) = await house.leases()
