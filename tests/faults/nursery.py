@@ -5,6 +5,7 @@ A guard of a minute ends a life that hangs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -86,15 +87,22 @@ class Nursery:
         """Let it live for so long at most, then kill it; the exit status, of whatever ended it."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], seconds)[0]:
-            os.kill(self.pid, signal.SIGKILL)
+            self._kill()
         return self.ended()
 
     def stops_or_dies_within(self, seconds: float) -> int | None:
         """As `stops_or_ends`, and it is killed when neither comes in so long."""
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], seconds)[0]:
+        if select.select([self._process.stdout], [], [], seconds)[0]:
+            return self.stops_or_ends()
+        self._kill()
+        said = self._read()
+        return self._entered(self._read() if said == {"stopped": True} else said)  # it stopped at that very moment
+
+    def _kill(self) -> None:
+        """End it, unless it just ended by itself."""
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        return self.stops_or_ends()
 
     def signal(self, number: signal.Signals) -> None:
         """Send the life a signal."""
@@ -127,7 +135,7 @@ class Nursery:
     def _read(self) -> Any:
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], _GUARD)[0]:
-            os.kill(self.pid, signal.SIGKILL)
+            self._kill()
             raise AssertionError("a life hung, and was ended")
         return json.loads(self._process.stdout.readline())
 
