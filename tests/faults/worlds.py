@@ -80,7 +80,6 @@ class World:
         facts = self.ground.facts()
         if self.shared is not None:
             facts["database"] = await self._furnish(self.shared)
-        facts |= {"lasting": self.ground.eyes.lasting, "lingers": self.ground.eyes.lingers}
         self._case = Case(story="chance", folder=str(folder), losing=self.losing, **facts)
         self._case.registry.write_text("{}")
         life = 0

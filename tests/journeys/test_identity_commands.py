@@ -93,11 +93,14 @@ async def test_svid_write_tells_whom_a_pid_file_names_and_runs_a_command() -> No
             async with started(sys.executable, "-c", _HANGS_UP, folder=home, name="server") as server:
                 await server.line("ready")
                 (home / "server.pid").write_text(str(server.pid))
-                second = json.loads(await writing.line("folder"))
+                while (second := json.loads(await writing.line("folder")))["told"] == first["told"]:
+                    assert "nobody was told" in second["not_told"][0]  # it was written before the file was there
                 await server.line("told")
                 assert second["told"] == [f"process {server.pid}", "command /bin/sh"]
             fits_together(folder / "current")
-            assert (home / told).read_text().split()[:2] == [first["folder"], second["folder"]]
+            written = (home / told).read_text().split()
+            assert written[0] == first["folder"]
+            assert second["folder"] in written[1:]
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder / "current").iterdir()}
             assert (modes["svid.pem"], modes["key.pem"], modes["vault.jwt"]) == (0o644, 0o640, 0o640)
             assert (folder / "current" / f"bundle.{TRUST_DOMAIN}.pem").exists()

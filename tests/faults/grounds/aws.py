@@ -41,6 +41,7 @@ class AwsGround:
         return {
             "targets": {DATABASE: {"at": ["127.0.0.1", self.eyes.https.port], "tls": True, "said": said}},
             "clock": str(self.clock),
+            "lasting": self.eyes.lasting,
             "environment": {"SOJOURN_TARGET_KEY": user.access_key, "SOJOURN_TARGET_PASSWORD": user.secret_key},
             "room": {"kind": "aws"},
             "superuser": {},

@@ -69,6 +69,7 @@ class KubernetesGround:
         return {
             "targets": {DATABASE: target, ANNEX: target},
             "clock": str(self.clock),
+            "lingers": self.eyes.lingers,
             "room": {"kind": "kubernetes", **at},
             "superuser": {"token": OWN_TOKEN},
         }
