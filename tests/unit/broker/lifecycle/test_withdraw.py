@@ -11,10 +11,11 @@ import pytest
 
 from broker.errors import NotYet, OutcomeUnknown, TargetDown
 from broker.lifecycle import withdraw
+from broker.lifecycle.schedule import may_still_appear_until
 from broker.model.event import EventKind
 from broker.model.lease import CloseReason, Handle, LeaseState
 from broker.model.receipt import ReceiptKind
-from ca.errors import Problem
+from ca.errors import Problem, Unavailable
 from fakes.clock import ManualClock
 from fakes.filling import Filling, only_endings
 from fakes.stores import on_every_store  # noqa: F401 - a fixture
@@ -138,6 +139,23 @@ async def test_access_that_ended_is_told_before_the_rest_is_cleared_away(tmp_pat
         await house.reap()
         lease = await house.lease(handed.lease.id)
         assert (lease.access_ended_at is not None, lease.closed_at) == (True, None)
+
+
+@pytest.mark.parametrize(("early", "state"), [(1, LeaseState.REVOKING), (0, LeaseState.REVOKED)])
+async def test_what_was_refused_is_cleaned_up_when_nothing_of_it_can_come(
+    tmp_path: Path, early: int, state: LeaseState
+) -> None:
+    """At that very moment, and not a microsecond before."""
+    async with living(tmp_path) as house:
+        house.engine.fail("create", error=Unavailable("the target refused"))
+        with pytest.raises(Unavailable):
+            await house.obtain(await house.open())
+        (lease,) = await house.leases()
+        until = may_still_appear_until(lease)
+        assert until is not None
+        done = await withdraw.drain(house.world, lease, until - timedelta(microseconds=early))
+        assert done.state is state
+        assert done.access_ended_at is not None
 
 
 async def test_every_step_of_an_ending_finds_room(tmp_path: Path) -> None:
