@@ -13,6 +13,7 @@ import pytest
 from broker.client.child import Delivery, Gift, start
 from ca.errors import Malformed, NotFound
 from ca.runtime.secret import Secret
+from fakes.caller import has_ended
 
 PYTHON = sys.executable
 
@@ -34,6 +35,21 @@ async def test_the_value_arrives(delivery: Delivery, reading: str) -> None:
     """Each way of delivery gives the child exactly the value."""
     child = start([PYTHON, "-c", f"import os, sys; sys.exit({reading} != 'tulip')"], [gift("X", delivery)])
     assert await child.wait() == 0
+    await child.end()
+
+
+async def test_a_signal_from_before_its_end_was_heard_is_not_for_who_waited() -> None:
+    """A key of a terminal reaches both; the child has answered it when whoever waits takes the signals over."""
+    loop, child, later = asyncio.get_running_loop(), start([PYTHON, "-c", ""], []), asyncio.Event()
+    heard: list[str] = []
+    assert has_ended(child.process.pid)  # and the loop, which stood still, has not heard of it
+    loop.call_soon(os.kill, os.getpid(), signal.SIGINT)  # after it has looked who is ready
+    assert await child.wait() == 0
+    loop.add_signal_handler(signal.SIGINT, heard.append, "for who waited")
+    loop.add_signal_handler(signal.SIGTERM, later.set)
+    os.kill(os.getpid(), signal.SIGTERM)  # they are heard in the order in which they came
+    await later.wait()
+    assert heard == []
     await child.end()
 
 

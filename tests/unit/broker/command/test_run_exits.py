@@ -115,23 +115,40 @@ async def test_run_killed_takes_its_command_with_it(place: Place) -> None:
             await asyncio.to_thread(lambda: None)
 
 
+ANSWERS_A_KEY = (
+    "import os, signal, sys\n"
+    "seen = []\n"
+    "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
+    "heard, hears = os.pipe()\n"
+    "os.set_blocking(hears, False)\n"
+    "signal.set_wakeup_fd(hears)\n"
+    "print(sys.stdin.isatty(), os.tcgetpgrp(0) == os.getpgrp(), f'<{os.getpid()}>', flush=True)\n"
+    "os.read(heard, 1)\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+    "print('seen', len(seen), flush=True)\n"
+)
+
+
+async def test_a_key_the_command_answered_is_not_the_end_of_run(place: Place) -> None:
+    """Both get it; `run` is so slow that it hears of the key and of the command's good end at once."""
+    main, other = pty.openpty()
+    process = await start_on(other, ("run", "--", sys.executable, "-c", ANSWERS_A_KEY), place)
+    child = int((await read_until(main, ">")).rpartition("<")[2].partition(">")[0])
+    process.send_signal(signal.SIGSTOP)
+    os.write(main, b"\x03")
+    assert await read_until(main, "seen 1")
+    async with asyncio.timeout(60):
+        while not has_ended(child):
+            await asyncio.to_thread(lambda: None)
+    process.send_signal(signal.SIGCONT)
+    assert await process.wait() == 0
+    os.close(main)
+
+
 async def test_a_terminal_stays_the_commands(place: Place) -> None:
     """It is in the foreground of its terminal, and a key there reaches it once."""
-    code = (
-        "import os, signal, sys\n"
-        "seen = []\n"
-        "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
-        "heard, hears = os.pipe()\n"
-        "os.set_blocking(hears, False)\n"
-        "signal.set_wakeup_fd(hears)\n"
-        "print(sys.stdin.isatty(), os.tcgetpgrp(0) == os.getpgrp(), flush=True)\n"
-        "os.read(heard, 1)\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
-        "print('seen', len(seen), flush=True)\n"
-    )
     main, other = pty.openpty()
-    command = ("run", "--", sys.executable, "-c", code)
-    process = await start_on(other, command, place)
+    process = await start_on(other, ("run", "--", sys.executable, "-c", ANSWERS_A_KEY), place)
     assert await read_until(main, "True True")
     os.write(main, b"\x03")
     assert await read_until(main, "seen 1")
@@ -159,7 +176,7 @@ async def start_on(terminal: int, command: tuple[str, ...], place: Place) -> asy
         os.close(terminal)
 
 
-async def read_until(terminal: int, words: str) -> bool:
+async def read_until(terminal: int, words: str) -> str:
     """What comes from it, up to `words`; by the loop, for a thread that reads could not be called back."""
     found, loop, there = b"", asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(terminal, there.set)
@@ -171,7 +188,7 @@ async def read_until(terminal: int, words: str) -> bool:
                 found += os.read(terminal, 1024)
     finally:
         loop.remove_reader(terminal)
-    return True
+    return found.decode()
 
 
 async def test_files_follow_a_secret_that_is_replaced_and_the_command_is_told(hasty: Place) -> None:
