@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from attestor.client.errors import NoIdentity
+from attestor.client.beside import beside
+from attestor.client.errors import NoIdentity, Unreachable
 from attestor.client.files import SvidFiles
 from attestor.client.keeping import Wanted, Written, keep_files
 from attestor.client.source import JwtSource, X509Source
+from ca.spiffe.id import SpiffeId
+from ca.spiffe.jwtsvid import JwtSvid
 from fakes.pki import TestAuthority
 from fakes.revocations import make_list
 from fakes.workload import Agent, workload_api
@@ -134,6 +138,43 @@ async def test_tokens_are_fresh_at_half_their_life(tmp_path: Path) -> None:
         assert place.written[1].only_tokens
         assert place.written[1].changed == set(TOKENS)
         assert all((place.current / name).read_text() != text for name, text in first.items())
+
+
+class Breaking:
+    """Tokens of a real source; a fetch that is cancelled says that the connection broke, as grpclib may."""
+
+    def __init__(self, jwt: JwtSource) -> None:
+        self._jwt, self.clock, self.subscribe = jwt, jwt.clock, jwt.subscribe
+        self.fetched = 0
+
+    async def fetch(self, audience: Sequence[str], subject: SpiffeId) -> JwtSvid:
+        """The first is answered."""
+        self.fetched += 1
+        if self.fetched == 1:
+            return await self._jwt.fetch(audience, subject)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise Unreachable("the connection broke") from None
+        raise AssertionError
+
+
+async def test_who_leaves_while_the_connection_breaks_is_not_kept(tmp_path: Path) -> None:
+    """It would fetch tokens for ever otherwise, for nobody."""
+    async with (
+        asyncio.timeout(60),
+        workload_api(tmp_path) as agent,
+        X509Source.open(agent.address, agent.clock) as source,
+        JwtSource.open(agent.address, agent.clock) as jwt,
+    ):
+        place, breaking = Place(agent, tmp_path / "files"), Breaking(jwt)
+        wanted = Wanted(tokens={"vault.jwt": ("vault",)})
+        work = keep_files(source, SvidFiles(place.folder), wanted, jwt=cast("JwtSource", breaking), told=place.told)
+        async with beside(work):
+            await place.states(1)
+            while breaking.fetched < 2:
+                await agent.clock.advance(10)
+        assert breaking.fetched == 2
 
 
 async def test_a_token_that_can_not_be_had_leaves_the_rest_alone(tmp_path: Path) -> None:
