@@ -123,6 +123,8 @@ class Reach:
         reads = method in _READS
         try:
             answer = await self._send(method, self._url(path, query), body)
+        except TargetDown as error:  # it answered, and with what can't be read
+            raise (TargetDown if reads else OutcomeUnknown)(str(error)) from None
         except aiohttp.ClientConnectorError as error:
             raise TargetDown(f"the management API can't be reached ({type(error).__name__})") from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

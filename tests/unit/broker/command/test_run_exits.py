@@ -110,9 +110,7 @@ async def test_run_killed_takes_its_command_with_it(place: Place) -> None:
     child = int(await line(process))
     process.kill()
     await process.wait()
-    async with asyncio.timeout(60):
-        while not has_ended(child):
-            await asyncio.to_thread(lambda: None)
+    assert has_ended(child)
 
 
 ANSWERS_A_KEY = (
@@ -137,9 +135,7 @@ async def test_a_key_the_command_answered_is_not_the_end_of_run(place: Place) ->
     process.send_signal(signal.SIGSTOP)
     os.write(main, b"\x03")
     assert await read_until(main, "seen 1")
-    async with asyncio.timeout(60):
-        while not has_ended(child):
-            await asyncio.to_thread(lambda: None)
+    assert has_ended(child)
     process.send_signal(signal.SIGCONT)
     assert await process.wait() == 0
     os.close(main)

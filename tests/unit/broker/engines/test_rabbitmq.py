@@ -15,7 +15,7 @@ from broker.engines.protocol import Issued, Lent
 from broker.engines.rabbitmq import open_engine, principal
 from broker.engines.rabbitmq.claim import PREFIX
 from broker.engines.rabbitmq.ending import nodes
-from broker.engines.rabbitmq.reach import open_reach
+from broker.engines.rabbitmq.reach import _LARGEST, open_reach
 from broker.engines.rabbitmq.settings import role_settings
 from broker.errors import NotYet, OutcomeUnknown, TargetDown
 from broker.model.lease import Handle
@@ -218,6 +218,19 @@ async def saying(status: str, body: str = "") -> AsyncIterator[str]:
     server = await asyncio.start_server(say, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_an_answer_without_end_to_what_was_sent_is_no_silence(place: RabbitPlace) -> None:
+    """The user may stand there; a question that was answered so is only a target that is down."""
+    async with (
+        saying("201 Created", "x" * (_LARGEST + 1)) as address,
+        open_engine(settings_for(place.room, management=address), Lent(clock=place.clock)) as engine,
+    ):
+        handle, soon = engine.plan(place.role, place.prefix + "x"), place.clock.now() + timedelta(seconds=9)
+        with pytest.raises(OutcomeUnknown, match="more than"):
+            await engine.create(handle, place.role, soon, soon)
+        with pytest.raises(TargetDown, match="more than"):
+            await engine.names(place.prefix)
 
 
 @pytest.mark.parametrize(
