@@ -11,6 +11,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from faults.eyes.bearer import BearerEyes
 from faults.eyes.http import Https
 
 _WHO = b"Action=GetCallerIdentity&Version=2011-06-15"
@@ -19,7 +20,7 @@ _KEYS = 3
 
 
 @dataclass
-class AwsEyes:
+class AwsEyes(BearerEyes):
     """`role` is the ARN its sessions are of, `log` has every request line."""
 
     https: Https
@@ -28,15 +29,6 @@ class AwsEyes:
     log: Path
 
     lasting = True
-    lingers = False
-
-    async def principals(self, prefix: str) -> dict[str, bool] | None:
-        """Nobody can tell: AWS lists no sessions."""
-        return None
-
-    async def sessions(self, prefix: str) -> list[tuple[str, str]]:
-        """None is kept: each request is signed anew."""
-        return []
 
     async def opens(self, user: str, secret: str) -> bool:
         """Whether AWS takes the holder of these keys for the session called `user`."""

@@ -10,30 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
+from faults.eyes.bearer import BearerEyes
 from faults.eyes.http import Https
 
 _CLEAR = re.compile(r"client_secret=\S{0,12}")
 
 
 @dataclass
-class OAuthEyes:
+class OAuthEyes(BearerEyes):
     """`client` may ask, by its `secret`; `log` is what the server says."""
 
     https: Https
     client: str
     secret: str = field(repr=False)
     log: Path
-
-    lasting = False
-    lingers = False
-
-    async def principals(self, prefix: str) -> dict[str, bool] | None:
-        """Nobody can tell: the server lists no tokens."""
-        return None
-
-    async def sessions(self, prefix: str) -> list[tuple[str, str]]:
-        """None is kept: each request shows the token."""
-        return []
 
     async def opens(self, user: str, secret: str) -> bool:
         """Whether the server calls it active."""

@@ -8,24 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from faults.eyes.bearer import BearerEyes
+
 
 @dataclass
-class SshEyes:
+class SshEyes(BearerEyes):
     """`revoked` is the list hosts read at each login; `log` is empty, since no host is asked for anything."""
 
     revoked: Path
     log: Path
-
-    lasting = False
-    lingers = False
-
-    async def principals(self, prefix: str) -> dict[str, bool] | None:
-        """Nobody can tell: a certificate exists where it was handed to."""
-        return None
-
-    async def sessions(self, prefix: str) -> list[tuple[str, str]]:
-        """They survive, and that is said when it is issued."""
-        return []
 
     async def opens(self, user: str, secret: str) -> bool:
         """Whether hosts that read the list would let this certificate in; without a list they let nobody in."""
